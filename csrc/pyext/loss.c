@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The losses of the heads as functions of arrays:
+ *
+ *     def cross_entropy(logits: (rows, classes) float32, labels: (rows,) int64, ignore_index: int) -> float: ...
+ *     def mean_squared_error(x: float32, y: float32) -> float: ...               # same shape
+ *     def binary_cross_entropy(logits: float32, labels: float32) -> float: ...   # same shape
+ */
+#include "ndarray.h"
+#include "state.h"
+
+static int
+require_arguments(const char *function, Py_ssize_t count, Py_ssize_t expected)
+{
+    if (count != expected) {
+        PyErr_Format(PyExc_TypeError, "%s() takes %zd arguments, %zd given", function, expected, count);
+        return -1;
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(cross_entropy_doc,
+             "cross_entropy($module, logits, labels, ignore_index, /)\n--\n\n"
+             "Mean cross-entropy of logits (rows, classes) against labels (rows,) that are not ignore_index.");
+
+static PyObject *
+cross_entropy(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    qb_py_state *state = qb_py_state_of_module(module);
+    qb_py_tensor logits = {0};
+    qb_py_tensor labels = {0};
+    PyObject *result = NULL;
+    if (require_arguments("cross_entropy", count, 3) < 0) {
+        return NULL;
+    }
+    const long long ignore_index = PyLong_AsLongLong(arguments[2]);
+    if (ignore_index == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (qb_py_borrow(state, arguments[0], "logits", QB_PY_FLOAT32, &logits) < 0
+        || qb_py_borrow(state, arguments[1], "labels", QB_PY_INT64, &labels) < 0) {
+        goto done;
+    }
+    if (logits.rank != 2 || labels.rank != 1 || logits.shape[0] != labels.shape[0]) {
+        char got_logits[QB_PY_SHAPE_TEXT];
+        char got_labels[QB_PY_SHAPE_TEXT];
+        PyErr_Format(state->shape_error, "labels: expected logits (rows, classes) and labels (rows,), got %s and %s",
+                     qb_py_shape_text(got_logits, logits.rank, logits.shape),
+                     qb_py_shape_text(got_labels, labels.rank, labels.shape));
+        goto done;
+    }
+    float loss = 0.0f;
+    qb_error error;
+    qb_py_call call;
+    qb_py_call_begin(&call);
+    const qb_status status =
+        qb_cross_entropy(logits.data, logits.shape[0], logits.shape[1], labels.data, ignore_index, &loss, &error);
+    qb_py_call_end(&call);
+    result = status == QB_OK ? PyFloat_FromDouble((double)loss) : qb_py_raise(state, &error);
+done:
+    qb_py_give_back(&logits);
+    qb_py_give_back(&labels);
+    return result;
+}
+
+typedef qb_status elementwise_loss(const float *x, const float *y, int64_t count, float *loss, qb_error *error);
+
+static PyObject *
+call_elementwise(PyObject *module, PyObject *const *arguments, Py_ssize_t count, const char *const names[3],
+                 elementwise_loss *function)
+{
+    qb_py_state *state = qb_py_state_of_module(module);
+    qb_py_tensor x = {0};
+    qb_py_tensor y = {0};
+    PyObject *result = NULL;
+    if (require_arguments(names[0], count, 2) < 0
+        || qb_py_borrow(state, arguments[0], names[1], QB_PY_FLOAT32, &x) < 0
+        || qb_py_borrow(state, arguments[1], names[2], QB_PY_FLOAT32, &y) < 0) {
+        goto done;
+    }
+    if (x.rank != y.rank || memcmp(x.shape, y.shape, (size_t)x.rank * sizeof x.shape[0]) != 0) {
+        char got_x[QB_PY_SHAPE_TEXT];
+        char got_y[QB_PY_SHAPE_TEXT];
+        PyErr_Format(state->shape_error, "%s: expected the shape of %s, %s, got %s", names[2], names[1],
+                     qb_py_shape_text(got_x, x.rank, x.shape), qb_py_shape_text(got_y, y.rank, y.shape));
+        goto done;
+    }
+    float loss = 0.0f;
+    qb_error error;
+    qb_py_call call;
+    qb_py_call_begin(&call);
+    const qb_status status = function(x.data, y.data, x.count, &loss, &error);
+    qb_py_call_end(&call);
+    result = status == QB_OK ? PyFloat_FromDouble((double)loss) : qb_py_raise(state, &error);
+done:
+    qb_py_give_back(&x);
+    qb_py_give_back(&y);
+    return result;
+}
+
+PyDoc_STRVAR(mean_squared_error_doc, "mean_squared_error($module, x, y, /)\n--\n\n"
+                                     "Mean of (x - y)^2 over all elements.");
+
+static PyObject *
+mean_squared_error(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    static const char *const names[3] = {"mean_squared_error", "x", "y"};
+    return call_elementwise(module, arguments, count, names, qb_mean_squared_error);
+}
+
+PyDoc_STRVAR(binary_cross_entropy_doc, "binary_cross_entropy($module, logits, labels, /)\n--\n\n"
+                                       "Mean binary cross-entropy of logits against labels in [0, 1].");
+
+static PyObject *
+binary_cross_entropy(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    static const char *const names[3] = {"binary_cross_entropy", "logits", "labels"};
+    return call_elementwise(module, arguments, count, names, qb_binary_cross_entropy);
+}
+
+static PyMethodDef functions[] = {
+    {"cross_entropy", (PyCFunction)(void (*)(void))cross_entropy, METH_FASTCALL, cross_entropy_doc},
+    {"mean_squared_error", (PyCFunction)(void (*)(void))mean_squared_error, METH_FASTCALL, mean_squared_error_doc},
+    {"binary_cross_entropy", (PyCFunction)(void (*)(void))binary_cross_entropy, METH_FASTCALL,
+     binary_cross_entropy_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+int
+qb_py_loss_register(PyObject *module, qb_py_state *state)
+{
+    (void)state;
+    return PyModule_AddFunctions(module, functions);
+}
