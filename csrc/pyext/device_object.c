@@ -183,9 +183,10 @@ PyDoc_STRVAR(device_doc, "Device(isa=None, num_threads=0)\n--\n\n"
                          "Kernels, threads and memory of this CPU.");
 
 static PyType_Slot device_slots[] = {
-    {Py_tp_doc, (void *)device_doc},       {Py_tp_new, device_new},         {Py_tp_dealloc, device_dealloc},
-    {Py_tp_traverse, device_traverse},     {Py_tp_repr, device_repr},       {Py_tp_methods, device_methods},
-    {Py_tp_getset, device_properties},     {0, NULL},
+    {Py_tp_doc, (void *)device_doc},   {Py_tp_new, device_new},
+    {Py_tp_dealloc, device_dealloc},   {Py_tp_traverse, device_traverse},
+    {Py_tp_repr, device_repr},         {Py_tp_methods, device_methods},
+    {Py_tp_getset, device_properties}, {0, NULL},
 };
 
 static PyType_Spec device_spec = {

@@ -37,8 +37,8 @@ cross_entropy(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
     if (ignore_index == -1 && PyErr_Occurred()) {
         return NULL;
     }
-    if (qb_py_borrow(state, arguments[0], "logits", QB_PY_FLOAT32, &logits) < 0
-        || qb_py_borrow(state, arguments[1], "labels", QB_PY_INT64, &labels) < 0) {
+    if (qb_py_borrow(state, arguments[0], "logits", QB_PY_FLOAT32, &logits) < 0 ||
+        qb_py_borrow(state, arguments[1], "labels", QB_PY_INT64, &labels) < 0) {
         goto done;
     }
     if (logits.rank != 2 || labels.rank != 1 || logits.shape[0] != labels.shape[0]) {
@@ -73,9 +73,9 @@ call_elementwise(PyObject *module, PyObject *const *arguments, Py_ssize_t count,
     qb_py_tensor x = {0};
     qb_py_tensor y = {0};
     PyObject *result = NULL;
-    if (require_arguments(names[0], count, 2) < 0
-        || qb_py_borrow(state, arguments[0], names[1], QB_PY_FLOAT32, &x) < 0
-        || qb_py_borrow(state, arguments[1], names[2], QB_PY_FLOAT32, &y) < 0) {
+    if (require_arguments(names[0], count, 2) < 0 ||
+        qb_py_borrow(state, arguments[0], names[1], QB_PY_FLOAT32, &x) < 0 ||
+        qb_py_borrow(state, arguments[1], names[2], QB_PY_FLOAT32, &y) < 0) {
         goto done;
     }
     if (x.rank != y.rank || memcmp(x.shape, y.shape, (size_t)x.rank * sizeof x.shape[0]) != 0) {

@@ -59,10 +59,10 @@ core_exec(PyObject *module)
     if (PyModule_AddStringConstant(module, "__version__", qb_version()) < 0) {
         return -1;
     }
-    if (qb_py_device_register(module, state) < 0 || qb_py_observer_register(module, state) < 0
-        || qb_py_quantizer_register(module, state) < 0 || qb_py_model_register(module, state) < 0
-        || qb_py_session_register(module, state) < 0 || qb_py_functional_register(module, state) < 0
-        || qb_py_loss_register(module, state) < 0) {
+    if (qb_py_device_register(module, state) < 0 || qb_py_observer_register(module, state) < 0 ||
+        qb_py_quantizer_register(module, state) < 0 || qb_py_model_register(module, state) < 0 ||
+        qb_py_session_register(module, state) < 0 || qb_py_functional_register(module, state) < 0 ||
+        qb_py_loss_register(module, state) < 0) {
         return -1;
     }
     return 0;
@@ -117,18 +117,11 @@ static PyModuleDef_Slot core_slots[] = {
 PyDoc_STRVAR(core_doc, "The C core of qdqbert: devices, models, sessions, quantizers and observers.");
 
 static struct PyModuleDef core_module = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = "qdqbert._core",
-    .m_doc = core_doc,
-    .m_size = sizeof(qb_py_state),
-    .m_slots = core_slots,
-    .m_traverse = core_traverse,
-    .m_clear = core_clear,
-    .m_free = core_free,
+    PyModuleDef_HEAD_INIT, .m_name = "qdqbert._core",   .m_doc = core_doc,     .m_size = sizeof(qb_py_state),
+    .m_slots = core_slots, .m_traverse = core_traverse, .m_clear = core_clear, .m_free = core_free,
 };
 
-PyMODINIT_FUNC
-PyInit__core(void);
+PyMODINIT_FUNC PyInit__core(void);
 
 PyMODINIT_FUNC
 PyInit__core(void)

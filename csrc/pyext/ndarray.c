@@ -61,8 +61,7 @@ dtype_name(qb_py_dtype dtype)
 }
 
 int
-qb_py_borrow(const qb_py_state *state, PyObject *object, const char *argument, qb_py_dtype dtype,
-             qb_py_tensor *tensor)
+qb_py_borrow(const qb_py_state *state, PyObject *object, const char *argument, qb_py_dtype dtype, qb_py_tensor *tensor)
 {
     Py_buffer view;
     if (PyObject_GetBuffer(object, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) < 0) {
@@ -166,8 +165,8 @@ qb_py_array_view(PyObject *owner, int32_t rank, const int64_t *shape, const floa
         dimensions[axis] = (npy_intp)shape[axis];
     }
     const int flags = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED | (writable ? NPY_ARRAY_WRITEABLE : 0);
-    PyObject *array = PyArray_New(&PyArray_Type, rank, dimensions, NPY_FLOAT32, NULL, (void *)(uintptr_t)data, 0,
-                                  flags, NULL);
+    PyObject *array =
+        PyArray_New(&PyArray_Type, rank, dimensions, NPY_FLOAT32, NULL, (void *)(uintptr_t)data, 0, flags, NULL);
     if (!array) {
         return NULL;
     }

@@ -8,8 +8,7 @@
 
 #include "state.h"
 
-int
-qb_py_numpy_import(void);
+int qb_py_numpy_import(void);
 
 typedef enum qb_py_dtype { QB_PY_FLOAT32, QB_PY_INT64 } qb_py_dtype;
 
@@ -24,34 +23,26 @@ typedef struct qb_py_tensor {
 
 /* Borrow `object`.  -1 with TypeError (no buffer, wrong element type, not contiguous) or ShapeError (more than
  * QB_MAX_RANK dimensions), each naming `argument`. */
-int
-qb_py_borrow(const qb_py_state *state, PyObject *object, const char *argument, qb_py_dtype dtype,
-             qb_py_tensor *tensor);
+int qb_py_borrow(const qb_py_state *state, PyObject *object, const char *argument, qb_py_dtype dtype,
+                 qb_py_tensor *tensor);
 /* The same, but None leaves the tensor empty (data NULL) and succeeds. */
-int
-qb_py_borrow_optional(const qb_py_state *state, PyObject *object, const char *argument, qb_py_dtype dtype,
-                      qb_py_tensor *tensor);
+int qb_py_borrow_optional(const qb_py_state *state, PyObject *object, const char *argument, qb_py_dtype dtype,
+                          qb_py_tensor *tensor);
 /* Allowed on a zero-initialised or already given back tensor. */
-void
-qb_py_give_back(qb_py_tensor *tensor);
+void qb_py_give_back(qb_py_tensor *tensor);
 
 /* For the functions of the public interface that take a qb_tensor. */
-qb_tensor
-qb_py_as_tensor(const qb_py_tensor *tensor);
+qb_tensor qb_py_as_tensor(const qb_py_tensor *tensor);
 
 /* New uninitialised array; *data is its memory. */
-PyObject *
-qb_py_array_new(qb_py_dtype dtype, int32_t rank, const int64_t *shape, void **data);
+PyObject *qb_py_array_new(qb_py_dtype dtype, int32_t rank, const int64_t *shape, void **data);
 /* New array with a copy of `data`. */
-PyObject *
-qb_py_array_copy(qb_py_dtype dtype, int32_t rank, const int64_t *shape, const void *data);
+PyObject *qb_py_array_copy(qb_py_dtype dtype, int32_t rank, const int64_t *shape, const void *data);
 /* View of float32 memory that `owner` keeps alive. */
-PyObject *
-qb_py_array_view(PyObject *owner, int32_t rank, const int64_t *shape, const float *data, int writable);
+PyObject *qb_py_array_view(PyObject *owner, int32_t rank, const int64_t *shape, const float *data, int writable);
 
 /* "(2, 7, 64)" for messages; `text` has room for QB_PY_SHAPE_TEXT bytes. */
 #define QB_PY_SHAPE_TEXT 192
-const char *
-qb_py_shape_text(char *text, int32_t rank, const int64_t *shape);
+const char *qb_py_shape_text(char *text, int32_t rank, const int64_t *shape);
 
 #endif

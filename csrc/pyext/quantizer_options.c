@@ -170,18 +170,18 @@ qb_py_quantizer_options_dict(const qb_quantizer_options *options)
             PyTuple_SET_ITEM(axis, i, item);
         }
     }
-    PyObject *num_bits = options->format == QB_FORMAT_E4M3 ? Py_BuildValue("(ii)", 4, 3)
-                                                           : PyLong_FromLong(options->num_bits);
-    PyObject *scale = options->scale_amax == 0.0f ? Py_NewRef(Py_None)
-                                                  : PyFloat_FromDouble((double)options->scale_amax);
+    PyObject *num_bits =
+        options->format == QB_FORMAT_E4M3 ? Py_BuildValue("(ii)", 4, 3) : PyLong_FromLong(options->num_bits);
+    PyObject *scale =
+        options->scale_amax == 0.0f ? Py_NewRef(Py_None) : PyFloat_FromDouble((double)options->scale_amax);
     if (!axis || !num_bits || !scale) {
         Py_XDECREF(axis);
         Py_XDECREF(num_bits);
         Py_XDECREF(scale);
         return NULL;
     }
-    return Py_BuildValue("{sN sN sN sN sN sN sN}", "num_bits", num_bits, "axis", axis, "scale_amax", scale,
-                         "unsigned", PyBool_FromLong(options->is_unsigned), "narrow_range",
-                         PyBool_FromLong(options->narrow_range), "fake_quant", PyBool_FromLong(options->fake_quant),
-                         "learn_amax", PyBool_FromLong(options->learn_amax));
+    return Py_BuildValue("{sN sN sN sN sN sN sN}", "num_bits", num_bits, "axis", axis, "scale_amax", scale, "unsigned",
+                         PyBool_FromLong(options->is_unsigned), "narrow_range", PyBool_FromLong(options->narrow_range),
+                         "fake_quant", PyBool_FromLong(options->fake_quant), "learn_amax",
+                         PyBool_FromLong(options->learn_amax));
 }

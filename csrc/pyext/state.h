@@ -26,72 +26,54 @@ typedef struct qb_py_state {
     PyTypeObject *session_type;
     PyTypeObject *quantizer_type;
     PyTypeObject *observer_type;
-    PyObject *shape_error;       /* qdqbert.errors.ShapeError, and so on: the classes that C raises */
+    PyObject *shape_error; /* qdqbert.errors.ShapeError, and so on: the classes that C raises */
     PyObject *state_error;
     PyObject *backend_error;
     PyObject *unsupported_error;
 } qb_py_state;
 
 /* The state of a module object, and of the module that made a heap type (or a base of it). */
-qb_py_state *
-qb_py_state_of_module(PyObject *module);
+qb_py_state *qb_py_state_of_module(PyObject *module);
 /* NULL with TypeError set when `type` does not come from this module. */
-qb_py_state *
-qb_py_state_of_type(PyTypeObject *type);
+qb_py_state *qb_py_state_of_type(PyTypeObject *type);
 
 /* ---- registration: 0, or -1 with an exception ----------------------------------------------------------------- */
 
-int
-qb_py_device_register(PyObject *module, qb_py_state *state);
-int
-qb_py_model_register(PyObject *module, qb_py_state *state);
-int
-qb_py_session_register(PyObject *module, qb_py_state *state);
-int
-qb_py_quantizer_register(PyObject *module, qb_py_state *state); /* quantizer_object.c fills state->quantizer_type */
-int
-qb_py_observer_register(PyObject *module, qb_py_state *state); /* observer_object.c fills state->observer_type */
-int
-qb_py_functional_register(PyObject *module, qb_py_state *state); /* functional.c: PyModule_AddFunctions */
-int
-qb_py_loss_register(PyObject *module, qb_py_state *state);
+int qb_py_device_register(PyObject *module, qb_py_state *state);
+int qb_py_model_register(PyObject *module, qb_py_state *state);
+int qb_py_session_register(PyObject *module, qb_py_state *state);
+int qb_py_quantizer_register(PyObject *module, qb_py_state *state); /* quantizer_object.c fills state->quantizer_type */
+int qb_py_observer_register(PyObject *module, qb_py_state *state);  /* observer_object.c fills state->observer_type */
+int qb_py_functional_register(PyObject *module, qb_py_state *state); /* functional.c: PyModule_AddFunctions */
+int qb_py_loss_register(PyObject *module, qb_py_state *state);
 
 /* Make a heap type from `spec`, add it to `module` under its name and store a new reference in *slot. */
-int
-qb_py_type_register(PyObject *module, PyType_Spec *spec, PyTypeObject **slot);
+int qb_py_type_register(PyObject *module, PyType_Spec *spec, PyTypeObject **slot);
 
 /* ---- handles of other units: borrowed; NULL with TypeError naming `argument` if `object` is of another type ------ */
 
-qb_device *
-qb_py_device_handle(qb_py_state *state, PyObject *object, const char *argument);
-qb_observer *
-qb_py_observer_handle(qb_py_state *state, PyObject *object, const char *argument);
-qb_quantizer *
-qb_py_quantizer_handle(qb_py_state *state, PyObject *object, const char *argument);
+qb_device *qb_py_device_handle(qb_py_state *state, PyObject *object, const char *argument);
+qb_observer *qb_py_observer_handle(qb_py_state *state, PyObject *object, const char *argument);
+qb_quantizer *qb_py_quantizer_handle(qb_py_state *state, PyObject *object, const char *argument);
 
 /* New Quantizer object around a quantizer that lives in a model; the callee retains it. */
-PyObject *
-qb_py_quantizer_wrap(qb_py_state *state, qb_quantizer *quantizer);
+PyObject *qb_py_quantizer_wrap(qb_py_state *state, qb_quantizer *quantizer);
 
 /* ---- quantizer options as a dict (quantizer_options.c) ---------------------------------------------------------- */
 
 /* Read {"num_bits": int or (4, 3), "unsigned", "narrow_range", "fake_quant", "learn_amax": bool, "scale_amax": float
  * or None, "axis": None or tuple of int}; a missing key keeps what *options holds, an unknown one is TypeError.
  * `argument` names the dict in messages.  0, or -1 with an exception and *options as it was. */
-int
-qb_py_quantizer_options_read(PyObject *dict, const char *argument, qb_quantizer_options *options);
+int qb_py_quantizer_options_read(PyObject *dict, const char *argument, qb_quantizer_options *options);
 /* QuantDescriptor's defaults: 8 bits, signed, full range, fake, per tensor. */
-qb_quantizer_options
-qb_py_quantizer_options_default(void);
+qb_quantizer_options qb_py_quantizer_options_default(void);
 /* The same dict, complete.  New reference. */
-PyObject *
-qb_py_quantizer_options_dict(const qb_quantizer_options *options);
+PyObject *qb_py_quantizer_options_dict(const qb_quantizer_options *options);
 
 /* ---- errors ----------------------------------------------------------------------------------------------------- */
 
 /* Raise what `error` says; always returns NULL.  QB_ERR_INTERRUPTED keeps the exception that the poll left. */
-PyObject *
-qb_py_raise(const qb_py_state *state, const qb_error *error);
+PyObject *qb_py_raise(const qb_py_state *state, const qb_error *error);
 
 /* ---- busy flags ------------------------------------------------------------------------------------------------- */
 
@@ -99,10 +81,8 @@ qb_py_raise(const qb_py_state *state, const qb_error *error);
 typedef atomic_int qb_py_busy;
 
 /* 0, or -1 with StateError "<what> is in use by another thread". */
-int
-qb_py_enter(const qb_py_state *state, qb_py_busy *busy, const char *what);
-void
-qb_py_leave(qb_py_busy *busy);
+int qb_py_enter(const qb_py_state *state, qb_py_busy *busy, const char *what);
+void qb_py_leave(qb_py_busy *busy);
 
 /* ---- calls without the GIL -------------------------------------------------------------------------------------- */
 
@@ -113,9 +93,7 @@ typedef struct qb_py_call {
     qb_interrupt interrupt;
 } qb_py_call;
 
-void
-qb_py_call_begin(qb_py_call *call);
-void
-qb_py_call_end(qb_py_call *call);
+void qb_py_call_begin(qb_py_call *call);
+void qb_py_call_end(qb_py_call *call);
 
 #endif
