@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The small structs that kernels take.  Shared by core/kernel_list.inc, the kernels and the layers, so that a kernel's
+ * arguments have one definition.  No functions live here: variant objects are compiled with wider instruction sets,
+ * and an inline function compiled there could be the copy that the linker keeps for everybody.
+ */
+#ifndef QB_CORE_KERNEL_TYPES_H
+#define QB_CORE_KERNEL_TYPES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* A quantizer with one scale, ready for use (NUMERICS section 4): q = clamp(rint(x * scale), lower, upper).
+ * A range of amax <= 2^-24 is dead: scale is 0 and q is 0 for every finite x, and the fake-quantized value is 0. */
+typedef struct qb_quant_range {
+    float scale; /* bound / amax, one float32 division; 0 when dead */
+    float lower; /* 0, -bound or -bound - 1 */
+    float upper; /* bound */
+} qb_quant_range;
+
+typedef enum qb_activation {
+    QB_ACTIVATION_NONE = 0,
+    QB_ACTIVATION_GELU,      /* x Phi(x), erf form */
+    QB_ACTIVATION_GELU_TANH, /* 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
+    QB_ACTIVATION_RELU,
+    QB_ACTIVATION_SILU,
+    QB_ACTIVATION_TANH
+} qb_activation;
+
+/* What happens to a product's accumulator before it is stored; one definition for every variant.
+ *
+ *   float product:  y = acc;                         then y = y + bias[n]   if bias
+ *   code product:   y = fma((float)acc, step[n], bias ? bias[n] : +0)
+ *   then            y = y / divisor                  if divisor != 1
+ *   then            y = activation(y)
+ *
+ * The arrays are indexed by the output column and are as long as the whole product's n. */
+typedef struct qb_epilogue {
+    const float *step; /* (n); code products only, NULL otherwise */
+    const float *bias; /* (n) or NULL */
+    float divisor;     /* 1: none; > 0 */
+    qb_activation activation;
+} qb_epilogue;
+
+#endif

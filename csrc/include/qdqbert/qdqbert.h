@@ -1,0 +1,419 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * qdqbert: quantized BERT in C.  The whole public interface.
+ *
+ * Rules that hold for every function below, so that no paragraph repeats them:
+ *
+ * - A function that can fail returns qb_status and fills `*error` (which may be NULL) with a sentence that names the
+ *   argument or layer, what was expected and what came.  On failure every object is as it was and every out pointer
+ *   is untouched, unless the paragraph says otherwise.
+ * - A pointer that comes out of a `_create` or `_open` function is owned by the caller and given back to the matching
+ *   `_destroy`, `_close` or `_release`; every other pointer is borrowed from its object and lives as long as it.
+ *   Giving back NULL is allowed.
+ * - Children hold their parents alive: a model, session, quantizer or observer may be destroyed after its device.
+ * - Option structs start with `struct_size = sizeof(the struct)`; bytes beyond the caller's size read as zero.
+ * - Sizes of tensors are int64_t and counted in elements; byte counts are size_t.  Tensors are dense, row-major.
+ * - Shape letters: B batch, T query length, S key length, H hidden, N heads, D head size, I intermediate, V vocabulary,
+ *   P positions, C classes, L layers.
+ *
+ * Threads: different objects may be used from different threads at the same time.  One object may be used by one
+ * thread at a time, except that any number of sessions may run forward on one model; a session that collects
+ * statistics takes its model exclusively.  Violations are QB_ERR_STATE, never undefined behaviour.
+ */
+#ifndef QDQBERT_QDQBERT_H
+#define QDQBERT_QDQBERT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(QDQBERT_SHARED) && defined(__GNUC__)
+#define QB_API __attribute__((visibility("default")))
+#else
+#define QB_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- status and errors ------------------------------------------------------------------------------------------ */
+
+typedef enum qb_status {
+    QB_OK = 0,
+    QB_ERR_NOMEM,       /* an allocation failed, or a size does not fit the address space */
+    QB_ERR_SHAPE,       /* a tensor has the wrong rank or dimensions */
+    QB_ERR_VALUE,       /* a scalar, an option or an element has a value that is not allowed */
+    QB_ERR_INDEX,       /* an id, position or label is out of range */
+    QB_ERR_STATE,       /* the object is not in a state that allows the call */
+    QB_ERR_UNSUPPORTED, /* well-formed, but not built or not buildable here */
+    QB_ERR_BACKEND,     /* the machine refused: threads, device, system call */
+    QB_ERR_INTERRUPTED, /* qb_interrupt asked to stop */
+    QB_ERR_INTERNAL     /* a broken invariant: a bug in qdqbert */
+} qb_status;
+
+#define QB_ERROR_BYTES 512
+#define QB_MAX_RANK 8
+#define QB_NAME_BYTES 128 /* longest dotted name of a parameter or quantizer, with its NUL */
+
+typedef struct qb_error {
+    qb_status status;
+    char message[QB_ERROR_BYTES]; /* UTF-8, NUL-terminated, cut at the end if too long */
+} qb_error;
+
+/* The status in words ("shape mismatch"); never NULL. */
+QB_API const char *qb_status_text(qb_status status);
+
+QB_API const char *qb_version(void); /* "0.1.0" */
+
+/* Asked from the calling thread at most every 20 ms during long calls; non-zero stops the call with
+ * QB_ERR_INTERRUPTED, and every statistic and output is as before the call. */
+typedef struct qb_interrupt {
+    int (*poll)(void *context);
+    void *context;
+} qb_interrupt;
+
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
+
+/* Where every byte of the library comes from.  `allocate` returns memory aligned to `alignment` (a power of two) or
+ * NULL; `release` gets the size and alignment that were asked for.  Both may be called from any thread. */
+typedef struct qb_allocator {
+    void *(*allocate)(void *context, size_t size, size_t alignment);
+    void (*release)(void *context, void *pointer, size_t size, size_t alignment);
+    void *context;
+} qb_allocator;
+
+typedef struct qb_memory_statistics {
+    uint64_t allocations; /* calls to allocate that succeeded, ever */
+    uint64_t live_blocks;
+    uint64_t live_bytes;
+    uint64_t peak_bytes; /* largest live_bytes so far */
+} qb_memory_statistics;
+
+/* ---- device ------------------------------------------------------------------------------------------------------ */
+
+typedef struct qb_device qb_device; /* kernels, threads and memory of one machine; reference counted */
+
+typedef struct qb_device_options {
+    uint32_t struct_size;
+    const char *isa;               /* strongest kernel variant to use, e.g. "ref" or "avx2"; NULL: the environment's
+                                    * QDQBERT_CPU_ISA, and without it the best one that the CPU has */
+    int32_t num_threads;           /* 1 .. 1024; 0: as many as affinity and cgroup give this process */
+    const qb_allocator *allocator; /* NULL: the C library's; copied, its context must outlive the device */
+} qb_device_options;
+
+/* Open the CPU.  `options` may be NULL.  QB_ERR_VALUE: unknown isa (the sentence lists the known ones), threads out of
+ * range; QB_ERR_UNSUPPORTED: an isa that this CPU lacks.  Threads start on first use. */
+QB_API qb_status qb_device_open(const qb_device_options *options, qb_device **device, qb_error *error);
+QB_API qb_device *qb_device_retain(qb_device *device);
+QB_API void qb_device_close(qb_device *device);
+
+QB_API const char *qb_device_isa(const qb_device *device); /* "avx512", "avx2", "neon", "ref" */
+QB_API int32_t qb_device_num_threads(const qb_device *device);
+/* 1 .. 1024, or 0 for the default.  Waits for a running parallel region to finish.  Results do not depend on it. */
+QB_API qb_status qb_device_set_num_threads(qb_device *device, int32_t num_threads, qb_error *error);
+QB_API qb_memory_statistics qb_device_memory_statistics(const qb_device *device);
+
+/* Every kernel once, in the order of kernel_list.inc, and the variant that `device` uses for it ("ref", "avx2", ...).
+ */
+QB_API size_t qb_kernel_count(void);
+QB_API const char *qb_kernel_name(size_t index);
+QB_API const char *qb_device_kernel_variant(const qb_device *device, size_t index);
+/* Variants compiled in, weakest first, and whether this CPU can run them. */
+QB_API size_t qb_variant_count(void);
+QB_API const char *qb_variant_name(size_t index);
+QB_API int qb_variant_is_supported(size_t index);
+
+/* ---- names ------------------------------------------------------------------------------------------------------- */
+
+/* 1 if the glob (*, ?, [a-c], [!x]; a star also spans dots) matches the whole name. */
+QB_API int qb_glob_match(const char *pattern, const char *name);
+/* Edit distance of two names, for "did you mean". */
+QB_API int64_t qb_name_distance(const char *a, const char *b);
+
+/* ---- observers: what a calibrator has seen ----------------------------------------------------------------------- */
+
+typedef struct qb_observer qb_observer; /* reference counted: shared by a quantizer and its calibrator object */
+
+typedef enum qb_observer_kind { QB_OBSERVER_MAX = 0, QB_OBSERVER_HISTOGRAM = 1 } qb_observer_kind;
+
+/* How the first histogram gets its edges and later ones grow (REFERENCE 2.8). */
+typedef enum qb_histogram_rule {
+    QB_HISTOGRAM_FROM_ZERO = 0, /* torch_hist=True: [0, max], then arange(0, max + width, width) */
+    QB_HISTOGRAM_FROM_MIN = 1,  /* torch_hist=False: numpy.histogram of the magnitudes, edges appended */
+    QB_HISTOGRAM_FIXED = 2      /* [0, fixed_max] for good: the second pass of the two-pass form; any split of the
+                                 * data gives identical counts; a magnitude above fixed_max is QB_ERR_VALUE */
+} qb_histogram_rule;
+
+typedef struct qb_observer_options {
+    uint32_t struct_size;
+    qb_observer_kind kind;
+    int32_t axis_count;        /* -1: per tensor; otherwise the axes that keep their own range (max only) */
+    int32_t axes[QB_MAX_RANK]; /* may be negative, counted from the end */
+    int32_t track_amax;        /* max only: keep every batch's amax */
+    int64_t num_bins;          /* histogram only, >= 1 */
+    int32_t skip_zeros;        /* histogram only */
+    qb_histogram_rule rule;
+    float fixed_max; /* QB_HISTOGRAM_FIXED only: > 0, finite */
+} qb_observer_options;
+
+QB_API qb_status qb_observer_create(qb_device *device, const qb_observer_options *options, qb_observer **observer,
+                                    qb_error *error);
+QB_API qb_observer *qb_observer_retain(qb_observer *observer);
+QB_API void qb_observer_release(qb_observer *observer);
+
+/* Count the elements of x (rank dims in shape).  QB_ERR_VALUE: a NaN or infinity (its flat index is in the sentence);
+ * QB_ERR_SHAPE: max statistics whose shape changed ("amax shape changed ..."). */
+QB_API qb_status qb_observer_collect(qb_observer *observer, const qb_interrupt *interrupt, const float *x, int32_t rank,
+                                     const int64_t *shape, qb_error *error);
+QB_API void qb_observer_reset(qb_observer *observer);
+/* Add what `other` has seen.  Exact for max; for histograms the edges must be equal (QB_ERR_STATE otherwise). */
+QB_API qb_status qb_observer_merge(qb_observer *observer, const qb_observer *other, qb_error *error);
+
+QB_API int qb_observer_has_data(const qb_observer *observer);
+/* max: values (product of shape) with kept dimensions, rank 0 if single; QB_ERR_STATE before any data. */
+QB_API qb_status qb_observer_amax(const qb_observer *observer, const float **values, int32_t *rank,
+                                  const int64_t **shape, qb_error *error);
+/* max with track_amax: number of batches kept, and each one's values (same shape as qb_observer_amax). */
+QB_API int64_t qb_observer_tracked_count(const qb_observer *observer);
+QB_API const float *qb_observer_tracked(const qb_observer *observer, int64_t index);
+/* histogram: counts (bins) and edges (bins + 1); QB_ERR_STATE before any data. */
+QB_API qb_status qb_observer_histogram(const qb_observer *observer, const int64_t **counts, const float **edges,
+                                       int64_t *bins, qb_error *error);
+/* histogram: replace the contents (resuming a calibration).  counts >= 0, edges increasing. */
+QB_API qb_status qb_observer_set_histogram(qb_observer *observer, const int64_t *counts, const float *edges,
+                                           int64_t bins, qb_error *error);
+/* max: replace the contents (resuming a calibration). */
+QB_API qb_status qb_observer_set_amax(qb_observer *observer, const float *values, int32_t rank, const int64_t *shape,
+                                      qb_error *error);
+
+/* Range finders: pure functions of a constant histogram. (REFERENCE 2.8) */
+QB_API qb_status qb_amax_percentile(const int64_t *counts, const float *edges, int64_t bins, double percentile,
+                                    float *amax, qb_error *error);
+/* `num_bits` 1 .. 16, or 0 for E4M3. */
+QB_API qb_status qb_amax_mse(qb_device *device, const int64_t *counts, const float *edges, int64_t bins,
+                             int32_t num_bits, int is_unsigned, int64_t stride, int64_t start_bin, float *amax,
+                             qb_error *error);
+QB_API qb_status qb_amax_entropy(qb_device *device, const int64_t *counts, const float *edges, int64_t bins,
+                                 int32_t num_bits, int is_unsigned, int64_t stride, int64_t start_bin, float *amax,
+                                 qb_error *error);
+
+/* ---- quantizers -------------------------------------------------------------------------------------------------- */
+
+typedef struct qb_quantizer qb_quantizer; /* reference counted; one inside a model holds the model alive */
+
+typedef enum qb_number_format { QB_FORMAT_INTEGER = 0, QB_FORMAT_E4M3 = 1 } qb_number_format;
+
+typedef struct qb_quantizer_options {
+    uint32_t struct_size;
+    qb_number_format format;
+    int32_t num_bits; /* integer format: 1 .. 16 (0 is allowed as in the original: everything becomes zero) */
+    int32_t is_unsigned;
+    int32_t narrow_range; /* lower bound -bound instead of -bound - 1 */
+    int32_t fake_quant;   /* 1: y = q / scale; 0: y = q and the scale is kept (real quantization) */
+    int32_t learn_amax;   /* ranges are the two clip bounds */
+    float scale_amax;     /* multiplies amax at use; 0: none */
+    int32_t axis_count;   /* -1: per tensor */
+    int32_t axes[QB_MAX_RANK];
+} qb_quantizer_options;
+
+/* Stages are bits, so calibration, training, evaluation and integer execution are one forward with different bits. */
+enum {
+    QB_STAGE_DISABLED = 1, /* the quantizer is the identity, whatever the other bits say */
+    QB_STAGE_QUANT = 2,
+    QB_STAGE_CLIP = 4,
+    QB_STAGE_CALIB = 8
+};
+
+QB_API qb_status qb_quantizer_create(qb_device *device, const qb_quantizer_options *options, qb_quantizer **quantizer,
+                                     qb_error *error);
+QB_API qb_quantizer *qb_quantizer_retain(qb_quantizer *quantizer);
+QB_API void qb_quantizer_release(qb_quantizer *quantizer);
+
+QB_API qb_quantizer_options qb_quantizer_get_options(const qb_quantizer *quantizer);
+/* Change options of a living quantizer (num_bits, is_unsigned, narrow_range, ...); validated as in create. */
+QB_API qb_status qb_quantizer_set_options(qb_quantizer *quantizer, const qb_quantizer_options *options,
+                                          qb_error *error);
+QB_API uint32_t qb_quantizer_stages(const qb_quantizer *quantizer);
+QB_API void qb_quantizer_set_stages(qb_quantizer *quantizer, uint32_t stages);
+
+/* amax: rank 0 .. QB_MAX_RANK; values >= 0 or NaN.  `values == NULL` removes it (dynamic range again). */
+QB_API qb_status qb_quantizer_set_amax(qb_quantizer *quantizer, const float *values, int32_t rank, const int64_t *shape,
+                                       qb_error *error);
+/* *values is NULL when there is none. */
+QB_API void qb_quantizer_amax(const qb_quantizer *quantizer, const float **values, int32_t *rank,
+                              const int64_t **shape);
+QB_API qb_status qb_quantizer_set_clip(qb_quantizer *quantizer, float minimum, float maximum, qb_error *error);
+QB_API void qb_quantizer_clip(const qb_quantizer *quantizer, float *minimum, float *maximum);
+/* Multiplies x before everything else; NULL removes it. */
+QB_API qb_status qb_quantizer_set_pre_quant_scale(qb_quantizer *quantizer, const float *values, int32_t rank,
+                                                  const int64_t *shape, qb_error *error);
+QB_API void qb_quantizer_pre_quant_scale(const qb_quantizer *quantizer, const float **values, int32_t *rank,
+                                         const int64_t **shape);
+/* The observer that QB_STAGE_CALIB feeds; retained.  NULL removes it. */
+QB_API void qb_quantizer_set_observer(qb_quantizer *quantizer, qb_observer *observer);
+
+/* y = what the stages say about x.  y (same shape) may alias x.  `amax_used` (may be NULL) receives, when quantizing
+ * with a per-tensor range, the range that was used (dynamic ones included). */
+QB_API qb_status qb_quantizer_forward(qb_quantizer *quantizer, const qb_interrupt *interrupt, const float *x,
+                                      int32_t rank, const int64_t *shape, float *y, float *amax_used, qb_error *error);
+
+/* ---- functions on tensors (pytorch_quantization.tensor_quant and .utils) ------------------------------------------
+ */
+
+/* A tensor with broadcasting rules: dimensions are aligned at the end, 1 stretches. */
+typedef struct qb_tensor {
+    const float *data;
+    int32_t rank;
+    const int64_t *shape;
+} qb_tensor;
+
+/* y = fake-quantized x when `fake`, otherwise integer values as float, and then `scale` (same shape as amax; may be
+ * NULL) gets the scales.  NUMERICS section 4.  QB_ERR_VALUE: negative amax; a negative element of an unsigned tensor.
+ */
+QB_API qb_status qb_tensor_quant(qb_device *device, qb_tensor x, qb_tensor amax, int32_t num_bits, int is_unsigned,
+                                 int narrow_range, int fake, float *y, float *scale, qb_error *error);
+/* dx = dy where |x| <= amax, else 0: the clipped straight-through estimator of the line above. */
+QB_API qb_status qb_tensor_quant_grad(qb_device *device, qb_tensor x, qb_tensor amax, const float *dy, float *dx,
+                                      qb_error *error);
+/* amax.data == NULL: cast to E4M3 and back without scaling. */
+QB_API qb_status qb_scaled_e4m3(qb_device *device, qb_tensor x, qb_tensor amax, float *y, qb_error *error);
+QB_API qb_status qb_fake_affine(qb_device *device, qb_tensor x, float minimum, float maximum, int32_t num_bits,
+                                float *y, qb_error *error);
+QB_API qb_status qb_clip(qb_device *device, qb_tensor x, qb_tensor minimum, qb_tensor maximum, float *y,
+                         qb_error *error);
+/* dminimum / dmaximum are scalars (bounds of one element) and may be NULL. */
+QB_API qb_status qb_clip_grad(qb_device *device, qb_tensor x, qb_tensor minimum, qb_tensor maximum, const float *dy,
+                              float *dx, float *dminimum, float *dmaximum, qb_error *error);
+/* Largest magnitude over every axis that is not kept; y has x's rank with reduced axes 1 (keepdims). */
+QB_API qb_status qb_reduce_amax(qb_device *device, qb_tensor x, int32_t kept_count, const int32_t *kept, float *y,
+                                qb_error *error);
+/* Quantize, multiply and dequantize as QuantLinear does: y (rows, out) of x (rows, in), weight (out, in), bias (out) or
+ * NULL.  `x_shape`/`x_rank` describe x for quantizers with axes; the last dimension is `in`. */
+QB_API qb_status qb_quant_linear(qb_device *device, qb_quantizer *input_quantizer, qb_quantizer *weight_quantizer,
+                                 qb_tensor x, qb_tensor weight, const float *bias, float *y, qb_error *error);
+
+/* ---- model ------------------------------------------------------------------------------------------------------- */
+
+typedef struct qb_model qb_model; /* reference counted */
+
+typedef enum qb_head {
+    QB_HEAD_NONE = 0, /* QDQBertModel; names carry no "bert." prefix */
+    QB_HEAD_QUESTION_ANSWERING = 1,
+    QB_HEAD_SEQUENCE_CLASSIFICATION = 2
+} qb_head;
+
+typedef struct qb_model_options {
+    uint32_t struct_size;
+    int64_t vocab_size, hidden_size, num_layers, num_heads, intermediate_size, max_positions, type_vocab_size;
+    int64_t num_labels;
+    float layer_norm_eps;
+    const char *hidden_act;    /* "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh" */
+    int32_t add_pooling_layer; /* QB_HEAD_NONE only; the heads know theirs */
+    qb_head head;
+    qb_quantizer_options input_quantizer;  /* every *_input_quantizer starts like this */
+    qb_quantizer_options weight_quantizer; /* every _weight_quantizer */
+} qb_model_options;
+
+/* Parameters are zero, quantizers have QB_STAGE_QUANT and no amax.  QB_ERR_VALUE names the option that is wrong. */
+QB_API qb_status qb_model_create(qb_device *device, const qb_model_options *options, qb_model **model, qb_error *error);
+QB_API qb_model *qb_model_retain(qb_model *model);
+QB_API void qb_model_release(qb_model *model);
+QB_API qb_device *qb_model_device(const qb_model *model);
+
+typedef struct qb_parameter_info {
+    const char *name; /* "bert.encoder.layer.0.attention.self.query.weight" */
+    int32_t rank;
+    int64_t shape[QB_MAX_RANK];
+    const float *data; /* all parameters lie in one block, in this order; each starts on a multiple of 64 bytes */
+} qb_parameter_info;
+
+QB_API int64_t qb_model_parameter_count(const qb_model *model);
+QB_API qb_parameter_info qb_model_parameter(const qb_model *model, int64_t index);
+/* Writable pointer; the call advances the model's epoch, so that packed weights are made anew.  QB_ERR_STATE while a
+ * session runs.  QB_ERR_INDEX. */
+QB_API qb_status qb_model_parameter_write(qb_model *model, int64_t index, float **data, qb_error *error);
+
+QB_API int64_t qb_model_quantizer_count(const qb_model *model);
+/* "bert.encoder.layer.0.attention.self.query._input_quantizer"; order of the original's named_modules. */
+QB_API const char *qb_model_quantizer_name(const qb_model *model, int64_t index);
+QB_API qb_quantizer *qb_model_quantizer(qb_model *model, int64_t index); /* borrowed */
+
+/* Which way a linear layer or product will be computed, for people: "integer", "float", "dequantized", and why. */
+typedef struct qb_site_info {
+    const char *name;   /* "bert.encoder.layer.0.attention.self.query" */
+    const char *path;   /* "integer", "float" or "dequantized" */
+    const char *reason; /* static text; "" for integer and float */
+} qb_site_info;
+QB_API int64_t qb_model_site_count(const qb_model *model);
+QB_API qb_site_info qb_model_site(const qb_model *model, int64_t index);
+
+/* ---- session: one caller's workspace ------------------------------------------------------------------------------
+ */
+
+typedef struct qb_session qb_session;
+
+typedef enum qb_padding {
+    QB_PADDING_SKIP = 0,   /* positions with attention_mask 0 are not computed and read as zero */
+    QB_PADDING_COMPUTE = 1 /* they are computed, as the original did, and counted in statistics */
+} qb_padding;
+
+typedef struct qb_session_options {
+    uint32_t struct_size;
+    int64_t max_sequences;      /* largest batch */
+    int64_t max_length;         /* longest sequence, 1 .. max_positions */
+    int64_t max_tokens;         /* most computed tokens in one call; 0: max_sequences * max_length */
+    int32_t keep_probabilities; /* room for attention probabilities of a whole layer: needed for output_attentions,
+                                 * head_mask, and whenever an attention-probability quantizer collects or is dynamic */
+} qb_session_options;
+
+/* Reserve every byte that forward needs; after this no forward within the limits allocates (calibration may: growing
+ * histograms).  QB_ERR_VALUE names the limit. */
+QB_API qb_status qb_session_create(qb_model *model, const qb_session_options *options, qb_session **session,
+                                   qb_error *error);
+QB_API void qb_session_destroy(qb_session *session);
+/* 1 if `model`, as its quantizers stand now, needs keep_probabilities. */
+QB_API int qb_model_needs_probabilities(const qb_model *model);
+
+typedef struct qb_forward_inputs {
+    uint32_t struct_size;
+    int64_t batch, length;         /* B, T */
+    const int64_t *input_ids;      /* (B, T), or NULL when inputs_embeds is given */
+    const float *inputs_embeds;    /* (B, T, H), or NULL */
+    const int64_t *attention_mask; /* (B, T) or (B, T, T) of 0 and 1; NULL: ones */
+    int32_t attention_mask_rank;   /* 2 or 3 */
+    const int64_t *token_type_ids; /* (B, T); NULL: zeros */
+    const int64_t *position_ids;   /* (B, T); NULL: 0 .. T-1 in each row */
+    const float *head_mask;        /* (L, N); NULL: ones */
+    qb_padding padding;            /* a rank-3 mask needs QB_PADDING_COMPUTE */
+} qb_forward_inputs;
+
+/* Buffers that the caller offers; NULL: not wanted.  Positions that are not computed are written as zero. */
+typedef struct qb_forward_outputs {
+    uint32_t struct_size;
+    float *last_hidden_state; /* (B, T, H) */
+    float *pooler_output;     /* (B, H); models with a pooler */
+    float *hidden_states;     /* (L + 1, B, T, H) */
+    float *attentions;        /* (L, B, N, T, T) */
+    float *logits;            /* question answering (B, T, C); sequence classification (B, C) */
+} qb_forward_outputs;
+
+/* QB_ERR_SHAPE: larger than the session's limits, more tokens than positions; QB_ERR_INDEX: an id out of range (with
+ * argument, row, column, value); QB_ERR_VALUE: a mask element that is not 0 or 1, a sequence that is all padding (with
+ * QB_PADDING_SKIP), a NaN or infinity at an integer or collecting site (with its name). */
+QB_API qb_status qb_session_forward(qb_session *session, const qb_interrupt *interrupt, const qb_forward_inputs *inputs,
+                                    const qb_forward_outputs *outputs, qb_error *error);
+
+/* ---- losses (float64 inside) ---------------------------------------------------------------------------------------
+ */
+
+/* Mean cross-entropy of logits (rows, classes) against labels (rows) that are not ignore_index; NaN if none is left. */
+QB_API qb_status qb_cross_entropy(const float *logits, int64_t rows, int64_t classes, const int64_t *labels,
+                                  int64_t ignore_index, float *loss, qb_error *error);
+QB_API qb_status qb_mean_squared_error(const float *x, const float *y, int64_t count, float *loss, qb_error *error);
+QB_API qb_status qb_binary_cross_entropy(const float *logits, const float *labels, int64_t count, float *loss,
+                                         qb_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

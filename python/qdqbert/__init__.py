@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quantized BERT without PyTorch: load, calibrate, quantize, evaluate, save.
+
+Names are those of the originals: the models of transformers' QDQBERT at the top level, the toolkit of
+pytorch-quantization below ``nn``, ``calib`` and ``tensor_quant``. Everything is loaded on first use, so that
+``import qdqbert`` costs little more than ``import numpy``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as _numpy  # noqa: F401  (the one eager dependency: a broken NumPy should fail here and say so)
+
+__version__ = "0.1.0"
+
+# public name -> module that defines it; modules map to themselves
+_HOMES = {
+    "BackendError": "errors",
+    "CheckpointError": "errors",
+    "Error": "errors",
+    "RuleError": "errors",
+    "ShapeError": "errors",
+    "StateError": "errors",
+    "UnsupportedError": "errors",
+    "QDQBertConfig": "configuration_qdqbert",
+    "QDQBertForQuestionAnswering": "modeling_qdqbert",
+    "QDQBertForSequenceClassification": "modeling_qdqbert",
+    "QDQBertModel": "modeling_qdqbert",
+    "QDQBertPreTrainedModel": "modeling_qdqbert",
+    "Calibration": "calibration",
+    "calibrate": "calibration",
+    "quantizers": "rules",
+    "Device": "device",
+    "get_num_threads": "device",
+    "set_num_threads": "device",
+}
+_MODULES = ("calib", "errors", "nn", "tasks", "tensor_quant")
+
+__all__ = ["__version__", *_HOMES, *_MODULES]
+
+if TYPE_CHECKING:
+    from qdqbert import calib as calib
+    from qdqbert import errors as errors
+    from qdqbert import nn as nn
+    from qdqbert import tasks as tasks
+    from qdqbert import tensor_quant as tensor_quant
+    from qdqbert.calibration import Calibration as Calibration
+    from qdqbert.calibration import calibrate as calibrate
+    from qdqbert.configuration_qdqbert import QDQBertConfig as QDQBertConfig
+    from qdqbert.device import Device as Device
+    from qdqbert.device import get_num_threads as get_num_threads
+    from qdqbert.device import set_num_threads as set_num_threads
+    from qdqbert.errors import BackendError as BackendError
+    from qdqbert.errors import CheckpointError as CheckpointError
+    from qdqbert.errors import Error as Error
+    from qdqbert.errors import RuleError as RuleError
+    from qdqbert.errors import ShapeError as ShapeError
+    from qdqbert.errors import StateError as StateError
+    from qdqbert.errors import UnsupportedError as UnsupportedError
+    from qdqbert.modeling_qdqbert import QDQBertForQuestionAnswering as QDQBertForQuestionAnswering
+    from qdqbert.modeling_qdqbert import QDQBertForSequenceClassification as QDQBertForSequenceClassification
+    from qdqbert.modeling_qdqbert import QDQBertModel as QDQBertModel
+    from qdqbert.modeling_qdqbert import QDQBertPreTrainedModel as QDQBertPreTrainedModel
+    from qdqbert.rules import quantizers as quantizers
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use (PEP 562)."""
+    if name in _MODULES:
+        return importlib.import_module(f"qdqbert.{name}")
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"qdqbert.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'qdqbert' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#if !defined(_POSIX_C_SOURCE)
+#define _POSIX_C_SOURCE 200809L
+#endif
+
+#include "core/parallel.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "check.h"
+
+#define COUNT 1009 /* a prime: no grain divides it */
+
+typedef struct tally {
+    _Atomic int visits[COUNT];
+    _Atomic int inside[QB_MAX_THREADS]; /* two threads with one worker number at a time would be a race on scratch */
+    _Atomic int clashes;
+    int32_t threads;
+} tally;
+
+static void
+visit(void *argument, int64_t begin, int64_t end, int32_t worker)
+{
+    tally *t = argument;
+    if (worker < 0 || worker >= t->threads || atomic_fetch_add(&t->inside[worker], 1) != 0) {
+        atomic_fetch_add(&t->clashes, 1);
+    }
+    for (int64_t i = begin; i < end; i++) {
+        atomic_fetch_add(&t->visits[i], 1);
+    }
+    atomic_fetch_sub(&t->inside[worker], 1);
+}
+
+static tally shared_tally;
+
+static void
+check_covers(qb_queue *queue, int64_t grain)
+{
+    memset(&shared_tally, 0, sizeof shared_tally);
+    shared_tally.threads = qb_queue_threads(queue);
+    CHECK(qb_parallel_for(queue, NULL, COUNT, grain, visit, &shared_tally) == QB_OK);
+    int wrong = atomic_load(&shared_tally.clashes);
+    for (int i = 0; i < COUNT; i++) {
+        wrong += atomic_load(&shared_tally.visits[i]) != 1;
+    }
+    CHECK(wrong == 0);
+}
+
+static void
+every_element_is_visited_once_whatever_grain_and_threads(void)
+{
+    qb_heap heap;
+    qb_heap_init(&heap, NULL);
+    const int32_t threads[] = {1, 2, 3, 7};
+    const int64_t grains[] = {0, 1, 2, 13, COUNT - 1, COUNT, COUNT + 1, 100000};
+    for (size_t t = 0; t < sizeof threads / sizeof *threads; t++) {
+        qb_queue *queue = NULL;
+        CHECK(qb_queue_create(&heap, threads[t], &queue, NULL) == QB_OK);
+        for (size_t g = 0; g < sizeof grains / sizeof *grains; g++) {
+            for (int repeat = 0; repeat < 20; repeat++) {
+                check_covers(queue, grains[g]);
+            }
+        }
+        CHECK(qb_parallel_for(queue, NULL, 0, 1, visit, &shared_tally) == QB_OK);
+        qb_queue_destroy(queue);
+    }
+    CHECK(qb_heap_statistics(&heap).live_blocks == 0);
+}
+
+static void
+threads_can_change_between_regions(void)
+{
+    qb_heap heap;
+    qb_heap_init(&heap, NULL);
+    qb_queue *queue = NULL;
+    CHECK(qb_queue_create(&heap, 2, &queue, NULL) == QB_OK);
+    for (int32_t n = 1; n <= 5; n++) {
+        check_covers(queue, 3);
+        CHECK(qb_queue_set_threads(queue, n, NULL) == QB_OK);
+        CHECK(qb_queue_threads(queue) == n);
+        check_covers(queue, 3);
+    }
+    qb_error error;
+    CHECK(qb_queue_set_threads(queue, -1, &error) == QB_ERR_VALUE);
+    CHECK_CONTAINS(error.message, "num_threads is -1");
+    CHECK(qb_queue_threads(queue) == 5);
+    CHECK(qb_queue_set_threads(queue, 0, NULL) == QB_OK);
+    CHECK(qb_queue_threads(queue) == qb_available_threads());
+    qb_queue_destroy(queue);
+    CHECK(qb_heap_statistics(&heap).live_blocks == 0);
+}
+
+static void
+a_child_after_fork_starts_its_own_workers(void)
+{
+#if defined(__SANITIZE_THREAD__)
+    return; /* ThreadSanitizer does not support threads started after a fork with threads; the other builds test this */
+#else
+    qb_heap heap;
+    qb_heap_init(&heap, NULL);
+    qb_queue *queue = NULL;
+    CHECK(qb_queue_create(&heap, 3, &queue, NULL) == QB_OK);
+    check_covers(queue, 5);
+    (void)fflush(NULL);
+    const pid_t child = fork();
+    if (child == 0) {
+        const int before = check_failures;
+        (void)alarm(20); /* a hang is a failure, not a stuck test run */
+        check_covers(queue, 5);
+        check_covers(queue, 1);
+        qb_queue_destroy(queue);
+        _exit(check_failures == before ? 0 : 1);
+    }
+    int status = -1;
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    check_covers(queue, 5);
+    qb_queue_destroy(queue);
+#endif
+}
+
+typedef struct caller {
+    qb_queue *queue;
+    _Atomic int64_t sum;
+} caller;
+
+static void
+add_range(void *argument, int64_t begin, int64_t end, int32_t worker)
+{
+    (void)worker;
+    for (int64_t i = begin; i < end; i++) {
+        atomic_fetch_add((_Atomic int64_t *)argument, i);
+    }
+}
+
+static void *
+call_many_times(void *argument)
+{
+    caller *c = argument;
+    for (int i = 0; i < 300; i++) {
+        (void)qb_parallel_for(c->queue, NULL, COUNT, 7, add_range, &c->sum);
+    }
+    return NULL;
+}
+
+static void
+two_callers_share_a_pool_without_waiting_for_each_other(void)
+{
+    qb_heap heap;
+    qb_heap_init(&heap, NULL);
+    qb_queue *queue = NULL;
+    CHECK(qb_queue_create(&heap, 3, &queue, NULL) == QB_OK);
+    caller callers[2] = {{.queue = queue}, {.queue = queue}};
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++) {
+        CHECK(pthread_create(&threads[i], NULL, call_many_times, &callers[i]) == 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        CHECK(pthread_join(threads[i], NULL) == 0);
+        CHECK(atomic_load(&callers[i].sum) == 300LL * COUNT * (COUNT - 1) / 2);
+    }
+    qb_queue_destroy(queue);
+}
+
+static int
+count_polls(void *context)
+{
+    int *polls = context;
+    return ++*polls >= 2;
+}
+
+static void
+sleep_a_millisecond(void *argument, int64_t begin, int64_t end, int32_t worker)
+{
+    (void)worker;
+    atomic_fetch_add((_Atomic int64_t *)argument, end - begin);
+    const struct timespec t = {.tv_sec = 0, .tv_nsec = 1000000};
+    (void)nanosleep(&t, NULL);
+}
+
+static void
+an_interrupt_stops_a_region_early(void)
+{
+    qb_heap heap;
+    qb_heap_init(&heap, NULL);
+    qb_queue *queue = NULL;
+    for (int32_t threads = 1; threads <= 3; threads++) {
+        CHECK(qb_queue_create(&heap, threads, &queue, NULL) == QB_OK);
+        int polls = 0;
+        const qb_interrupt interrupt = {count_polls, &polls};
+        _Atomic int64_t done = 0;
+        CHECK(qb_parallel_for(queue, &interrupt, 100000, 1, sleep_a_millisecond, &done) == QB_ERR_INTERRUPTED);
+        CHECK(polls == 2);
+        CHECK(done < 50000);
+        check_covers(queue, 5); /* and the pool is as good as before */
+        qb_queue_destroy(queue);
+    }
+}
+
+static void
+available_threads_is_at_least_one(void)
+{
+    CHECK(qb_available_threads() >= 1);
+    CHECK(qb_available_threads() <= QB_MAX_THREADS);
+}
+
+int
+main(void)
+{
+    RUN(every_element_is_visited_once_whatever_grain_and_threads);
+    RUN(threads_can_change_between_regions);
+    RUN(a_child_after_fork_starts_its_own_workers);
+    RUN(two_callers_share_a_pool_without_waiting_for_each_other);
+    RUN(an_interrupt_stops_a_region_early);
+    RUN(available_threads_is_at_least_one);
+    return check_report();
+}
