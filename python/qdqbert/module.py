@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tree of named modules: `named_modules`, `state_dict`, `load_state_dict`, `repr`, as users know them.
+
+A module holds children and *slots*.  A slot is one named tensor of the module: it knows how to read and how to write
+it, so that the tree itself owns no number.  Inside a model the slots lead to the C block of parameters and to the C
+quantizers; a standalone ``QuantLinear`` keeps its weight in an array of its own.
+
+Two rules follow: what is read is a view that cannot be written to, and whatever is loaded goes through
+`Module.load_state_dict`, which checks everything before it writes anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from qdqbert.errors import CheckpointError, UnsupportedError
+
+__all__ = ["IncompatibleKeys", "Module", "ModuleList", "Slot"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slot:
+    """One tensor of a module.
+
+    Attributes
+    ----------
+    read : callable () -> ndarray or None
+        Read-only view or copy; None while there is no such tensor.
+    write : callable (ndarray) -> None
+        Store a float32 array whose shape has been checked.
+    shape : tuple of int, or None
+        Shape that a value to be written must have; None: any.  For a range that exists, its shape.
+    is_parameter : bool
+        True for weights and biases, false for buffers such as ``_amax``.
+    required : bool
+        Whether a state dict without it is incomplete.
+    persistent : bool
+        Whether `Module.state_dict` holds it.
+    open : callable () -> ndarray, optional
+        Writable view, for loaders that stream into it; to be dropped when they are done.
+    """
+
+    read: Callable[[], Array | None]
+    write: Callable[[Array], None]
+    shape: tuple[int, ...] | None = None
+    is_parameter: bool = True
+    required: bool = True
+    persistent: bool = True
+    open: Callable[[], Array] | None = None
+
+
+class IncompatibleKeys(NamedTuple):
+    """What `Module.load_state_dict` could not match; both lists are empty when everything did."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+    def __repr__(self) -> str:
+        if not self.missing_keys and not self.unexpected_keys:
+            return "<All keys matched successfully>"
+        return super().__repr__()
+
+    __str__ = __repr__
+
+
+class Module:
+    """A node of the tree: named children, named tensors, and no numbers of its own.
+
+    Subclasses call ``super().__init__()``, add children with `add_module` and override `_slots` and `extra_repr`.
+    A child is also an attribute, under its name.
+    """
+
+    training: bool = False
+
+    def __init__(self) -> None:
+        self._modules: dict[str, Module] = {}
+
+    # ---- the tree ---------------------------------------------------------------------------------------------
+
+    def add_module(self, name: str, module: Module) -> None:
+        """Add a child, or replace the one of that name.
+
+        Parameters
+        ----------
+        name : str
+            Without dots, not empty, not the name of an attribute that is no child.
+        module : Module
+
+        Raises
+        ------
+        TypeError
+            If `module` is not a `Module`.
+        KeyError
+            If `name` cannot be used.
+        """
+        if not isinstance(module, Module):
+            raise TypeError(f"module: expected Module, got {type(module).__name__}")
+        if not name or "." in name or (name not in self._modules and hasattr(self, name)):
+            raise KeyError(f"name: {name!r} cannot name a child of {type(self).__name__}")
+        self._modules[name] = module
+
+    def __getattr__(self, name: str) -> Any:
+        # Only reached when ordinary lookup failed; `_modules` itself is missing before __init__ ran.
+        modules = self.__dict__.get("_modules", {})
+        if name in modules:
+            return modules[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._modules})
+
+    def _slots(self) -> Mapping[str, Slot]:
+        """Tensors of this module alone, parameters first; built anew on each call."""
+        return {}
+
+    def children(self) -> Iterator[Module]:
+        """Yield the direct children, in order."""
+        return iter(self._modules.values())
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Yield (name, child) of the direct children, in order."""
+        return iter(self._modules.items())
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Yield (dotted name, module) of this module and all below it, parents before children.
+
+        Parameters
+        ----------
+        prefix : str
+            Put before every name.
+        """
+        yield prefix, self
+        for name, module in self._modules.items():
+            yield from module.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def modules(self) -> Iterator[Module]:
+        """Yield this module and all below it, parents before children."""
+        for _, module in self.named_modules():
+            yield module
+
+    def get_submodule(self, target: str) -> Module:
+        """Return the module of a dotted name; the empty name is this module.
+
+        Raises
+        ------
+        AttributeError
+            If there is none.
+        """
+        module = self
+        for part in target.split(".") if target else ():
+            if part not in module._modules:
+                raise AttributeError(
+                    f"{type(module).__name__} has no module {part!r} (looking for {target!r})"
+                )
+            module = module._modules[part]
+        return module
+
+    def apply(self, function: Callable[[Module], object]) -> Self:
+        """Call `function` with every module, children before parents, and return this module."""
+        for module in self._modules.values():
+            module.apply(function)
+        function(self)
+        return self
+
+    # ---- modes -------------------------------------------------------------------------------------------------
+
+    def eval(self) -> Self:
+        """Return this module: evaluation mode is the only one built."""
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training mode.
+
+        Raises
+        ------
+        UnsupportedError
+            If `mode` is true: training (dropout, gradients, optimizers) is not built yet.
+        """
+        if mode:
+            raise UnsupportedError(
+                "train(): training mode is not built yet (it comes with the training release); "
+                "modules are in evaluation mode from the start"
+            )
+        return self
+
+    # ---- tensors -----------------------------------------------------------------------------------------------
+
+    def _named_slots(self, prefix: str = "") -> Iterator[tuple[str, Slot]]:
+        for path, module in self.named_modules(prefix):
+            for name, slot in module._slots().items():
+                yield (f"{path}.{name}" if path else name), slot
+
+    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Array]]:
+        """Yield (dotted name, read-only view) of weights, biases and learned bounds."""
+        for name, slot in self._named_slots(prefix):
+            if slot.is_parameter and (value := slot.read()) is not None:
+                yield name, value
+
+    def parameters(self) -> Iterator[Array]:
+        """Yield the read-only views of `named_parameters`."""
+        for _, value in self.named_parameters():
+            yield value
+
+    def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Array]]:
+        """Yield (dotted name, value) of tensors that are no parameters, such as ``_amax``, while they exist."""
+        for name, slot in self._named_slots(prefix):
+            if not slot.is_parameter and (value := slot.read()) is not None:
+                yield name, value
+
+    def buffers(self) -> Iterator[Array]:
+        """Yield the values of `named_buffers`."""
+        for _, value in self.named_buffers():
+            yield value
+
+    def state_dict(self, *, prefix: str = "") -> OrderedDict[str, Array]:
+        """Return every persistent tensor by dotted name, in the original's order.
+
+        Parameters
+        ----------
+        prefix : str
+            Put before every name as it is, so it should end with a dot.
+
+        Returns
+        -------
+        OrderedDict of str to ndarray
+            Read-only views and small copies; loading something else later changes the views.
+        """
+        state = OrderedDict()
+        for name, slot in self._named_slots():
+            if slot.persistent and (value := slot.read()) is not None:
+                state[prefix + name] = value
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
+        """Copy tensors into this module and all below it.
+
+        Ranges (``_amax``) are optional: one that the module lacks is created, one that `state_dict` lacks is kept.
+        Everything is checked before anything is written.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to array
+            Anything NumPy can read as numbers; converted to float32.
+        strict : bool
+            Whether missing and unexpected keys are errors.
+
+        Returns
+        -------
+        IncompatibleKeys
+            ``missing_keys`` and ``unexpected_keys``.
+
+        Raises
+        ------
+        CheckpointError
+            Which is also a RuntimeError: wrong shapes or values that are no numbers, and with `strict` missing and
+            unexpected keys; all of them are listed.
+        StateError
+            If a forward runs on the model at this moment.
+        """
+        slots = {name: slot for name, slot in self._named_slots() if slot.persistent}
+        missing = [name for name, slot in slots.items() if slot.required and name not in state_dict]
+        unexpected = [name for name in state_dict if name not in slots]
+        problems, values = [], {}
+        for name, slot in slots.items():
+            if name in state_dict:
+                try:
+                    values[name] = _as_float32(state_dict[name])
+                except (TypeError, ValueError) as error:
+                    problems.append(f"While copying the parameter named {name!r}: {error}.")
+                    continue
+                if slot.shape is not None and values[name].shape != slot.shape:
+                    problems.append(
+                        f"size mismatch for {name}: copying a param with shape {values[name].shape} from "
+                        f"checkpoint, the shape in current model is {slot.shape}."
+                    )
+        if strict and unexpected:
+            problems.insert(
+                0, "Unexpected key(s) in state_dict: " + ", ".join(f"{key!r}" for key in unexpected) + "."
+            )
+        if strict and missing:
+            problems.insert(
+                0, "Missing key(s) in state_dict: " + ", ".join(f"{key!r}" for key in missing) + "."
+            )
+        if problems:
+            raise CheckpointError(
+                f"Error(s) in loading state_dict for {type(self).__name__}:\n\t" + "\n\t".join(problems)
+            )
+        for name, value in values.items():
+            slots[name].write(value)
+        return IncompatibleKeys(missing, unexpected)
+
+    # ---- text --------------------------------------------------------------------------------------------------
+
+    def extra_repr(self) -> str:
+        """Return what stands between the parentheses of `repr` before the children."""
+        return ""
+
+    def __repr__(self) -> str:
+        return _tree_text(
+            type(self).__name__, self.extra_repr(), [(n, repr(m)) for n, m in self._modules.items()]
+        )
+
+
+class ModuleList(Module):
+    """Children numbered from 0; supports ``len``, indexing, slicing and iteration."""
+
+    def __init__(self, modules: list[Module] | tuple[Module, ...] = ()) -> None:
+        super().__init__()
+        for index, module in enumerate(modules):
+            self._modules[str(index)] = module
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._modules.values())
+
+    def __getitem__(self, index: int | slice) -> Any:
+        modules = list(self._modules.values())
+        return ModuleList(modules[index]) if isinstance(index, slice) else modules[index]
+
+    def __repr__(self) -> str:
+        # Equal neighbours share one line: "(0-11): 12 x QDQBertLayer(".
+        groups: list[tuple[int, int, str]] = []
+        for index, module in enumerate(self._modules.values()):
+            text = repr(module)
+            if groups and groups[-1][2] == text:
+                groups[-1] = (groups[-1][0], index, text)
+            else:
+                groups.append((index, index, text))
+        children = [
+            (str(first), text) if first == last else (f"{first}-{last}", f"{last - first + 1} x {text}")
+            for first, last, text in groups
+        ]
+        return _tree_text(type(self).__name__, self.extra_repr(), children)
+
+
+def _tree_text(name: str, extra: str, children: list[tuple[str, str]]) -> str:
+    extra_lines = extra.split("\n") if extra else []
+    child_lines = [f"({key}): " + text.replace("\n", "\n  ") for key, text in children]
+    if len(extra_lines) == 1 and not child_lines:
+        return f"{name}({extra_lines[0]})"
+    lines = extra_lines + child_lines
+    return f"{name}(\n  " + "\n  ".join(lines) + "\n)" if lines else f"{name}()"
+
+
+def _as_float32(value: Any) -> Array:
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"expected numbers, got an array of {array.dtype}")
+    return np.ascontiguousarray(array, dtype=np.float32).reshape(array.shape)
