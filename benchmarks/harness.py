@@ -245,6 +245,15 @@ def rss_bytes() -> dict[str, int]:
     return fields
 
 
+def reset_peak_rss() -> bool:
+    """Start the peak resident size (VmHWM) of this process anew; False where the kernel does not offer it."""
+    try:
+        pathlib.Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
 def _serve(connection: Connection, factory: Factory, arguments: dict[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     try:
