@@ -10,6 +10,7 @@
 #include "core/parallel.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -29,25 +30,37 @@ affinity_threads(void)
     return sysconf(_SC_NPROCESSORS_ONLN);
 }
 
-/* Quota divided by period, rounded up; 0: no limit, or the file cannot be read. */
-static int64_t
-quota_from(const char *quota_path, const char *period_path)
+/* First line of a file; 0 when there is none. */
+static int
+read_line(const char *path, char *line, int bytes)
 {
-    long long quota = -1;
-    long long period = -1;
-    FILE *file = fopen(quota_path, "r");
+    FILE *file = fopen(path, "r");
     if (file == NULL) {
         return 0;
     }
-    /* v2 keeps "quota period" or "max period" in one file; v1 has a file each and -1 for no limit. */
-    const int fields = fscanf(file, "%lld %lld", &quota, &period);
+    const int found = fgets(line, bytes, file) != NULL;
     (void)fclose(file);
-    if (fields == 1 && period_path != NULL && (file = fopen(period_path, "r")) != NULL) {
-        if (fscanf(file, "%lld", &period) != 1) {
-            period = -1;
-        }
-        (void)fclose(file);
+    return found;
+}
+
+/* Quota divided by period, rounded up; 0: no limit, or the files cannot be read.  v2 keeps "quota period" or
+ * "max period" in one file (period_path NULL); v1 has a file for each, and -1 for no limit. */
+static int64_t
+quota_from(const char *quota_path, const char *period_path)
+{
+    char line[128];
+    if (!read_line(quota_path, line, (int)sizeof line)) {
+        return 0;
     }
+    char *rest = line;
+    const long long quota = strtoll(line, &rest, 10); /* 0 for "max" */
+    if (period_path != NULL) {
+        if (!read_line(period_path, line, (int)sizeof line)) {
+            return 0;
+        }
+        rest = line;
+    }
+    const long long period = strtoll(rest, NULL, 10);
     return quota > 0 && period > 0 ? (int64_t)((quota + period - 1) / period) : 0;
 }
 
