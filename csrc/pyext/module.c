@@ -62,7 +62,7 @@ core_exec(PyObject *module)
     if (qb_py_device_register(module, state) < 0 || qb_py_observer_register(module, state) < 0 ||
         qb_py_quantizer_register(module, state) < 0 || qb_py_model_register(module, state) < 0 ||
         qb_py_session_register(module, state) < 0 || qb_py_functional_register(module, state) < 0 ||
-        qb_py_loss_register(module, state) < 0) {
+        qb_py_range_finder_register(module, state) < 0 || qb_py_loss_register(module, state) < 0) {
         return -1;
     }
     return 0;

@@ -45,6 +45,8 @@ int qb_py_session_register(PyObject *module, qb_py_state *state);
 int qb_py_quantizer_register(PyObject *module, qb_py_state *state); /* quantizer_object.c fills state->quantizer_type */
 int qb_py_observer_register(PyObject *module, qb_py_state *state);  /* observer_object.c fills state->observer_type */
 int qb_py_functional_register(PyObject *module, qb_py_state *state); /* functional.c: PyModule_AddFunctions */
+int
+qb_py_range_finder_register(PyObject *module, qb_py_state *state);
 int qb_py_loss_register(PyObject *module, qb_py_state *state);
 
 /* Make a heap type from `spec`, add it to `module` under its name and store a new reference in *slot. */
