@@ -46,6 +46,8 @@ class Slot:
         Whether `Module.state_dict` holds it.
     open : callable () -> ndarray, optional
         Writable view, for loaders that stream into it; to be dropped when they are done.
+    check : callable (ndarray) -> None, optional
+        Raises ValueError, saying what was expected and what came, for a value that `write` would refuse.
     """
 
     read: Callable[[], Array | None]
@@ -55,6 +57,7 @@ class Slot:
     required: bool = True
     persistent: bool = True
     open: Callable[[], Array] | None = None
+    check: Callable[[Array], None] | None = None
 
 
 class IncompatibleKeys(NamedTuple):
@@ -273,6 +276,8 @@ class Module:
             if name in state_dict:
                 try:
                     values[name] = _as_float32(state_dict[name])
+                    if slot.check is not None:
+                        slot.check(values[name])
                 except (TypeError, ValueError) as error:
                     problems.append(f"While copying the parameter named {name!r}: {error}.")
                     continue

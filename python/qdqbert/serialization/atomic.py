@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replace files at once: a reader sees the old content or the new one, never a part, whatever stops the writer.
+
+The new content goes to a temporary file in the same folder, is flushed to the disk, takes the place of the old file by
+``os.replace``, and the folder entry is flushed too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["replacing", "write_text"]
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file that takes the place of `path` when the block ends without an exception.
+
+    Parameters
+    ----------
+    path : Path
+        In a folder that exists.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; `path` is as it was and the temporary file is gone.
+    """
+    # The mode that open() would give: mkstemp's 0600 would lock other users out of a shared model.
+    umask = os.umask(0)
+    os.umask(umask)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fchmod(file.fileno(), 0o666 & ~umask)
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    _flush_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file, replacing an old one at once."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def _flush_folder(folder: Path) -> None:
+    # Some file systems refuse to open or to flush a folder; the file itself is safe by then.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
