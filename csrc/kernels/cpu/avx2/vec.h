@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The 16 float lanes of cpu/simd on AVX2 and FMA: two registers, lanes 0-7 and 8-15.  What each function means is
+ * written in simd/simd.h.
+ */
+#ifndef QB_KERNELS_CPU_AVX2_VEC_H
+#define QB_KERNELS_CPU_AVX2_VEC_H
+
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels/numerics.h"
+
+typedef struct vec_f32 {
+    __m256 low, high;
+} vec_f32;
+
+typedef struct vec_s32 {
+    __m256i low, high;
+} vec_s32;
+
+/* All ones in lanes below n. */
+static inline vec_s32
+vec_first(size_t n)
+{
+    const __m256i count = _mm256_set1_epi32((int)n);
+    return (vec_s32){_mm256_cmpgt_epi32(count, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)),
+                     _mm256_cmpgt_epi32(count, _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15))};
+}
+
+static inline vec_f32
+vec_set(float value)
+{
+    const __m256 v = _mm256_set1_ps(value);
+    return (vec_f32){v, v};
+}
+
+static inline vec_f32
+vec_load(const float *p)
+{
+    return (vec_f32){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+}
+
+static inline vec_f32
+vec_load_n(const float *p, size_t n, float fill)
+{
+    const vec_s32 first = vec_first(n);
+    const __m256 f = _mm256_set1_ps(fill);
+    return (vec_f32){_mm256_blendv_ps(f, _mm256_maskload_ps(p, first.low), _mm256_castsi256_ps(first.low)),
+                     _mm256_blendv_ps(f, _mm256_maskload_ps(p + 8, first.high), _mm256_castsi256_ps(first.high))};
+}
+
+static inline void
+vec_store(float *p, vec_f32 v)
+{
+    _mm256_storeu_ps(p, v.low);
+    _mm256_storeu_ps(p + 8, v.high);
+}
+
+static inline void
+vec_store_n(float *p, vec_f32 v, size_t n)
+{
+    const vec_s32 first = vec_first(n);
+    _mm256_maskstore_ps(p, first.low, v.low);
+    _mm256_maskstore_ps(p + 8, first.high, v.high);
+}
+
+static inline vec_f32
+vec_load_s8(const int8_t *p)
+{
+    const __m128i codes = _mm_loadu_si128((const void *)p);
+    return (vec_f32){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes)),
+                     _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(codes, codes)))};
+}
+
+static inline vec_f32
+vec_load_s8_n(const int8_t *p, size_t n)
+{
+    int8_t codes[16] = {0};
+    memcpy(codes, p, n);
+    return vec_load_s8(codes);
+}
+
+static inline void
+vec_store_s8(int8_t *p, vec_f32 v)
+{
+    /* packs interleaves the two halves by 128 bits; the permutation puts them in order */
+    const __m256i words =
+        _mm256_permute4x64_epi64(_mm256_packs_epi32(_mm256_cvtps_epi32(v.low), _mm256_cvtps_epi32(v.high)), 0xd8);
+    _mm_storeu_si128((void *)p, _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+}
+
+static inline void
+vec_store_s8_n(int8_t *p, vec_f32 v, size_t n)
+{
+    int8_t codes[16];
+    vec_store_s8(codes, v);
+    memcpy(p, codes, n);
+}
+
+static inline void
+vec_store_trunc_s32(int32_t *p, vec_f32 v)
+{
+    _mm256_storeu_si256((void *)p, _mm256_cvttps_epi32(v.low));
+    _mm256_storeu_si256((void *)(p + 8), _mm256_cvttps_epi32(v.high));
+}
+
+static inline vec_f32
+vec_add(vec_f32 a, vec_f32 b)
+{
+    return (vec_f32){_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)};
+}
+
+static inline vec_f32
+vec_sub(vec_f32 a, vec_f32 b)
+{
+    return (vec_f32){_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)};
+}
+
+static inline vec_f32
+vec_mul(vec_f32 a, vec_f32 b)
+{
+    return (vec_f32){_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)};
+}
+
+static inline vec_f32
+vec_div(vec_f32 a, vec_f32 b)
+{
+    return (vec_f32){_mm256_div_ps(a.low, b.low), _mm256_div_ps(a.high, b.high)};
+}
+
+static inline vec_f32
+vec_fma(vec_f32 a, vec_f32 b, vec_f32 c)
+{
+    return (vec_f32){_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
+}
+
+static inline vec_f32
+vec_max(vec_f32 a, vec_f32 b)
+{
+    /* the second operand if unordered, by the instruction's definition */
+    return (vec_f32){_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)};
+}
+
+static inline vec_f32
+vec_min(vec_f32 a, vec_f32 b)
+{
+    return (vec_f32){_mm256_min_ps(a.low, b.low), _mm256_min_ps(a.high, b.high)};
+}
+
+static inline vec_f32
+vec_rint(vec_f32 v)
+{
+    return (vec_f32){_mm256_round_ps(v.low, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC),
+                     _mm256_round_ps(v.high, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+
+static inline vec_f32
+vec_abs(vec_f32 v)
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    return (vec_f32){_mm256_andnot_ps(sign, v.low), _mm256_andnot_ps(sign, v.high)};
+}
+
+static inline vec_f32
+vec_copysign(vec_f32 magnitude, vec_f32 sign)
+{
+    const __m256 mask = _mm256_set1_ps(-0.0f);
+    return (vec_f32){_mm256_or_ps(_mm256_andnot_ps(mask, magnitude.low), _mm256_and_ps(mask, sign.low)),
+                     _mm256_or_ps(_mm256_andnot_ps(mask, magnitude.high), _mm256_and_ps(mask, sign.high))};
+}
+
+static inline vec_f32
+vec_select_greater(vec_f32 a, vec_f32 b, vec_f32 yes, vec_f32 no)
+{
+    return (vec_f32){_mm256_blendv_ps(no.low, yes.low, _mm256_cmp_ps(a.low, b.low, _CMP_GT_OQ)),
+                     _mm256_blendv_ps(no.high, yes.high, _mm256_cmp_ps(a.high, b.high, _CMP_GT_OQ))};
+}
+
+static inline vec_f32
+vec_select_less_equal(vec_f32 a, vec_f32 b, vec_f32 yes, vec_f32 no)
+{
+    return (vec_f32){_mm256_blendv_ps(no.low, yes.low, _mm256_cmp_ps(a.low, b.low, _CMP_LE_OQ)),
+                     _mm256_blendv_ps(no.high, yes.high, _mm256_cmp_ps(a.high, b.high, _CMP_LE_OQ))};
+}
+
+static inline vec_f32
+vec_keep_n(vec_f32 v, size_t n)
+{
+    const vec_s32 first = vec_first(n);
+    return (vec_f32){_mm256_and_ps(v.low, _mm256_castsi256_ps(first.low)),
+                     _mm256_and_ps(v.high, _mm256_castsi256_ps(first.high))};
+}
+
+/* p * 2^n of one register: 2^n as a product of two floats, the first of which is exact. */
+static inline __m256
+vec_scale_exponent_half(__m256 p, __m256 z)
+{
+    const __m256i bias = _mm256_set1_epi32(127);
+    const __m256i n = _mm256_sub_epi32(_mm256_castps_si256(z), _mm256_set1_epi32(QB_EXP_SHIFT_BITS));
+    const __m256i half = _mm256_srai_epi32(n, 1);
+    const __m256i first = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
+    const __m256i second = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(n, half), bias), 23);
+    return _mm256_mul_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second));
+}
+
+static inline vec_f32
+vec_scale_exponent(vec_f32 p, vec_f32 z)
+{
+    return (vec_f32){vec_scale_exponent_half(p.low, z.low), vec_scale_exponent_half(p.high, z.high)};
+}
+
+static inline vec_s32
+vec_magnitude_bits(vec_f32 v)
+{
+    const __m256i mask = _mm256_set1_epi32(0x7fffffff);
+    return (vec_s32){_mm256_and_si256(_mm256_castps_si256(v.low), mask),
+                     _mm256_and_si256(_mm256_castps_si256(v.high), mask)};
+}
+
+static inline vec_s32
+vec_bits(vec_f32 v)
+{
+    return (vec_s32){_mm256_castps_si256(v.low), _mm256_castps_si256(v.high)};
+}
+
+static inline vec_f32
+vec_from_bits(vec_s32 v)
+{
+    return (vec_f32){_mm256_castsi256_ps(v.low), _mm256_castsi256_ps(v.high)};
+}
+
+static inline vec_s32
+vec_s32_zero(void)
+{
+    return (vec_s32){_mm256_setzero_si256(), _mm256_setzero_si256()};
+}
+
+static inline vec_s32
+vec_s32_max(vec_s32 a, vec_s32 b)
+{
+    return (vec_s32){_mm256_max_epi32(a.low, b.low), _mm256_max_epi32(a.high, b.high)};
+}
+
+static inline int32_t
+vec_s32_reduce_max(vec_s32 v)
+{
+    const __m256i a = _mm256_max_epi32(v.low, v.high);
+    __m128i b = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    b = _mm_max_epi32(b, _mm_shuffle_epi32(b, 0x4e));
+    b = _mm_max_epi32(b, _mm_shuffle_epi32(b, 0xb1));
+    return _mm_cvtsi128_si32(b);
+}
+
+static inline float
+vec_reduce_add(vec_f32 v)
+{
+    const __m256 a = _mm256_add_ps(v.low, v.high);
+    __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    b = _mm_add_ss(b, _mm_shuffle_ps(b, b, 1));
+    return _mm_cvtss_f32(b);
+}
+
+static inline float
+vec_reduce_max(vec_f32 v)
+{
+    const __m256 a = _mm256_max_ps(v.low, v.high);
+    __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_max_ps(b, _mm_movehl_ps(b, b));
+    b = _mm_max_ss(b, _mm_shuffle_ps(b, b, 1));
+    return _mm_cvtss_f32(b);
+}
+
+#endif

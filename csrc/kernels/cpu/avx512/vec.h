@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The 16 float lanes of cpu/simd on AVX-512 (F, BW, DQ, VL): one register.  What each function means is written in
+ * simd/simd.h.
+ */
+#ifndef QB_KERNELS_CPU_AVX512_VEC_H
+#define QB_KERNELS_CPU_AVX512_VEC_H
+
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/numerics.h"
+
+typedef __m512 vec_f32;
+typedef __m512i vec_s32;
+
+static inline __mmask16
+vec_first(size_t n)
+{
+    return (__mmask16)((1u << n) - 1u);
+}
+
+static inline vec_f32
+vec_set(float value)
+{
+    return _mm512_set1_ps(value);
+}
+
+static inline vec_f32
+vec_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+
+static inline vec_f32
+vec_load_n(const float *p, size_t n, float fill)
+{
+    return _mm512_mask_loadu_ps(_mm512_set1_ps(fill), vec_first(n), p);
+}
+
+static inline void
+vec_store(float *p, vec_f32 v)
+{
+    _mm512_storeu_ps(p, v);
+}
+
+static inline void
+vec_store_n(float *p, vec_f32 v, size_t n)
+{
+    _mm512_mask_storeu_ps(p, vec_first(n), v);
+}
+
+static inline vec_f32
+vec_load_s8(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p)));
+}
+
+static inline vec_f32
+vec_load_s8_n(const int8_t *p, size_t n)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(vec_first(n), p)));
+}
+
+static inline void
+vec_store_s8(int8_t *p, vec_f32 v)
+{
+    _mm_storeu_si128((void *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
+}
+
+static inline void
+vec_store_s8_n(int8_t *p, vec_f32 v, size_t n)
+{
+    _mm_mask_storeu_epi8(p, vec_first(n), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
+}
+
+static inline void
+vec_store_trunc_s32(int32_t *p, vec_f32 v)
+{
+    _mm512_storeu_si512((void *)p, _mm512_cvttps_epi32(v));
+}
+
+static inline vec_f32
+vec_add(vec_f32 a, vec_f32 b)
+{
+    return _mm512_add_ps(a, b);
+}
+
+static inline vec_f32
+vec_sub(vec_f32 a, vec_f32 b)
+{
+    return _mm512_sub_ps(a, b);
+}
+
+static inline vec_f32
+vec_mul(vec_f32 a, vec_f32 b)
+{
+    return _mm512_mul_ps(a, b);
+}
+
+static inline vec_f32
+vec_div(vec_f32 a, vec_f32 b)
+{
+    return _mm512_div_ps(a, b);
+}
+
+static inline vec_f32
+vec_fma(vec_f32 a, vec_f32 b, vec_f32 c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+
+static inline vec_f32
+vec_max(vec_f32 a, vec_f32 b)
+{
+    return _mm512_max_ps(a, b); /* the second operand if unordered, by the instruction's definition */
+}
+
+static inline vec_f32
+vec_min(vec_f32 a, vec_f32 b)
+{
+    return _mm512_min_ps(a, b);
+}
+
+static inline vec_f32
+vec_rint(vec_f32 v)
+{
+    return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+static inline vec_f32
+vec_abs(vec_f32 v)
+{
+    return _mm512_andnot_ps(_mm512_set1_ps(-0.0f), v);
+}
+
+static inline vec_f32
+vec_copysign(vec_f32 magnitude, vec_f32 sign)
+{
+    const vec_f32 mask = _mm512_set1_ps(-0.0f);
+    return _mm512_or_ps(_mm512_andnot_ps(mask, magnitude), _mm512_and_ps(mask, sign));
+}
+
+static inline vec_f32
+vec_select_greater(vec_f32 a, vec_f32 b, vec_f32 yes, vec_f32 no)
+{
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), no, yes);
+}
+
+static inline vec_f32
+vec_select_less_equal(vec_f32 a, vec_f32 b, vec_f32 yes, vec_f32 no)
+{
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LE_OQ), no, yes);
+}
+
+static inline vec_f32
+vec_keep_n(vec_f32 v, size_t n)
+{
+    return _mm512_maskz_mov_ps(vec_first(n), v);
+}
+
+static inline vec_f32
+vec_scale_exponent(vec_f32 p, vec_f32 z)
+{
+    return _mm512_scalef_ps(p, _mm512_sub_ps(z, _mm512_set1_ps(QB_EXP_SHIFT)));
+}
+
+static inline vec_s32
+vec_magnitude_bits(vec_f32 v)
+{
+    return _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fffffff));
+}
+
+static inline vec_s32
+vec_bits(vec_f32 v)
+{
+    return _mm512_castps_si512(v);
+}
+
+static inline vec_f32
+vec_from_bits(vec_s32 v)
+{
+    return _mm512_castsi512_ps(v);
+}
+
+static inline vec_s32
+vec_s32_zero(void)
+{
+    return _mm512_setzero_si512();
+}
+
+static inline vec_s32
+vec_s32_max(vec_s32 a, vec_s32 b)
+{
+    return _mm512_max_epi32(a, b);
+}
+
+static inline int32_t
+vec_s32_reduce_max(vec_s32 v)
+{
+    const __m256i a = _mm256_max_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+    __m128i b = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    b = _mm_max_epi32(b, _mm_shuffle_epi32(b, 0x4e));
+    b = _mm_max_epi32(b, _mm_shuffle_epi32(b, 0xb1));
+    return _mm_cvtsi128_si32(b);
+}
+
+static inline float
+vec_reduce_add(vec_f32 v)
+{
+    const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    b = _mm_add_ss(b, _mm_shuffle_ps(b, b, 1));
+    return _mm_cvtss_f32(b);
+}
+
+static inline float
+vec_reduce_max(vec_f32 v)
+{
+    const __m256 a = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_max_ps(b, _mm_movehl_ps(b, b));
+    b = _mm_max_ss(b, _mm_shuffle_ps(b, b, 1));
+    return _mm_cvtss_f32(b);
+}
+
+#endif

@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The 16 float lanes of cpu/simd on Advanced SIMD: four registers.  What each function means is written in
+ * simd/simd.h.  The max and min instructions of this ISA propagate NaN and order the zeros, so they are spelled as
+ * compare and select here.
+ */
+#ifndef QB_KERNELS_CPU_NEON_VEC_H
+#define QB_KERNELS_CPU_NEON_VEC_H
+
+#include <arm_neon.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels/numerics.h"
+
+typedef struct vec_f32 {
+    float32x4_t q0, q1, q2, q3;
+} vec_f32;
+
+typedef struct vec_s32 {
+    int32x4_t q0, q1, q2, q3;
+} vec_s32;
+
+static inline vec_f32
+vec_set(float value)
+{
+    const float32x4_t q = vdupq_n_f32(value);
+    return (vec_f32){q, q, q, q};
+}
+
+static inline vec_f32
+vec_load(const float *p)
+{
+    return (vec_f32){vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)};
+}
+
+static inline vec_f32
+vec_load_n(const float *p, size_t n, float fill)
+{
+    float lanes[16];
+    vec_f32 filled = vec_set(fill);
+    vst1q_f32(lanes, filled.q0);
+    vst1q_f32(lanes + 4, filled.q1);
+    vst1q_f32(lanes + 8, filled.q2);
+    vst1q_f32(lanes + 12, filled.q3);
+    memcpy(lanes, p, n * sizeof *p);
+    return vec_load(lanes);
+}
+
+static inline void
+vec_store(float *p, vec_f32 v)
+{
+    vst1q_f32(p, v.q0);
+    vst1q_f32(p + 4, v.q1);
+    vst1q_f32(p + 8, v.q2);
+    vst1q_f32(p + 12, v.q3);
+}
+
+static inline void
+vec_store_n(float *p, vec_f32 v, size_t n)
+{
+    float lanes[16];
+    vec_store(lanes, v);
+    memcpy(p, lanes, n * sizeof *p);
+}
+
+static inline vec_f32
+vec_load_s8(const int8_t *p)
+{
+    const int8x16_t codes = vld1q_s8(p);
+    const int16x8_t low = vmovl_s8(vget_low_s8(codes));
+    const int16x8_t high = vmovl_s8(vget_high_s8(codes));
+    return (vec_f32){vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
+                     vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))};
+}
+
+static inline vec_f32
+vec_load_s8_n(const int8_t *p, size_t n)
+{
+    int8_t codes[16] = {0};
+    memcpy(codes, p, n);
+    return vec_load_s8(codes);
+}
+
+static inline void
+vec_store_s8(int8_t *p, vec_f32 v)
+{
+    const int16x8_t low = vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(v.q0)), vqmovn_s32(vcvtnq_s32_f32(v.q1)));
+    const int16x8_t high = vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(v.q2)), vqmovn_s32(vcvtnq_s32_f32(v.q3)));
+    vst1q_s8(p, vcombine_s8(vqmovn_s16(low), vqmovn_s16(high)));
+}
+
+static inline void
+vec_store_s8_n(int8_t *p, vec_f32 v, size_t n)
+{
+    int8_t codes[16];
+    vec_store_s8(codes, v);
+    memcpy(p, codes, n);
+}
+
+static inline void
+vec_store_trunc_s32(int32_t *p, vec_f32 v)
+{
+    vst1q_s32(p, vcvtq_s32_f32(v.q0));
+    vst1q_s32(p + 4, vcvtq_s32_f32(v.q1));
+    vst1q_s32(p + 8, vcvtq_s32_f32(v.q2));
+    vst1q_s32(p + 12, vcvtq_s32_f32(v.q3));
+}
+
+static inline vec_f32
+vec_add(vec_f32 a, vec_f32 b)
+{
+    return (vec_f32){vaddq_f32(a.q0, b.q0), vaddq_f32(a.q1, b.q1), vaddq_f32(a.q2, b.q2), vaddq_f32(a.q3, b.q3)};
+}
+
+static inline vec_f32
+vec_sub(vec_f32 a, vec_f32 b)
+{
+    return (vec_f32){vsubq_f32(a.q0, b.q0), vsubq_f32(a.q1, b.q1), vsubq_f32(a.q2, b.q2), vsubq_f32(a.q3, b.q3)};
+}
+
+static inline vec_f32
+vec_mul(vec_f32 a, vec_f32 b)
+{
+    return (vec_f32){vmulq_f32(a.q0, b.q0), vmulq_f32(a.q1, b.q1), vmulq_f32(a.q2, b.q2), vmulq_f32(a.q3, b.q3)};
+}
+
+static inline vec_f32
+vec_div(vec_f32 a, vec_f32 b)
+{
+    return (vec_f32){vdivq_f32(a.q0, b.q0), vdivq_f32(a.q1, b.q1), vdivq_f32(a.q2, b.q2), vdivq_f32(a.q3, b.q3)};
+}
+
+static inline vec_f32
+vec_fma(vec_f32 a, vec_f32 b, vec_f32 c)
+{
+    return (vec_f32){vfmaq_f32(c.q0, a.q0, b.q0), vfmaq_f32(c.q1, a.q1, b.q1), vfmaq_f32(c.q2, a.q2, b.q2),
+                     vfmaq_f32(c.q3, a.q3, b.q3)};
+}
+
+static inline float32x4_t
+vec_quad_max(float32x4_t a, float32x4_t b)
+{
+    return vbslq_f32(vcgtq_f32(a, b), a, b);
+}
+
+static inline float32x4_t
+vec_quad_min(float32x4_t a, float32x4_t b)
+{
+    return vbslq_f32(vcltq_f32(a, b), a, b);
+}
+
+static inline vec_f32
+vec_max(vec_f32 a, vec_f32 b)
+{
+    return (vec_f32){vec_quad_max(a.q0, b.q0), vec_quad_max(a.q1, b.q1), vec_quad_max(a.q2, b.q2),
+                     vec_quad_max(a.q3, b.q3)};
+}
+
+static inline vec_f32
+vec_min(vec_f32 a, vec_f32 b)
+{
+    return (vec_f32){vec_quad_min(a.q0, b.q0), vec_quad_min(a.q1, b.q1), vec_quad_min(a.q2, b.q2),
+                     vec_quad_min(a.q3, b.q3)};
+}
+
+static inline vec_f32
+vec_rint(vec_f32 v)
+{
+    return (vec_f32){vrndnq_f32(v.q0), vrndnq_f32(v.q1), vrndnq_f32(v.q2), vrndnq_f32(v.q3)};
+}
+
+static inline vec_f32
+vec_abs(vec_f32 v)
+{
+    return (vec_f32){vabsq_f32(v.q0), vabsq_f32(v.q1), vabsq_f32(v.q2), vabsq_f32(v.q3)};
+}
+
+static inline vec_f32
+vec_copysign(vec_f32 magnitude, vec_f32 sign)
+{
+    const uint32x4_t mask = vdupq_n_u32(0x80000000u);
+    return (vec_f32){vbslq_f32(mask, sign.q0, magnitude.q0), vbslq_f32(mask, sign.q1, magnitude.q1),
+                     vbslq_f32(mask, sign.q2, magnitude.q2), vbslq_f32(mask, sign.q3, magnitude.q3)};
+}
+
+static inline vec_f32
+vec_select_greater(vec_f32 a, vec_f32 b, vec_f32 yes, vec_f32 no)
+{
+    return (vec_f32){vbslq_f32(vcgtq_f32(a.q0, b.q0), yes.q0, no.q0), vbslq_f32(vcgtq_f32(a.q1, b.q1), yes.q1, no.q1),
+                     vbslq_f32(vcgtq_f32(a.q2, b.q2), yes.q2, no.q2), vbslq_f32(vcgtq_f32(a.q3, b.q3), yes.q3, no.q3)};
+}
+
+static inline vec_f32
+vec_select_less_equal(vec_f32 a, vec_f32 b, vec_f32 yes, vec_f32 no)
+{
+    return (vec_f32){vbslq_f32(vcleq_f32(a.q0, b.q0), yes.q0, no.q0), vbslq_f32(vcleq_f32(a.q1, b.q1), yes.q1, no.q1),
+                     vbslq_f32(vcleq_f32(a.q2, b.q2), yes.q2, no.q2), vbslq_f32(vcleq_f32(a.q3, b.q3), yes.q3, no.q3)};
+}
+
+static inline vec_f32
+vec_keep_n(vec_f32 v, size_t n)
+{
+    float lanes[16];
+    vec_store(lanes, v);
+    return vec_load_n(lanes, n, 0.0f);
+}
+
+/* p * 2^n of one register: 2^n as a product of two floats, the first of which is exact. */
+static inline float32x4_t
+vec_quad_scale_exponent(float32x4_t p, float32x4_t z)
+{
+    const int32x4_t bias = vdupq_n_s32(127);
+    const int32x4_t n = vsubq_s32(vreinterpretq_s32_f32(z), vdupq_n_s32(QB_EXP_SHIFT_BITS));
+    const int32x4_t half = vshrq_n_s32(n, 1);
+    const int32x4_t first = vshlq_n_s32(vaddq_s32(half, bias), 23);
+    const int32x4_t second = vshlq_n_s32(vaddq_s32(vsubq_s32(n, half), bias), 23);
+    return vmulq_f32(vmulq_f32(p, vreinterpretq_f32_s32(first)), vreinterpretq_f32_s32(second));
+}
+
+static inline vec_f32
+vec_scale_exponent(vec_f32 p, vec_f32 z)
+{
+    return (vec_f32){vec_quad_scale_exponent(p.q0, z.q0), vec_quad_scale_exponent(p.q1, z.q1),
+                     vec_quad_scale_exponent(p.q2, z.q2), vec_quad_scale_exponent(p.q3, z.q3)};
+}
+
+static inline vec_s32
+vec_bits(vec_f32 v)
+{
+    return (vec_s32){vreinterpretq_s32_f32(v.q0), vreinterpretq_s32_f32(v.q1), vreinterpretq_s32_f32(v.q2),
+                     vreinterpretq_s32_f32(v.q3)};
+}
+
+static inline vec_s32
+vec_magnitude_bits(vec_f32 v)
+{
+    return vec_bits(vec_abs(v));
+}
+
+static inline vec_f32
+vec_from_bits(vec_s32 v)
+{
+    return (vec_f32){vreinterpretq_f32_s32(v.q0), vreinterpretq_f32_s32(v.q1), vreinterpretq_f32_s32(v.q2),
+                     vreinterpretq_f32_s32(v.q3)};
+}
+
+static inline vec_s32
+vec_s32_zero(void)
+{
+    const int32x4_t q = vdupq_n_s32(0);
+    return (vec_s32){q, q, q, q};
+}
+
+static inline vec_s32
+vec_s32_max(vec_s32 a, vec_s32 b)
+{
+    return (vec_s32){vmaxq_s32(a.q0, b.q0), vmaxq_s32(a.q1, b.q1), vmaxq_s32(a.q2, b.q2), vmaxq_s32(a.q3, b.q3)};
+}
+
+static inline int32_t
+vec_s32_reduce_max(vec_s32 v)
+{
+    return vmaxvq_s32(vmaxq_s32(vmaxq_s32(v.q0, v.q2), vmaxq_s32(v.q1, v.q3)));
+}
+
+static inline float
+vec_reduce_add(vec_f32 v)
+{
+    const float32x4_t four = vaddq_f32(vaddq_f32(v.q0, v.q2), vaddq_f32(v.q1, v.q3));
+    const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+    return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
+}
+
+static inline float
+vec_reduce_max(vec_f32 v)
+{
+    const float32x4_t four = vec_quad_max(vec_quad_max(v.q0, v.q2), vec_quad_max(v.q1, v.q3));
+    const float32x4_t two = vec_quad_max(four, vextq_f32(four, four, 2));
+    const float32x4_t one = vec_quad_max(two, vextq_f32(two, two, 1));
+    return vgetq_lane_f32(one, 0);
+}
+
+#endif

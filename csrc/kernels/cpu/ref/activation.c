@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/cpu/ref/elementary.h"
+#include "kernels/cpu/variant.h"
+
+static float
+activate(qb_activation activation, float x)
+{
+    switch (activation) {
+    case QB_ACTIVATION_NONE:
+        return x;
+    case QB_ACTIVATION_GELU:
+        return ref_gelu(x);
+    case QB_ACTIVATION_GELU_TANH:
+        return ref_gelu_tanh(x);
+    case QB_ACTIVATION_RELU:
+        return ref_relu(x);
+    case QB_ACTIVATION_SILU:
+        return ref_silu(x);
+    case QB_ACTIVATION_TANH:
+        return ref_tanh(x);
+    }
+    return x;
+}
+
+void
+activation_f32__ref(qb_activation activation, const float *x, size_t n, float *y)
+{
+    for (size_t i = 0; i < n; ++i) {
+        y[i] = activate(activation, x[i]);
+    }
+}

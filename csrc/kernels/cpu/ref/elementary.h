@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * exp, tanh and the activations of one float, line by line as kernels/numerics.h defines them.
+ */
+#ifndef QB_KERNELS_CPU_REF_ELEMENTARY_H
+#define QB_KERNELS_CPU_REF_ELEMENTARY_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels/numerics.h"
+
+static inline float
+ref_max(float a, float b)
+{
+    return a > b ? a : b;
+}
+
+static inline float
+ref_min(float a, float b)
+{
+    return a < b ? a : b;
+}
+
+/* p * 2^n rounded once, -290 <= n <= 129: 2^n in two factors, the first of which multiplies exactly. */
+static inline float
+ref_scale_exponent(float p, int n)
+{
+    const int half = n < 0 ? -((1 - n) / 2) : n / 2; /* rounded down */
+    const uint32_t bits[2] = {(uint32_t)(half + 127) << 23, (uint32_t)(n - half + 127) << 23};
+    float powers[2];
+    memcpy(powers, bits, sizeof powers);
+    return p * powers[0] * powers[1];
+}
+
+/* c(r) of exp(r) = 1 + r + r^2 c(r). */
+static inline float
+ref_exp_tail(float r)
+{
+    return fmaf(fmaf(fmaf(fmaf(QB_EXP_C4, r, QB_EXP_C3), r, QB_EXP_C2), r, QB_EXP_C1), r, QB_EXP_C0);
+}
+
+static inline float
+ref_exp_reduced(float r)
+{
+    return fmaf(fmaf(ref_exp_tail(r), r, 1.0f), r, 1.0f);
+}
+
+/* rint(x / ln 2) */
+static inline float
+ref_exp_integer(float x)
+{
+    return fmaf(x, QB_EXP_LOG2E, QB_EXP_SHIFT) - QB_EXP_SHIFT;
+}
+
+static inline float
+ref_exp_rest(float x, float n)
+{
+    return fmaf(n, -QB_EXP_LN2_LOW, fmaf(n, -QB_EXP_LN2_HIGH, x));
+}
+
+static inline float
+ref_exp(float x)
+{
+    if (isnan(x)) {
+        return x;
+    }
+    const float bounded = ref_max(QB_EXP_LOWEST, ref_min(QB_EXP_HIGHEST, x));
+    const float n = ref_exp_integer(bounded);
+    return ref_scale_exponent(ref_exp_reduced(ref_exp_rest(bounded, n)), (int)n);
+}
+
+static inline float
+ref_mills(float t)
+{
+    const float numerator =
+        fmaf(fmaf(fmaf(fmaf(QB_MILLS_N4, t, QB_MILLS_N3), t, QB_MILLS_N2), t, QB_MILLS_N1), t, QB_MILLS_N0);
+    const float denominator = fmaf(
+        fmaf(fmaf(fmaf(fmaf(QB_MILLS_D5, t, QB_MILLS_D4), t, QB_MILLS_D3), t, QB_MILLS_D2), t, QB_MILLS_D1), t, 1.0f);
+    return numerator / denominator;
+}
+
+static inline float
+ref_gelu(float x)
+{
+    if (isnan(x)) {
+        return x;
+    }
+    const float t = ref_min(QB_MILLS_LIMIT, fabsf(x));
+    const float s = -0.5f * t;
+    const float h = t * s;
+    const float l = fmaf(t, s, -h);
+    const float n = ref_exp_integer(h);
+    const float r = fmaf(n, -QB_EXP_LN2_HIGH, h) + fmaf(n, -QB_EXP_LN2_LOW, l);
+    const float g = ref_scale_exponent(t * ref_exp_reduced(r) * ref_mills(t), (int)n);
+    return ref_max(x, 0.0f) - g;
+}
+
+static inline float
+ref_tanh(float x)
+{
+    if (isnan(x)) {
+        return x;
+    }
+    const float t = ref_min(QB_TANH_LIMIT, fabsf(x));
+    const float w = t + t;
+    const float n = ref_exp_integer(w);
+    const float r = ref_exp_rest(w, n);
+    const float q = fmaf(r * r, ref_exp_tail(r), r);
+    const float power = ref_scale_exponent(1.0f, (int)n);
+    const float e = fmaf(power, q, power - 1.0f);
+    return copysignf(e / (e + 2.0f), x);
+}
+
+static inline float
+ref_silu(float x)
+{
+    const float e = ref_exp(-fabsf(x));
+    return (x > 0.0f ? x : ref_max(x, QB_SILU_LOWEST) * e) / (1.0f + e);
+}
+
+static inline float
+ref_gelu_tanh(float x)
+{
+    const float u = ref_max(-QB_GELU_TANH_LIMIT, ref_min(QB_GELU_TANH_LIMIT, x));
+    const float v = u * fmaf(u * u, QB_GELU_TANH_K3, QB_GELU_TANH_K1);
+    const float e = ref_exp(-fabsf(v));
+    return (x > 0.0f ? x : u * e) / (1.0f + e);
+}
+
+static inline float
+ref_relu(float x)
+{
+    return ref_max(0.0f, x);
+}
+
+#endif

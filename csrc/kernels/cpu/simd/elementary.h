@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * exp, tanh and the activations on 16 lanes, as kernels/numerics.h defines them.
+ */
+#ifndef QB_KERNELS_CPU_SIMD_ELEMENTARY_H
+#define QB_KERNELS_CPU_SIMD_ELEMENTARY_H
+
+#include "kernels/cpu/simd/simd.h"
+#include "kernels/numerics.h"
+
+/* c(r) of exp(r) = 1 + r + r^2 c(r). */
+static inline vec_f32
+vec_exp_tail(vec_f32 r)
+{
+    vec_f32 c = vec_set(QB_EXP_C4);
+    c = vec_fma(c, r, vec_set(QB_EXP_C3));
+    c = vec_fma(c, r, vec_set(QB_EXP_C2));
+    c = vec_fma(c, r, vec_set(QB_EXP_C1));
+    return vec_fma(c, r, vec_set(QB_EXP_C0));
+}
+
+/* exp(r) for |r| <= ln(2) / 2. */
+static inline vec_f32
+vec_exp_reduced(vec_f32 r)
+{
+    const vec_f32 one = vec_set(1.0f);
+    return vec_fma(vec_fma(vec_exp_tail(r), r, one), r, one);
+}
+
+/* z = x / ln 2 rounded to an integer, plus QB_EXP_SHIFT. */
+static inline vec_f32
+vec_exp_shifted(vec_f32 x)
+{
+    return vec_fma(x, vec_set(QB_EXP_LOG2E), vec_set(QB_EXP_SHIFT));
+}
+
+static inline vec_f32
+vec_exp_rest(vec_f32 x, vec_f32 z)
+{
+    const vec_f32 n = vec_sub(z, vec_set(QB_EXP_SHIFT));
+    return vec_fma(n, vec_set(-QB_EXP_LN2_LOW), vec_fma(n, vec_set(-QB_EXP_LN2_HIGH), x));
+}
+
+/* exp(x) for x <= 89. */
+static inline vec_f32
+vec_exp_bounded(vec_f32 x)
+{
+    const vec_f32 bounded = vec_max(vec_set(QB_EXP_LOWEST), x);
+    const vec_f32 z = vec_exp_shifted(bounded);
+    return vec_scale_exponent(vec_exp_reduced(vec_exp_rest(bounded, z)), z);
+}
+
+static inline vec_f32
+vec_mills(vec_f32 t)
+{
+    vec_f32 n = vec_set(QB_MILLS_N4);
+    vec_f32 d = vec_set(QB_MILLS_D5);
+    d = vec_fma(d, t, vec_set(QB_MILLS_D4));
+    n = vec_fma(n, t, vec_set(QB_MILLS_N3));
+    d = vec_fma(d, t, vec_set(QB_MILLS_D3));
+    n = vec_fma(n, t, vec_set(QB_MILLS_N2));
+    d = vec_fma(d, t, vec_set(QB_MILLS_D2));
+    n = vec_fma(n, t, vec_set(QB_MILLS_N1));
+    d = vec_fma(d, t, vec_set(QB_MILLS_D1));
+    n = vec_fma(n, t, vec_set(QB_MILLS_N0));
+    d = vec_fma(d, t, vec_set(1.0f));
+    return vec_div(n, d);
+}
+
+static inline vec_f32
+vec_gelu(vec_f32 x)
+{
+    const vec_f32 t = vec_min(vec_set(QB_MILLS_LIMIT), vec_abs(x));
+    const vec_f32 s = vec_mul(vec_set(-0.5f), t);
+    const vec_f32 h = vec_mul(t, s);
+    const vec_f32 l = vec_fma(t, s, vec_sub(vec_set(-0.0f), h));
+    const vec_f32 z = vec_exp_shifted(h);
+    const vec_f32 n = vec_sub(z, vec_set(QB_EXP_SHIFT));
+    const vec_f32 r = vec_add(vec_fma(n, vec_set(-QB_EXP_LN2_HIGH), h), vec_fma(n, vec_set(-QB_EXP_LN2_LOW), l));
+    const vec_f32 g = vec_scale_exponent(vec_mul(vec_mul(t, vec_exp_reduced(r)), vec_mills(t)), z);
+    return vec_sub(vec_max(x, vec_set(0.0f)), g);
+}
+
+static inline vec_f32
+vec_tanh(vec_f32 x)
+{
+    const vec_f32 one = vec_set(1.0f);
+    const vec_f32 t = vec_min(vec_set(QB_TANH_LIMIT), vec_abs(x));
+    const vec_f32 w = vec_add(t, t);
+    const vec_f32 z = vec_exp_shifted(w);
+    const vec_f32 r = vec_exp_rest(w, z);
+    const vec_f32 q = vec_fma(vec_mul(r, r), vec_exp_tail(r), r);
+    const vec_f32 power = vec_scale_exponent(one, z);
+    const vec_f32 e = vec_fma(power, q, vec_sub(power, one));
+    return vec_copysign(vec_div(e, vec_add(e, vec_set(2.0f))), x);
+}
+
+/* (x > 0 ? x : low * e) / (1 + e), e = exp(-|v|): x times the logistic function of v, which has the sign of x. */
+static inline vec_f32
+vec_times_logistic(vec_f32 x, vec_f32 low, vec_f32 v)
+{
+    const vec_f32 e = vec_exp_bounded(vec_copysign(v, vec_set(-0.0f)));
+    const vec_f32 numerator = vec_select_greater(x, vec_set(0.0f), x, vec_mul(low, e));
+    return vec_div(numerator, vec_add(vec_set(1.0f), e));
+}
+
+static inline vec_f32
+vec_silu(vec_f32 x)
+{
+    return vec_times_logistic(x, vec_max(x, vec_set(QB_SILU_LOWEST)), x);
+}
+
+static inline vec_f32
+vec_gelu_tanh(vec_f32 x)
+{
+    const vec_f32 u = vec_max(vec_set(-QB_GELU_TANH_LIMIT), vec_min(vec_set(QB_GELU_TANH_LIMIT), x));
+    const vec_f32 v = vec_mul(u, vec_fma(vec_mul(u, u), vec_set(QB_GELU_TANH_K3), vec_set(QB_GELU_TANH_K1)));
+    return vec_times_logistic(x, u, v);
+}
+
+static inline vec_f32
+vec_relu(vec_f32 x)
+{
+    return vec_max(vec_set(0.0f), x);
+}
+
+#endif
