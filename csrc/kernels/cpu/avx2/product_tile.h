@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The inner loop of the float product on AVX2: up to 6 rows by 16 columns.
+ *
+ * One block of assembly per tile, for the reason given in avx512/product_tile.h.  12 accumulators, two registers of b
+ * and two broadcasts of a fill the register file.  Rows are reached from one base by stride multiples 0 .. 5.
+ */
+#ifndef QB_KERNELS_CPU_AVX2_PRODUCT_TILE_H
+#define QB_KERNELS_CPU_AVX2_PRODUCT_TILE_H
+
+#include <stdint.h>
+
+enum {
+    TILE_ROWS = 6,
+    TILE_COLUMNS = 16,
+    TILE_CACHE_BYTES = 384 * 1024 /* of a level-2 cache of 512 KiB or more, for the rows of a */
+};
+
+/* One depth, `D` steps after the bases. */
+#define LOAD(D)                                                                                                        \
+    "vmovups " #D "*64(%[b]), %%ymm0\n\t"                                                                              \
+    "vmovups " #D "*64+32(%[b]), %%ymm1\n\t"
+#define ROW(D, address, t, x, y)                                                                                       \
+    "vbroadcastss " #D "*4" address ", %%ymm" #t "\n\t"                                                                \
+    "vfmadd231ps %%ymm0, %%ymm" #t ", %%ymm" #x "\n\t"                                                                 \
+    "vfmadd231ps %%ymm1, %%ymm" #t ", %%ymm" #y "\n\t"
+#define STEP_1(D) LOAD(D) ROW(D, "(%[a0])", 2, 4, 5)
+#define STEP_2(D) STEP_1(D) ROW(D, "(%[a0],%[s])", 3, 6, 7)
+#define STEP_3(D) STEP_2(D) ROW(D, "(%[a0],%[s],2)", 2, 8, 9)
+#define STEP_4(D) STEP_3(D) ROW(D, "(%[a0],%[s3])", 3, 10, 11)
+#define STEP_5(D) STEP_4(D) ROW(D, "(%[a0],%[s],4)", 2, 12, 13)
+#define STEP_6(D) STEP_5(D) ROW(D, "(%[a0],%[s5])", 3, 14, 15)
+
+#define ZERO(x, y)                                                                                                     \
+    "vxorps %%ymm" #x ", %%ymm" #x ", %%ymm" #x "\n\t"                                                                 \
+    "vxorps %%ymm" #y ", %%ymm" #y ", %%ymm" #y "\n\t"
+#define ZERO_1 ZERO(4, 5)
+#define ZERO_2 ZERO_1 ZERO(6, 7)
+#define ZERO_3 ZERO_2 ZERO(8, 9)
+#define ZERO_4 ZERO_3 ZERO(10, 11)
+#define ZERO_5 ZERO_4 ZERO(12, 13)
+#define ZERO_6 ZERO_5 ZERO(14, 15)
+
+#define STORE(row, x, y)                                                                                               \
+    "vmovups %%ymm" #x ", " #row "*64(%[tile])\n\t"                                                                    \
+    "vmovups %%ymm" #y ", " #row "*64+32(%[tile])\n\t"
+#define STORE_1 STORE(0, 4, 5)
+#define STORE_2 STORE_1 STORE(1, 6, 7)
+#define STORE_3 STORE_2 STORE(2, 8, 9)
+#define STORE_4 STORE_3 STORE(3, 10, 11)
+#define STORE_5 STORE_4 STORE(4, 12, 13)
+#define STORE_6 STORE_5 STORE(5, 14, 15)
+
+#define ADVANCE(D)                                                                                                     \
+    "add $" #D "*4, %[a0]\n\t"                                                                                         \
+    "add $" #D "*64, %[b]\n\t"
+
+/* clang-format off */
+/* tile (R, 16) = a (R, k; row distance lda) times panel (k, 16). */
+#define DEFINE_TILE(R)                                                                                                 \
+    static void tile_##R(int64_t k, const float *a, int64_t lda, const float *panel, float *tile)                      \
+    {                                                                                                                  \
+        const int64_t stride = lda * (int64_t)sizeof(float);                                                           \
+        const int64_t stride3 = 3 * stride;                                                                            \
+        const int64_t stride5 = 5 * stride;                                                                            \
+        int64_t quads = k / 4;                                                                                         \
+        int64_t rest = k % 4;                                                                                          \
+        __asm__ volatile(ZERO_##R                                                                                      \
+                         "test %[quads], %[quads]\n\t"                                                                 \
+                         "jz 2f\n\t"                                                                                   \
+                         ".p2align 5\n\t"                                                                              \
+                         "1:\n\t"                                                                                      \
+                         STEP_##R(0) STEP_##R(1) STEP_##R(2) STEP_##R(3) ADVANCE(4)                                    \
+                         "dec %[quads]\n\t"                                                                            \
+                         "jnz 1b\n\t"                                                                                  \
+                         "2:\n\t"                                                                                      \
+                         "test %[rest], %[rest]\n\t"                                                                   \
+                         "jz 4f\n\t"                                                                                   \
+                         "3:\n\t"                                                                                      \
+                         STEP_##R(0) ADVANCE(1)                                                                        \
+                         "dec %[rest]\n\t"                                                                             \
+                         "jnz 3b\n\t"                                                                                  \
+                         "4:\n\t"                                                                                      \
+                         STORE_##R                                                                                     \
+                         "vzeroupper\n\t"                                                                              \
+                         : [a0] "+&r"(a), [b] "+&r"(panel), [quads] "+&r"(quads), [rest] "+&r"(rest)                   \
+                         : [s] "r"(stride), [s3] "r"(stride3), [s5] "r"(stride5), [tile] "r"(tile)                     \
+                         : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",     \
+                           "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");                              \
+    }
+/* clang-format on */
+
+DEFINE_TILE(1)
+DEFINE_TILE(2)
+DEFINE_TILE(3)
+DEFINE_TILE(4)
+DEFINE_TILE(5)
+DEFINE_TILE(6)
+
+static void (*const tiles[TILE_ROWS])(int64_t, const float *, int64_t, const float *,
+                                      float *) = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
+
+#endif

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The inner loop of the float product on AVX-512: up to 14 rows by 32 columns.
+ *
+ * Each tile is one block of assembly from the first load to the last store, because gcc spills the accumulators of the
+ * same loop written with intrinsics and then runs at half speed; so nothing here depends on the compiler.  28
+ * accumulators, two registers of b and two broadcasts of a fill the register file.  Per depth: two loads of b, one
+ * broadcast and two fused multiply-adds per row, 16 loads for 28 multiply-adds, which leaves the loads off the
+ * critical path.  Rows are reached from three bases (rows 0, 5, 10) by stride multiples 0, 1, 2, 3, 4, so a needs no
+ * packing.  Every accumulator is one chain over the depth, in order, so the result is that of the scalar reference.
+ */
+#ifndef QB_KERNELS_CPU_AVX512_PRODUCT_TILE_H
+#define QB_KERNELS_CPU_AVX512_PRODUCT_TILE_H
+
+#include <stdint.h>
+
+enum {
+    TILE_ROWS = 14,
+    TILE_COLUMNS = 32,
+    TILE_CACHE_BYTES = 768 * 1024 /* of a level-2 cache of 1 MiB or more, for the rows of a */
+};
+
+/* One depth, `D` steps after the bases. */
+#define LOAD(D)                                                                                                        \
+    "vmovups " #D "*128(%[b]), %%zmm0\n\t"                                                                             \
+    "vmovups " #D "*128+64(%[b]), %%zmm1\n\t"
+#define ROW(D, address, t, x, y)                                                                                       \
+    "vbroadcastss " #D "*4" address ", %%zmm" #t "\n\t"                                                                \
+    "vfmadd231ps %%zmm0, %%zmm" #t ", %%zmm" #x "\n\t"                                                                 \
+    "vfmadd231ps %%zmm1, %%zmm" #t ", %%zmm" #y "\n\t"
+#define STEP_1(D) LOAD(D) ROW(D, "(%[a0])", 2, 4, 5)
+#define STEP_2(D) STEP_1(D) ROW(D, "(%[a0],%[s])", 3, 6, 7)
+#define STEP_3(D) STEP_2(D) ROW(D, "(%[a0],%[s],2)", 2, 8, 9)
+#define STEP_4(D) STEP_3(D) ROW(D, "(%[a0],%[s3])", 3, 10, 11)
+#define STEP_5(D) STEP_4(D) ROW(D, "(%[a0],%[s],4)", 2, 12, 13)
+#define STEP_6(D) STEP_5(D) ROW(D, "(%[a5])", 3, 14, 15)
+#define STEP_7(D) STEP_6(D) ROW(D, "(%[a5],%[s])", 2, 16, 17)
+#define STEP_8(D) STEP_7(D) ROW(D, "(%[a5],%[s],2)", 3, 18, 19)
+#define STEP_9(D) STEP_8(D) ROW(D, "(%[a5],%[s3])", 2, 20, 21)
+#define STEP_10(D) STEP_9(D) ROW(D, "(%[a5],%[s],4)", 3, 22, 23)
+#define STEP_11(D) STEP_10(D) ROW(D, "(%[a10])", 2, 24, 25)
+#define STEP_12(D) STEP_11(D) ROW(D, "(%[a10],%[s])", 3, 26, 27)
+#define STEP_13(D) STEP_12(D) ROW(D, "(%[a10],%[s],2)", 2, 28, 29)
+#define STEP_14(D) STEP_13(D) ROW(D, "(%[a10],%[s3])", 3, 30, 31)
+
+#define ZERO(x, y)                                                                                                     \
+    "vpxord %%zmm" #x ", %%zmm" #x ", %%zmm" #x "\n\t"                                                                 \
+    "vpxord %%zmm" #y ", %%zmm" #y ", %%zmm" #y "\n\t"
+#define ZERO_1 ZERO(4, 5)
+#define ZERO_2 ZERO_1 ZERO(6, 7)
+#define ZERO_3 ZERO_2 ZERO(8, 9)
+#define ZERO_4 ZERO_3 ZERO(10, 11)
+#define ZERO_5 ZERO_4 ZERO(12, 13)
+#define ZERO_6 ZERO_5 ZERO(14, 15)
+#define ZERO_7 ZERO_6 ZERO(16, 17)
+#define ZERO_8 ZERO_7 ZERO(18, 19)
+#define ZERO_9 ZERO_8 ZERO(20, 21)
+#define ZERO_10 ZERO_9 ZERO(22, 23)
+#define ZERO_11 ZERO_10 ZERO(24, 25)
+#define ZERO_12 ZERO_11 ZERO(26, 27)
+#define ZERO_13 ZERO_12 ZERO(28, 29)
+#define ZERO_14 ZERO_13 ZERO(30, 31)
+
+#define STORE(row, x, y)                                                                                               \
+    "vmovups %%zmm" #x ", " #row "*128(%[tile])\n\t"                                                                   \
+    "vmovups %%zmm" #y ", " #row "*128+64(%[tile])\n\t"
+#define STORE_1 STORE(0, 4, 5)
+#define STORE_2 STORE_1 STORE(1, 6, 7)
+#define STORE_3 STORE_2 STORE(2, 8, 9)
+#define STORE_4 STORE_3 STORE(3, 10, 11)
+#define STORE_5 STORE_4 STORE(4, 12, 13)
+#define STORE_6 STORE_5 STORE(5, 14, 15)
+#define STORE_7 STORE_6 STORE(6, 16, 17)
+#define STORE_8 STORE_7 STORE(7, 18, 19)
+#define STORE_9 STORE_8 STORE(8, 20, 21)
+#define STORE_10 STORE_9 STORE(9, 22, 23)
+#define STORE_11 STORE_10 STORE(10, 24, 25)
+#define STORE_12 STORE_11 STORE(11, 26, 27)
+#define STORE_13 STORE_12 STORE(12, 28, 29)
+#define STORE_14 STORE_13 STORE(13, 30, 31)
+
+#define ADVANCE(D)                                                                                                     \
+    "add $" #D "*4, %[a0]\n\t"                                                                                         \
+    "add $" #D "*4, %[a5]\n\t"                                                                                         \
+    "add $" #D "*4, %[a10]\n\t"                                                                                        \
+    "add $" #D "*128, %[b]\n\t"
+
+/* clang-format off */
+/* tile (R, 32) = a (R, k; row distance lda) times panel (k, 32). */
+#define DEFINE_TILE(R)                                                                                                 \
+    static void tile_##R(int64_t k, const float *a, int64_t lda, const float *panel, float *tile)                      \
+    {                                                                                                                  \
+        int64_t stride = lda * (int64_t)sizeof(float);                                                                 \
+        int64_t stride3 = 3 * stride;                                                                                  \
+        const char *a0 = (const char *)a;                                                                              \
+        const char *a5 = a0 + (R > 5 ? 5 * stride : 0);                                                                \
+        const char *a10 = a0 + (R > 10 ? 10 * stride : 0);                                                             \
+        int64_t quads = k / 4;                                                                                         \
+        int64_t rest = k % 4;                                                                                          \
+        __asm__ volatile(ZERO_##R                                                                                      \
+                         "test %[quads], %[quads]\n\t"                                                                 \
+                         "jz 2f\n\t"                                                                                   \
+                         ".p2align 6\n\t"                                                                              \
+                         "1:\n\t"                                                                                      \
+                         STEP_##R(0) STEP_##R(1) STEP_##R(2) STEP_##R(3) ADVANCE(4)                                    \
+                         "dec %[quads]\n\t"                                                                            \
+                         "jnz 1b\n\t"                                                                                  \
+                         "2:\n\t"                                                                                      \
+                         "test %[rest], %[rest]\n\t"                                                                   \
+                         "jz 4f\n\t"                                                                                   \
+                         "3:\n\t"                                                                                      \
+                         STEP_##R(0) ADVANCE(1)                                                                        \
+                         "dec %[rest]\n\t"                                                                             \
+                         "jnz 3b\n\t"                                                                                  \
+                         "4:\n\t"                                                                                      \
+                         STORE_##R                                                                                     \
+                         "vzeroupper\n\t"                                                                              \
+                         : [a0] "+&r"(a0), [a5] "+&r"(a5), [a10] "+&r"(a10), [b] "+&r"(panel), [quads] "+&r"(quads),   \
+                           [rest] "+&r"(rest)                                                                          \
+                         : [s] "r"(stride), [s3] "r"(stride3), [tile] "r"(tile)                                        \
+                         : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",     \
+                           "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18",    \
+                           "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25", "xmm26", "xmm27", "xmm28",   \
+                           "xmm29", "xmm30", "xmm31");                                                                 \
+    }
+/* clang-format on */
+
+DEFINE_TILE(1)
+DEFINE_TILE(2)
+DEFINE_TILE(3)
+DEFINE_TILE(4)
+DEFINE_TILE(5)
+DEFINE_TILE(6)
+DEFINE_TILE(7)
+DEFINE_TILE(8)
+DEFINE_TILE(9)
+DEFINE_TILE(10)
+DEFINE_TILE(11)
+DEFINE_TILE(12)
+DEFINE_TILE(13)
+DEFINE_TILE(14)
+
+static void (*const tiles[TILE_ROWS])(int64_t, const float *, int64_t, const float *,
+                                      float *) = {tile_1, tile_2, tile_3,  tile_4,  tile_5,  tile_6,  tile_7,
+                                                  tile_8, tile_9, tile_10, tile_11, tile_12, tile_13, tile_14};
+
+#endif

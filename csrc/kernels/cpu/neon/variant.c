@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Every kernel of the list comes from simd/, compiled against this directory's vec.h and product_tile.h.
+ */
+#include "kernels/cpu/variant.h"
+
+static void
+overlay(qb_kernels *kernels)
+{
+#define QB_KERNEL(name, arguments) QB_OVERLAY(kernels, name, neon);
+#include "core/kernel_list.inc"
+#undef QB_KERNEL
+}
+
+const qb_cpu_variant qb_cpu_variant_neon = {
+    .name = "neon", .required_features = QB_CPU_NEON, .is_side_branch = 0, .overlay = overlay};

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Products with a packed operand, the truth that every other variant is compared with.
+ *
+ * Float products: b lies in panels of PANEL columns, depth by depth, so that the PANEL chains of one row are
+ * independent and the processor can overlap them.  Code products: b lies column by column, widened to int16, as does
+ * the row of a in scratch; a dot product of int16 with int32 sums is a loop that compilers turn into multiply-add
+ * instructions on every machine, which makes whole models on the reference a matter of minutes.
+ */
+#include <math.h>
+
+#include "kernels/cpu/variant.h"
+
+enum { PANEL = 8 };
+
+/* Elements n0 .. n1-1 of one finished row of c, in place. */
+static void
+finish_row(const qb_epilogue *epilogue, int64_t n0, int64_t n1, float *c)
+{
+    if (epilogue->divisor != 1.0f) {
+        for (int64_t j = n0; j < n1; ++j) {
+            c[j] = c[j] / epilogue->divisor;
+        }
+    }
+    if (epilogue->activation != QB_ACTIVATION_NONE) {
+        QB_FN(activation_f32)(epilogue->activation, c + n0, (size_t)(n1 - n0), c + n0);
+    }
+}
+
+/* ---- float products
+ * -------------------------------------------------------------------------------------------------- */
+
+void
+QB_FN(pack_f32_size)(int64_t n, int64_t k, int64_t *panel, size_t *bytes, size_t *scratch)
+{
+    *panel = PANEL;
+    *bytes = (size_t)((n + PANEL - 1) / PANEL * PANEL * k) * sizeof(float);
+    *scratch = 0;
+}
+
+void
+QB_FN(pack_f32)(const float *b, int64_t column_stride, int64_t depth_stride, int64_t n0, int64_t n1, int64_t n,
+                int64_t k, void *packed)
+{
+    (void)n;
+    for (int64_t column = n0; column < n1; column += PANEL) {
+        float *panel = (float *)packed + column * k;
+        for (int64_t t = 0; t < k; ++t) {
+            for (int64_t j = 0; j < PANEL; ++j) {
+                panel[t * PANEL + j] = column + j < n1 ? b[(column + j) * column_stride + t * depth_stride] : 0.0f;
+            }
+        }
+    }
+}
+
+void
+QB_FN(product_f32)(const float *a, int64_t lda, int64_t m, const void *packed, int64_t n0, int64_t n1, int64_t n,
+                   int64_t k, const qb_epilogue *epilogue, float *c, int64_t ldc, void *scratch)
+{
+    (void)n;
+    (void)scratch;
+    for (int64_t i = 0; i < m; ++i) {
+        const float *row = a + i * lda;
+        float *out = c + i * ldc;
+        for (int64_t column = n0; column < n1; column += PANEL) {
+            const float *panel = (const float *)packed + column * k;
+            float sums[PANEL] = {0.0f};
+            for (int64_t t = 0; t < k; ++t) {
+                for (int64_t j = 0; j < PANEL; ++j) {
+                    sums[j] = fmaf(row[t], panel[t * PANEL + j], sums[j]);
+                }
+            }
+            for (int64_t j = 0; j < PANEL && column + j < n1; ++j) {
+                out[column + j] = epilogue->bias != NULL ? sums[j] + epilogue->bias[column + j] : sums[j];
+            }
+        }
+        finish_row(epilogue, n0, n1, out);
+    }
+}
+
+/* ---- code products
+ * --------------------------------------------------------------------------------------------------- */
+
+void
+QB_FN(pack_qs8_size)(int64_t n, int64_t k, int64_t *panel, size_t *bytes, size_t *scratch)
+{
+    *panel = 1;
+    *bytes = (size_t)(n * k) * sizeof(int16_t);
+    *scratch = (size_t)k * sizeof(int16_t);
+}
+
+void
+QB_FN(pack_qs8)(const int8_t *b, int64_t column_stride, int64_t depth_stride, int64_t n0, int64_t n1, int64_t n,
+                int64_t k, void *packed)
+{
+    (void)n;
+    for (int64_t j = n0; j < n1; ++j) {
+        int16_t *column = (int16_t *)packed + j * k;
+        for (int64_t t = 0; t < k; ++t) {
+            column[t] = b[j * column_stride + t * depth_stride];
+        }
+    }
+}
+
+static int32_t
+dot(const int16_t *x, const int16_t *y, int64_t n)
+{
+    int32_t sum = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        sum += (int32_t)x[i] * (int32_t)y[i];
+    }
+    return sum;
+}
+
+void
+QB_FN(product_qs8)(const int8_t *a, int64_t lda, int64_t m, const void *packed, int64_t n0, int64_t n1, int64_t n,
+                   int64_t k, const qb_epilogue *epilogue, float *c, int64_t ldc, void *scratch)
+{
+    (void)n;
+    int16_t *row = scratch;
+    for (int64_t i = 0; i < m; ++i) {
+        for (int64_t t = 0; t < k; ++t) {
+            row[t] = a[i * lda + t];
+        }
+        float *out = c + i * ldc;
+        for (int64_t j = n0; j < n1; ++j) {
+            const int32_t sum = dot(row, (const int16_t *)packed + j * k, k);
+            out[j] = fmaf((float)sum, epilogue->step[j], epilogue->bias != NULL ? epilogue->bias[j] : 0.0f);
+        }
+        finish_row(epilogue, n0, n1, out);
+    }
+}
