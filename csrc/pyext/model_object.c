@@ -113,7 +113,8 @@ model_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     self->hidden_size = options.hidden_size;
     self->num_labels = options.num_labels;
     self->head = options.head;
-    self->has_pooler = options.head == QB_HEAD_NONE && options.add_pooling_layer;
+    self->has_pooler =
+        options.head == QB_HEAD_SEQUENCE_CLASSIFICATION || (options.head == QB_HEAD_NONE && options.add_pooling_layer);
     qb_error error;
     qb_py_call call;
     qb_py_call_begin(&call);

@@ -4,8 +4,12 @@
  *         def __new__(cls, model, *, max_sequences, max_length, max_tokens=0, keep_probabilities=False): ...
  *         max_sequences: int; max_length: int; max_tokens: int; keep_probabilities: bool
  *         def forward(self, input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids, head_mask,
- *                     compute_padding, hidden_states, attentions, /):
- *             # -> (last_hidden_state, pooler_output, logits, hidden_states, attentions), None where not produced
+ *                     compute_padding, outputs, /):
+ *             # outputs: sum of OUTPUT_* bits
+ *             # -> (last_hidden_state, pooler_output, logits, hidden_states, attentions), None where not asked for
+ *
+ *     OUTPUT_LAST_HIDDEN_STATE = 1; OUTPUT_POOLER_OUTPUT = 2; OUTPUT_LOGITS = 4; OUTPUT_HIDDEN_STATES = 8
+ *     OUTPUT_ATTENTIONS = 16
  *
  * Shapes are checked against each other here, so that C reads only what the buffers hold; ranges of ids and masks are
  * checked by the core.  Every output is a fresh array.
@@ -33,8 +37,7 @@ enum {
     HEAD_MASK,
     INPUT_COUNT,
     COMPUTE_PADDING = INPUT_COUNT,
-    WANT_HIDDEN_STATES,
-    WANT_ATTENTIONS,
+    OUTPUTS,
     ARGUMENT_COUNT
 };
 
@@ -193,45 +196,52 @@ check_shapes(const qb_py_state *state, const qb_py_model *model, const qb_py_ten
     return 0;
 }
 
-/* Make the arrays that this head offers and that the caller wants; results[i] stays NULL for the others. */
+/* Make the arrays that `wanted` (bit i: output i) asks for; results[i] stays NULL for the others. */
 static int
-make_outputs(const qb_py_model *model, const qb_forward_inputs *inputs, int want_hidden_states, int want_attentions,
+make_outputs(const qb_py_model *model, const qb_forward_inputs *inputs, unsigned long wanted,
              PyObject *results[OUTPUT_COUNT], qb_forward_outputs *outputs)
 {
     const int64_t batch = inputs->batch;
     const int64_t length = inputs->length;
-    const int is_base = model->head == QB_HEAD_NONE;
     const int is_span = model->head == QB_HEAD_QUESTION_ANSWERING;
+    const int64_t classes = model->num_labels;
     const struct {
-        int wanted;
+        const char *name;
+        int offered;
         int32_t rank;
         int64_t shape[5];
         float **data;
     } plan[OUTPUT_COUNT] = {
-        [LAST_HIDDEN_STATE] = {is_base, 3, {batch, length, model->hidden_size}, &outputs->last_hidden_state},
-        [POOLER_OUTPUT] = {model->has_pooler, 2, {batch, model->hidden_size}, &outputs->pooler_output},
-        [LOGITS] = {!is_base,
+        [LAST_HIDDEN_STATE] =
+            {"last_hidden_state", 1, 3, {batch, length, model->hidden_size}, &outputs->last_hidden_state},
+        [POOLER_OUTPUT] = {"pooler_output", model->has_pooler, 2, {batch, model->hidden_size}, &outputs->pooler_output},
+        [LOGITS] = {"logits",
+                    model->head != QB_HEAD_NONE,
                     is_span ? 3 : 2,
-                    {batch, is_span ? length : model->num_labels, model->num_labels},
+                    {batch, is_span ? length : classes, classes},
                     &outputs->logits},
-        [HIDDEN_STATES] = {want_hidden_states,
+        [HIDDEN_STATES] = {"hidden_states",
+                           1,
                            4,
                            {model->num_layers + 1, batch, length, model->hidden_size},
                            &outputs->hidden_states},
-        [ATTENTIONS] = {want_attentions,
-                        5,
-                        {model->num_layers, batch, model->num_heads, length, length},
-                        &outputs->attentions},
+        [ATTENTIONS] =
+            {"attentions", 1, 5, {model->num_layers, batch, model->num_heads, length, length}, &outputs->attentions},
     };
     for (int i = 0; i < OUTPUT_COUNT; ++i) {
-        if (plan[i].wanted) {
-            void *data = NULL;
-            results[i] = qb_py_array_new(QB_PY_FLOAT32, plan[i].rank, plan[i].shape, &data);
-            if (!results[i]) {
-                return -1;
-            }
-            *plan[i].data = data;
+        if (!(wanted & (1UL << i))) {
+            continue;
         }
+        if (!plan[i].offered) {
+            PyErr_Format(PyExc_ValueError, "outputs: this model has no %s", plan[i].name);
+            return -1;
+        }
+        void *data = NULL;
+        results[i] = qb_py_array_new(QB_PY_FLOAT32, plan[i].rank, plan[i].shape, &data);
+        if (!results[i]) {
+            return -1;
+        }
+        *plan[i].data = data;
     }
     return 0;
 }
@@ -258,10 +268,10 @@ run_forward(session_object *self, const qb_forward_inputs *inputs, const qb_forw
 
 PyDoc_STRVAR(session_forward_doc,
              "forward($self, input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids, head_mask, "
-             "compute_padding, hidden_states, attentions, /)\n--\n\n"
-             "(last_hidden_state, pooler_output, logits, hidden_states, attentions); None where not produced.\n\n"
-             "Ids and masks are int64, the rest float32; None leaves an input out.  The last two arguments say "
-             "whether those outputs are wanted.");
+             "compute_padding, outputs, /)\n--\n\n"
+             "(last_hidden_state, pooler_output, logits, hidden_states, attentions); None where not asked for.\n\n"
+             "Ids and masks are int64, the rest float32; None leaves an input out.  `outputs` is a sum of OUTPUT_* "
+             "constants.");
 
 static PyObject *
 session_forward(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
@@ -273,6 +283,11 @@ session_forward(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
     }
     if (count != ARGUMENT_COUNT) {
         PyErr_Format(PyExc_TypeError, "forward() takes %d arguments, %zd given", (int)ARGUMENT_COUNT, count);
+        return NULL;
+    }
+    const unsigned long wanted = PyLong_AsUnsignedLong(arguments[OUTPUTS]);
+    const int compute_padding = PyObject_IsTrue(arguments[COMPUTE_PADDING]);
+    if (compute_padding < 0 || PyErr_Occurred()) {
         return NULL;
     }
     qb_py_tensor tensors[INPUT_COUNT] = {0};
@@ -292,12 +307,11 @@ session_forward(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
         .token_type_ids = tensors[TOKEN_TYPE_IDS].data,
         .position_ids = tensors[POSITION_IDS].data,
         .head_mask = tensors[HEAD_MASK].data,
-        .padding = PyObject_IsTrue(arguments[COMPUTE_PADDING]) == 1 ? QB_PADDING_COMPUTE : QB_PADDING_SKIP,
+        .padding = compute_padding ? QB_PADDING_COMPUTE : QB_PADDING_SKIP,
     };
     qb_forward_outputs outputs = {.struct_size = sizeof outputs};
     if (check_shapes(state, self->model, tensors, &inputs) < 0 ||
-        make_outputs(self->model, &inputs, PyObject_IsTrue(arguments[WANT_HIDDEN_STATES]) == 1,
-                     PyObject_IsTrue(arguments[WANT_ATTENTIONS]) == 1, results, &outputs) < 0 ||
+        make_outputs(self->model, &inputs, wanted, results, &outputs) < 0 ||
         qb_py_enter(state, &self->busy, "session") < 0) {
         goto done;
     }
@@ -379,5 +393,17 @@ static PyType_Spec session_spec = {
 int
 qb_py_session_register(PyObject *module, qb_py_state *state)
 {
+    static const char *const names[OUTPUT_COUNT] = {
+        [LAST_HIDDEN_STATE] = "OUTPUT_LAST_HIDDEN_STATE",
+        [POOLER_OUTPUT] = "OUTPUT_POOLER_OUTPUT",
+        [LOGITS] = "OUTPUT_LOGITS",
+        [HIDDEN_STATES] = "OUTPUT_HIDDEN_STATES",
+        [ATTENTIONS] = "OUTPUT_ATTENTIONS",
+    };
+    for (int i = 0; i < OUTPUT_COUNT; ++i) {
+        if (PyModule_AddIntConstant(module, names[i], 1L << i) < 0) {
+            return -1;
+        }
+    }
     return qb_py_type_register(module, &session_spec, &state->session_type);
 }
