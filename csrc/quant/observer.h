@@ -13,6 +13,8 @@
 #include "core/run.h"
 #include "qdqbert/qdqbert.h"
 
+#define QB_OBSERVER_GROUP 8 /* most distinct observers in one group */
+
 /* Let each of `count` observers see x (rank dims in shape).  The tensor is read once for all largest magnitudes and
  * once more for each distinct set of histogram edges, so observers with equal edges (query, key, value and residual
  * quantizers of one tensor) share their passes.  An observer that stands twice in the list counts twice.
@@ -20,7 +22,7 @@
  * QB_ERR_VALUE: NaN or infinity, with its flat index; a magnitude above a fixed range.  QB_ERR_SHAPE: the kept axes'
  * shape changed.  QB_ERR_NOMEM, QB_ERR_INTERRUPTED. */
 qb_status
-qb_observer_collect_group(qb_observer *const *observers, int32_t count, qb_run *run, const float *x, int32_t rank,
+qb_observer_collect_group(qb_observer *const *observers, int32_t count, const qb_run *run, const float *x, int32_t rank,
                           const int64_t *shape);
 
 /* Journal.  `begin` remembers the statistics; until `commit` or `rollback` any number of collects may follow.  A
@@ -28,7 +30,7 @@ qb_observer_collect_group(qb_observer *const *observers, int32_t count, qb_run *
  * while none is, do nothing: an observer that serves several quantizers may be named once for each.
  * NULL observers are skipped.  QB_ERR_NOMEM leaves the journal closed. */
 qb_status
-qb_observer_begin(qb_observer *observer, qb_run *run);
+qb_observer_begin(qb_observer *observer, const qb_run *run);
 void
 qb_observer_commit(qb_observer *observer);
 void

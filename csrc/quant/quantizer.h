@@ -25,6 +25,7 @@
 
 #include "core/kernel_types.h"
 #include "core/run.h"
+#include "quant/observer.h"
 #include "qdqbert/qdqbert.h"
 
 /* A small tensor of ranges or factors with its shape. */
@@ -99,17 +100,17 @@ qb_quantizer_weight_reason(const qb_quantizer *quantizer);
 
 /* Show x to the quantizer's observer (after pre_quant_scale).  Nothing happens unless qb_quantizer_wants_collect. */
 qb_status
-qb_quantizer_collect(qb_quantizer *quantizer, qb_run *run, const float *x, int32_t rank, const int64_t *shape);
+qb_quantizer_collect(qb_quantizer *quantizer, const qb_run *run, const float *x, int32_t rank, const int64_t *shape);
 /* The same for several quantizers of one tensor, sharing the passes over it (qb_observer_collect_group).
  * count <= QB_QUANTIZER_GROUP.  All or nothing. */
-#define QB_QUANTIZER_GROUP 8
+#define QB_QUANTIZER_GROUP QB_OBSERVER_GROUP
 qb_status
-qb_quantizer_collect_group(qb_quantizer *const *quantizers, int32_t count, qb_run *run, const float *x, int32_t rank,
+qb_quantizer_collect_group(qb_quantizer *const *quantizers, int32_t count, const qb_run *run, const float *x, int32_t rank,
                            const int64_t *shape);
 /* Journal of the observer, for a forward that must leave no trace when it fails.  Without QB_STAGE_CALIB or without an
  * observer `begin` does nothing. */
 qb_status
-qb_quantizer_begin(qb_quantizer *quantizer, qb_run *run);
+qb_quantizer_begin(qb_quantizer *quantizer, const qb_run *run);
 void
 qb_quantizer_commit(qb_quantizer *quantizer);
 void
@@ -119,12 +120,12 @@ qb_quantizer_rollback(qb_quantizer *quantizer);
  * Requires qb_quantizer_integer_reason(quantizer) == NULL.  x may be NULL if the range is static.
  * QB_ERR_VALUE: amax is NaN or infinite, or x is (with its flat index). */
 qb_status
-qb_quantizer_range(const qb_quantizer *quantizer, qb_run *run, const float *x, int32_t rank, const int64_t *shape,
+qb_quantizer_range(const qb_quantizer *quantizer, const qb_run *run, const float *x, int32_t rank, const int64_t *shape,
                    qb_quant_range *range);
 /* The same for a weight (rows, columns), whose reason is NULL: scale (rows) gets one scale per row, 0 where dead, equal
  * ones if the range is per tensor; *lower and *upper get the codes' bounds. */
 qb_status
-qb_quantizer_weight_range(const qb_quantizer *quantizer, qb_run *run, const float *weight, int64_t rows,
+qb_quantizer_weight_range(const qb_quantizer *quantizer, const qb_run *run, const float *weight, int64_t rows,
                           int64_t columns, float *scale, float *lower, float *upper);
 /* 1 / scale: the value of one code; 0 when the range is dead. */
 float
@@ -141,7 +142,7 @@ qb_quant_range_of(const qb_quantizer_options *options, float amax);
  * QB_ERR_SHAPE: amax or pre_quant_scale does not broadcast to x.  QB_ERR_VALUE: a negative element of an unsigned
  * quantizer's tensor. */
 qb_status
-qb_quantizer_apply(const qb_quantizer *quantizer, qb_run *run, const float *x, int32_t rank, const int64_t *shape,
+qb_quantizer_apply(const qb_quantizer *quantizer, const qb_run *run, const float *x, int32_t rank, const int64_t *shape,
                    float *y, float *amax_used);
 
 #endif

@@ -165,7 +165,8 @@ QB_API void qb_observer_release(qb_observer *observer);
  * QB_ERR_SHAPE: max statistics whose shape changed ("amax shape changed ..."). */
 QB_API qb_status qb_observer_collect(qb_observer *observer, const qb_interrupt *interrupt, const float *x, int32_t rank,
                                      const int64_t *shape, qb_error *error);
-QB_API void qb_observer_reset(qb_observer *observer);
+/* Forget everything.  QB_ERR_STATE, without a sentence: another thread is collecting. */
+QB_API qb_status qb_observer_reset(qb_observer *observer);
 /* Add what `other` has seen.  Exact for max; for histograms the edges must be equal (QB_ERR_STATE otherwise). */
 QB_API qb_status qb_observer_merge(qb_observer *observer, const qb_observer *other, qb_error *error);
 
@@ -234,7 +235,8 @@ QB_API qb_quantizer_options qb_quantizer_get_options(const qb_quantizer *quantiz
 QB_API qb_status qb_quantizer_set_options(qb_quantizer *quantizer, const qb_quantizer_options *options,
                                           qb_error *error);
 QB_API uint32_t qb_quantizer_stages(const qb_quantizer *quantizer);
-QB_API void qb_quantizer_set_stages(qb_quantizer *quantizer, uint32_t stages);
+/* QB_ERR_STATE, without a sentence: another thread or a running session uses it. */
+QB_API qb_status qb_quantizer_set_stages(qb_quantizer *quantizer, uint32_t stages);
 
 /* amax: rank 0 .. QB_MAX_RANK; values >= 0 or NaN.  `values == NULL` removes it (dynamic range again). */
 QB_API qb_status qb_quantizer_set_amax(qb_quantizer *quantizer, const float *values, int32_t rank, const int64_t *shape,
@@ -249,8 +251,8 @@ QB_API qb_status qb_quantizer_set_pre_quant_scale(qb_quantizer *quantizer, const
                                                   const int64_t *shape, qb_error *error);
 QB_API void qb_quantizer_pre_quant_scale(const qb_quantizer *quantizer, const float **values, int32_t *rank,
                                          const int64_t **shape);
-/* The observer that QB_STAGE_CALIB feeds; retained.  NULL removes it. */
-QB_API void qb_quantizer_set_observer(qb_quantizer *quantizer, qb_observer *observer);
+/* The observer that QB_STAGE_CALIB feeds; retained.  NULL removes it.  QB_ERR_STATE as above. */
+QB_API qb_status qb_quantizer_set_observer(qb_quantizer *quantizer, qb_observer *observer);
 
 /* y = what the stages say about x.  y (same shape) may alias x.  `amax_used` (may be NULL) receives, when quantizing
  * with a per-tensor range, the range that was used (dynamic ones included). */
