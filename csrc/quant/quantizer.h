@@ -51,7 +51,7 @@ struct qb_quantizer {
     atomic_int references; /* of a quantizer without owner */
     atomic_int busy;       /* 1 while a public call works on it; a second one is QB_ERR_STATE */
     qb_quantizer_options options;
-    uint32_t stages;       /* QB_STAGE_... */
+    _Atomic uint32_t stages; /* QB_STAGE_... */
     float clip_minimum;    /* learn_amax: the two bounds */
     float clip_maximum;
     qb_small_tensor amax;
@@ -70,6 +70,13 @@ qb_quantizer_set_owner(qb_quantizer *quantizer, const qb_quantizer_owner *owner)
 void
 qb_quantizer_destroy(qb_quantizer *quantizer);
 
+/* The public setters and forward work between these.  QB_ERR_STATE: the owner has a running session, or another thread
+ * works on a quantizer without owner. */
+qb_status
+qb_quantizer_begin_write(qb_quantizer *quantizer, qb_error *error);
+void
+qb_quantizer_end_write(qb_quantizer *quantizer);
+
 /* ---- what a site has to do ---------------------------------------------------------------------------------------- */
 
 /* 1 if the output is the input and nothing is collected: disabled, or neither quantizing nor clipping nor collecting.
@@ -82,6 +89,11 @@ qb_quantizer_is_identity(const qb_quantizer *quantizer);
 /* 1 if the site must show its tensor to qb_quantizer_collect (enabled, QB_STAGE_CALIB, an observer is there). */
 int
 qb_quantizer_wants_collect(const qb_quantizer *quantizer);
+/* 1 if it quantizes, or clips, as the stages stand. */
+int
+qb_quantizer_quantizes(const qb_quantizer *quantizer);
+int
+qb_quantizer_clips(const qb_quantizer *quantizer);
 /* 1 if it quantizes with a range that is computed from each tensor. */
 int
 qb_quantizer_is_dynamic(const qb_quantizer *quantizer);
