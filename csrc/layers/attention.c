@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Order: init, visit, plan, prepare, forward.  The products of one (sequence, head) are in attention_item.c.
+ */
+#include "layers/attention.h"
+
+#include <math.h>
+
+#include "core/shape.h"
+#include "layers/attention_item.h"
+#include "quant/quantizer.h"
+
+void
+qb_attention_init(qb_attention *self, int64_t hidden, int64_t heads, float eps)
+{
+    *self = (qb_attention){.heads = heads, .head_size = hidden / heads};
+    qb_linear_init(&self->query, hidden, hidden, 1);
+    qb_linear_init(&self->key, hidden, hidden, 1);
+    qb_linear_init(&self->value, hidden, hidden, 1);
+    qb_residual_norm_init(&self->output, hidden, hidden, eps);
+}
+
+void
+qb_attention_clear(qb_attention *self, qb_heap *heap)
+{
+    qb_linear_clear(&self->query, heap);
+    qb_linear_clear(&self->key, heap);
+    qb_linear_clear(&self->value, heap);
+    qb_residual_norm_clear(&self->output, heap);
+}
+
+static qb_site
+scores_site(const qb_attention *self)
+{
+    return (qb_site){.a = &self->matmul_q, .b = &self->matmul_k};
+}
+
+static qb_site
+context_site(const qb_attention *self)
+{
+    return (qb_site){.a = &self->matmul_a, .b = &self->matmul_v};
+}
+
+qb_status
+qb_attention_visit(qb_attention *self, const qb_visitor *visitor, const qb_path *path)
+{
+    const qb_path in = {path, "self"};
+    const qb_path query = {&in, "query"};
+    const qb_path key = {&in, "key"};
+    const qb_path value = {&in, "value"};
+    const qb_path output = {path, "output"};
+    const qb_site scores = scores_site(self);
+    const qb_site context = context_site(self);
+    QB_TRY(qb_linear_visit(&self->query, visitor, &query));
+    QB_TRY(qb_linear_visit(&self->key, visitor, &key));
+    QB_TRY(qb_linear_visit(&self->value, visitor, &value));
+    QB_TRY(qb_visit_site(visitor, &in, "scores", &scores));
+    QB_TRY(qb_visit_site(visitor, &in, "context", &context));
+    QB_TRY(qb_visit_quantizer(visitor, &in, "matmul_q_input_quantizer", &self->matmul_q, QB_ROLE_INPUT));
+    QB_TRY(qb_visit_quantizer(visitor, &in, "matmul_k_input_quantizer", &self->matmul_k, QB_ROLE_INPUT));
+    QB_TRY(qb_visit_quantizer(visitor, &in, "matmul_v_input_quantizer", &self->matmul_v, QB_ROLE_INPUT));
+    QB_TRY(qb_visit_quantizer(visitor, &in, "matmul_a_input_quantizer", &self->matmul_a, QB_ROLE_INPUT));
+    return qb_residual_norm_visit(&self->output, visitor, &output);
+}
+
+/* ---- plan
+ * ------------------------------------------------------------------------------------------------------------ */
+
+size_t
+qb_attention_scratch_bytes(const qb_attention *self, const qb_kernels *kernels, const qb_limits *limits)
+{
+    const size_t sizes[] = {
+        qb_linear_scratch_bytes(&self->query, kernels),
+        qb_residual_norm_scratch_bytes(&self->output, kernels),
+        qb_attention_item_bytes(kernels, self->head_size, limits->length),
+    };
+    size_t largest = 0;
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        largest = sizes[i] > largest ? sizes[i] : largest;
+    }
+    return largest;
+}
+
+void
+qb_attention_plan(const qb_attention *self, qb_attention_work *work, qb_arena *arena, const qb_limits *limits,
+                  int8_t *codes, float *values, float *local, qb_scratch *scratch)
+{
+    const int64_t m = limits->tokens;
+    const size_t h = (size_t)self->query.in_features;
+    const size_t part = (size_t)m * h; /* checked by the takes below */
+    *work = (qb_attention_work){.scratch = scratch};
+    work->q = qb_arena_take(arena, m, h * sizeof *work->q);
+    work->k = qb_arena_take(arena, m, h * sizeof *work->k);
+    work->v = qb_arena_take(arena, m, h * sizeof *work->v);
+    work->q_codes = qb_arena_take(arena, m, h);
+    work->k_codes = qb_arena_take(arena, m, h);
+    work->v_codes = qb_arena_take(arena, m, h);
+    work->context = qb_arena_take(arena, m, h * sizeof *work->context);
+    work->score_step = qb_arena_take(arena, limits->length, sizeof *work->score_step);
+    work->context_step = qb_arena_take(arena, self->head_size, sizeof *work->context_step);
+    if (limits->keep_probabilities) {
+        /* The largest sum of T * T under the limits is max tokens * max length; the count of bytes is checked in two
+         * steps because it has three large factors. */
+        size_t row = 0;
+        if (!qb_size_multiply((size_t)limits->length, (size_t)self->heads * sizeof *work->probabilities, &row)) {
+            arena->failed = 1;
+        }
+        work->probabilities = qb_arena_take(arena, m, row);
+    }
+    /* Three inputs may be quantized differently before the three products run in one region. */
+    qb_linear_plan(&self->query, &work->query, arena, codes, values, scratch);
+    qb_linear_plan(&self->key, &work->key, arena, codes == NULL ? NULL : codes + part, values, scratch);
+    qb_linear_plan(&self->value, &work->value, arena, codes == NULL ? NULL : codes + 2 * part, values, scratch);
+    qb_residual_norm_plan(&self->output, &work->output, arena, codes, values, local, scratch);
+}
+
+/* ---- prepare
+ * --------------------------------------------------------------------------------------------------------- */
+
+static qb_status
+check(const qb_quantizer *quantizer, const qb_run *run, const char *name)
+{
+    const qb_path path = {run->path, name};
+    const char *refusal = qb_site_refusal(quantizer, 0);
+    return refusal == NULL ? QB_OK : qb_fail(run->error, &path, QB_ERR_UNSUPPORTED, "%s", refusal);
+}
+
+typedef qb_status (*linear_verb)(qb_linear *layer, const qb_run *run);
+
+static qb_status
+for_each_projection(qb_attention *self, const qb_run *run, linear_verb verb)
+{
+    const struct {
+        qb_linear *layer;
+        const char *name;
+    } parts[] = {{&self->query, "query"}, {&self->key, "key"}, {&self->value, "value"}};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        const qb_path path = {run->path, parts[i].name};
+        const qb_run inner = qb_run_enter(run, &path);
+        QB_TRY(verb(parts[i].layer, &inner));
+    }
+    return QB_OK;
+}
+
+qb_status
+qb_attention_prepare(qb_attention *self, const qb_run *run)
+{
+    const qb_path in = {run->path, "self"};
+    const qb_path output = {run->path, "output"};
+    const qb_run at_self = qb_run_enter(run, &in);
+    const qb_run at_output = qb_run_enter(run, &output);
+    QB_TRY(for_each_projection(self, &at_self, qb_linear_prepare));
+    QB_TRY(check(self->matmul_q, &at_self, "matmul_q_input_quantizer"));
+    QB_TRY(check(self->matmul_k, &at_self, "matmul_k_input_quantizer"));
+    QB_TRY(check(self->matmul_v, &at_self, "matmul_v_input_quantizer"));
+    QB_TRY(check(self->matmul_a, &at_self, "matmul_a_input_quantizer"));
+    return qb_residual_norm_prepare(&self->output, &at_output);
+}
+
+qb_status
+qb_attention_observe_weights(qb_attention *self, const qb_run *run)
+{
+    const qb_path in = {run->path, "self"};
+    const qb_path dense = {run->path, "output.dense"};
+    const qb_run at_self = qb_run_enter(run, &in);
+    const qb_run at_dense = qb_run_enter(run, &dense);
+    QB_TRY(for_each_projection(self, &at_self, qb_linear_observe_weight));
+    return qb_linear_observe_weight(&self->output.dense, &at_dense);
+}
+
+int
+qb_attention_keeps_probabilities(const qb_attention *self)
+{
+    const qb_quantizer *a = self->matmul_a;
+    if (qb_quantizer_wants_collect(a)) {
+        return 1;
+    }
+    return !qb_quantizer_is_identity(a) && (qb_quantizer_is_dynamic(a) || qb_quantizer_integer_reason(a) != NULL);
+}
+
+/* ---- forward
+ * --------------------------------------------------------------------------------------------------------- */
+
+/* q, k and v.  One region for all three, unless an input has to be dequantized: those go one by one, because they
+ * share the buffer of the values. */
+static qb_status
+project(const qb_attention *self, const qb_attention_work *work, const qb_run *run, const float *x, int64_t rows)
+{
+    const struct {
+        const qb_linear *layer;
+        const qb_linear_work *work;
+        const char *name;
+        float *y;
+    } parts[QB_LINEAR_CALLS_MAX] = {{&self->query, &work->query, "query", work->q},
+                                    {&self->key, &work->key, "key", work->k},
+                                    {&self->value, &work->value, "value", work->v}};
+    qb_linear_call calls[QB_LINEAR_CALLS_MAX];
+    int32_t ready = 0;
+    for (int32_t i = 0; i < QB_LINEAR_CALLS_MAX; i++) {
+        const qb_path path = {run->path, parts[i].name};
+        const qb_run inner = qb_run_enter(run, &path);
+        qb_linear_call *call = &calls[ready];
+        QB_TRY(qb_linear_begin(parts[i].layer, parts[i].work, &inner, x, rows, QB_ACTIVATION_NONE, parts[i].y,
+                               ready > 0 ? call - 1 : NULL, call));
+        if (call->arithmetic == QB_ARITHMETIC_DEQUANTIZED) {
+            QB_TRY(qb_linear_finish(&inner, call, 1, work->scratch));
+        }
+        else {
+            ready++;
+        }
+    }
+    return ready == 0 ? QB_OK : qb_linear_finish(run, calls, ready, work->scratch);
+}
+
+static qb_status
+show(qb_quantizer *quantizer, const qb_run *run, const char *name, const float *x, int64_t tokens, int64_t features)
+{
+    const qb_path path = {run->path, name};
+    const qb_run inner = qb_run_enter(run, &path);
+    return qb_site_observe(&quantizer, 1, &inner, x, tokens, features);
+}
+
+/* One operand of a product that is made before the items run: its codes are only noted in `codings`, its values are
+ * made in place. */
+static qb_status
+prepare_operand(const qb_quantizer *quantizer, const qb_run *at, qb_arithmetic arithmetic, float *x, int8_t *codes,
+                int64_t rows, int64_t features, qb_coding *codings, int32_t *codings_count, float *step)
+{
+    if (arithmetic != QB_ARITHMETIC_INTEGER) {
+        const float *values;
+        return qb_site_values(quantizer, at, x, rows, features, x, &values);
+    }
+    qb_coding *coding = &codings[(*codings_count)++];
+    *coding = (qb_coding){.path = at->path, .x = x, .codes = codes};
+    QB_TRY(qb_site_range(quantizer, at, x, rows, features, &coding->range));
+    *step = qb_quant_range_step(&coding->range);
+    return QB_OK;
+}
+
+static void
+fill(float *x, int64_t n, float value)
+{
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = value;
+    }
+}
+
+/* Quantize q, k and v, and set the job's operands and steps.  *v_step is the step of v's codes. */
+static qb_status
+prepare_products(const qb_attention *self, const qb_attention_work *work, const qb_run *run, int64_t rows,
+                 qb_attention_job *job, float *v_step)
+{
+    const int64_t h = self->query.out_features;
+    const qb_path q = {run->path, "matmul_q_input_quantizer"};
+    const qb_path k = {run->path, "matmul_k_input_quantizer"};
+    const qb_path v = {run->path, "matmul_v_input_quantizer"};
+    const qb_run at_q = qb_run_enter(run, &q);
+    const qb_run at_k = qb_run_enter(run, &k);
+    const qb_run at_v = qb_run_enter(run, &v);
+    qb_coding codings[QB_CODINGS_MAX];
+    int32_t count = 0;
+    float q_step = 0.0f;
+    float k_step = 0.0f;
+    QB_TRY(prepare_operand(self->matmul_q, &at_q, job->scores_arithmetic, work->q, work->q_codes, rows, h, codings,
+                           &count, &q_step));
+    QB_TRY(prepare_operand(self->matmul_k, &at_k, job->scores_arithmetic, work->k, work->k_codes, rows, h, codings,
+                           &count, &k_step));
+    QB_TRY(prepare_operand(self->matmul_v, &at_v, job->context_arithmetic, work->v, work->v_codes, rows, h, codings,
+                           &count, v_step));
+    if (count > 0) {
+        QB_TRY(qb_site_encode(run, codings, count, rows * h, h));
+    }
+    if (job->scores_arithmetic == QB_ARITHMETIC_INTEGER) {
+        fill(work->score_step, job->sequences->max_length, q_step * k_step);
+        job->scores.step = work->score_step;
+    }
+    return QB_OK;
+}
+
+/* The range of the probabilities, once it can be known: `probabilities` is NULL before they are. */
+static qb_status
+prepare_probabilities(const qb_attention *self, const qb_attention_work *work, const qb_run *run,
+                      const float *probabilities, int64_t elements, float v_step, qb_attention_job *job)
+{
+    if (qb_quantizer_is_identity(self->matmul_a)) {
+        return QB_OK;
+    }
+    const qb_path path = {run->path, "matmul_a_input_quantizer"};
+    const qb_run at = qb_run_enter(run, &path);
+    if (qb_quantizer_integer_reason(self->matmul_a) != NULL) {
+        const float *values; /* kept, and nobody reads them after this */
+        return qb_site_values(self->matmul_a, &at, probabilities, 1, elements, work->probabilities, &values);
+    }
+    QB_TRY(qb_site_range(self->matmul_a, &at, probabilities, 1, elements, &job->probability_range));
+    job->quantizes_probabilities = 1;
+    if (job->context_arithmetic == QB_ARITHMETIC_INTEGER) {
+        fill(work->context_step, self->head_size, qb_quant_range_step(&job->probability_range) * v_step);
+        job->context.step = work->context_step;
+    }
+    return QB_OK;
+}
+
+static qb_status
+run_items(qb_attention_job *job, const qb_run *run)
+{
+    atomic_init(&job->failed, 0);
+    QB_TRY(qb_run_parallel(run, qb_attention_item_count(job), 1, qb_attention_compute_items, job));
+    if (atomic_load_explicit(&job->failed, memory_order_relaxed)) {
+        const qb_path path = {run->path, "matmul_a_input_quantizer"};
+        return qb_fail(run->error, &path, QB_ERR_VALUE, "found a NaN or infinity, expected finite numbers to quantize");
+    }
+    return QB_OK;
+}
+
+/* Scores, probabilities and context from q, k and v. */
+static qb_status
+attend(const qb_attention *self, const qb_attention_work *work, const qb_run *run, const qb_attention_inputs *inputs)
+{
+    const qb_site scores = scores_site(self);
+    const qb_site context = context_site(self);
+    const qb_sequences *sequences = inputs->sequences;
+    const int keeps = inputs->reader != NULL || qb_attention_keeps_probabilities(self);
+    qb_attention_job job = {
+        .kernels = run->kernels,
+        .scratch = work->scratch,
+        .sequences = sequences,
+        .heads = self->heads,
+        .head_size = self->head_size,
+        .row_splits = qb_attention_row_splits(sequences, self->heads, qb_queue_threads(run->queue)),
+        .scores_arithmetic = qb_site_arithmetic(&scores, NULL),
+        .context_arithmetic = qb_site_arithmetic(&context, NULL),
+        .q = work->q,
+        .k = work->k,
+        .v = work->v,
+        .q_codes = work->q_codes,
+        .k_codes = work->k_codes,
+        .v_codes = work->v_codes,
+        .scores = {.divisor = sqrtf((float)self->head_size)},
+        .context = {.divisor = 1.0f},
+        .head_mask = inputs->head_mask,
+        .probabilities = keeps ? work->probabilities : NULL,
+        .context_rows = work->context,
+    };
+    float v_step = 0.0f;
+    QB_TRY(prepare_products(self, work, run, sequences->tokens, &job, &v_step));
+    if (!keeps) {
+        QB_TRY(prepare_probabilities(self, work, run, NULL, 0, v_step, &job));
+        job.computes_scores = 1;
+        job.computes_context = 1;
+        return run_items(&job, run);
+    }
+    const int64_t elements = qb_attention_probability_count(sequences, self->heads);
+    job.computes_scores = 1;
+    QB_TRY(run_items(&job, run));
+    if (inputs->reader != NULL) {
+        inputs->reader(inputs->reader_context, work->probabilities);
+    }
+    QB_TRY(show(self->matmul_a, run, "matmul_a_input_quantizer", work->probabilities, 1, elements));
+    QB_TRY(prepare_probabilities(self, work, run, work->probabilities, elements, v_step, &job));
+    job.computes_scores = 0;
+    job.computes_context = 1;
+    return run_items(&job, run);
+}
+
+qb_status
+qb_attention_forward(const qb_attention *self, const qb_attention_work *work, const qb_run *run,
+                     const qb_attention_inputs *inputs, float *y)
+{
+    const int64_t rows = inputs->sequences->tokens;
+    const int64_t h = self->query.in_features;
+    const qb_path in = {run->path, "self"};
+    const qb_path output = {run->path, "output"};
+    const qb_run at_self = qb_run_enter(run, &in);
+    const qb_run at_output = qb_run_enter(run, &output);
+    qb_quantizer *const of_x[] = {self->query.input_quantizer, self->key.input_quantizer, self->value.input_quantizer,
+                                  self->output.residual};
+    QB_TRY(qb_site_observe(of_x, 4, &at_self, y, rows, h));
+    QB_TRY(project(self, work, &at_self, y, rows));
+    QB_TRY(show(self->matmul_q, &at_self, "matmul_q_input_quantizer", work->q, rows, h));
+    QB_TRY(show(self->matmul_k, &at_self, "matmul_k_input_quantizer", work->k, rows, h));
+    QB_TRY(show(self->matmul_v, &at_self, "matmul_v_input_quantizer", work->v, rows, h));
+    QB_TRY(attend(self, work, &at_self, inputs));
+    return qb_residual_norm_forward(&self->output, &work->output, &at_output, work->context, rows, y);
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One encoder layer: self-attention, then feed-forward, each with its residual add and LayerNorm.
+ *
+ * The two halves run one after the other, so their buffers share one region of the session's arena.
+ */
+#ifndef QB_LAYERS_BLOCK_H
+#define QB_LAYERS_BLOCK_H
+
+#include "layers/attention.h"
+#include "layers/feed_forward.h"
+
+typedef struct qb_block {
+    char name[32]; /* "encoder.layer.3" */
+    qb_attention attention;
+    qb_feed_forward feed_forward;
+} qb_block;
+
+typedef struct qb_block_work { /* one per session: blocks of one model have equal shapes and run one after the other */
+    qb_attention_work attention;
+    qb_feed_forward_work feed_forward;
+} qb_block_work;
+
+void qb_block_init(qb_block *self, int64_t index, int64_t hidden, int64_t heads, int64_t intermediate,
+                   qb_activation activation, float eps);
+void qb_block_clear(qb_block *self, qb_heap *heap);
+/* path is the model's ("bert" or the root); the block adds its own name. */
+qb_status qb_block_visit(qb_block *self, const qb_visitor *visitor, const qb_path *path);
+size_t qb_block_scratch_bytes(const qb_block *self, const qb_kernels *kernels, const qb_limits *limits);
+void qb_block_plan(const qb_block *self, qb_block_work *work, qb_arena *arena, const qb_limits *limits,
+                   qb_scratch *scratch);
+qb_status qb_block_prepare(qb_block *self, const qb_run *run);
+qb_status qb_block_observe_weights(qb_block *self, const qb_run *run);
+/* y (M, H) holds the block's input on entry and its output on return. */
+qb_status qb_block_forward(const qb_block *self, const qb_block_work *work, const qb_run *run,
+                           const qb_attention_inputs *inputs, float *y);
+
+#endif

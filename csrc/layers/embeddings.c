@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "layers/embeddings.h"
+
+void
+qb_embeddings_init(qb_embeddings *self, int64_t vocabulary, int64_t positions, int64_t types, int64_t features,
+                   float eps)
+{
+    *self = (qb_embeddings){
+        .features = features,
+        .word = {.rank = 2, .shape = {vocabulary, features}},
+        .position = {.rank = 2, .shape = {positions, features}},
+        .token_type = {.rank = 2, .shape = {types, features}},
+    };
+    qb_layer_norm_init(&self->norm, features, eps);
+}
+
+qb_status
+qb_embeddings_visit(qb_embeddings *self, const qb_visitor *visitor, const qb_path *path)
+{
+    const qb_path norm = {path, "LayerNorm"};
+    QB_TRY(qb_visit_parameter(visitor, path, "word_embeddings.weight", &self->word));
+    QB_TRY(qb_visit_parameter(visitor, path, "position_embeddings.weight", &self->position));
+    QB_TRY(qb_visit_parameter(visitor, path, "token_type_embeddings.weight", &self->token_type));
+    return qb_layer_norm_visit(&self->norm, visitor, &norm);
+}
+
+typedef struct embed_job {
+    const qb_embeddings *self;
+    const qb_kernels *kernels;
+    const qb_embeddings_input *input;
+    float *y;
+} embed_job;
+
+static void
+embed_rows(void *argument, int64_t begin, int64_t end, int32_t worker)
+{
+    const embed_job *job = argument;
+    const qb_embeddings *self = job->self;
+    const qb_embeddings_input *in = job->input;
+    const int64_t h = self->features;
+    (void)worker;
+    for (int64_t i = begin; i < end; i++) {
+        float *y = job->y + i * h;
+        const float *word = in->vectors != NULL ? in->vectors + in->rows[i] * h : self->word.data + in->ids[i] * h;
+        job->kernels->add_f32(word, self->token_type.data + in->types[i] * h, (size_t)h, y);
+        job->kernels->add_f32(y, self->position.data + in->positions[i] * h, (size_t)h, y);
+    }
+    float *rows = job->y + begin * h;
+    job->kernels->layer_norm_f32(rows, (size_t)(end - begin), (size_t)h, self->norm.weight.data, self->norm.bias.data,
+                                 self->norm.eps, rows);
+}
+
+qb_status
+qb_embeddings_forward(const qb_embeddings *self, const qb_run *run, const qb_embeddings_input *input, float *y)
+{
+    embed_job job = {.self = self, .kernels = run->kernels, .input = input, .y = y};
+    return qb_run_parallel(run, input->tokens, 16, embed_rows, &job);
+}

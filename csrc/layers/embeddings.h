@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Word, token-type and position embeddings, then LayerNorm; never quantized.
+ *
+ *   y = LayerNorm((word[id] + token_type[type]) + position[p])       y (M, H), one row per computed token
+ *
+ * The parentheses are the original's order of additions.  Positions are explicit, so a token that is not computed
+ * changes nothing for the others.  A caller may bring its own word vectors.
+ */
+#ifndef QB_LAYERS_EMBEDDINGS_H
+#define QB_LAYERS_EMBEDDINGS_H
+
+#include "core/run.h"
+#include "layers/layer_norm.h"
+
+typedef struct qb_embeddings {
+    int64_t features;        /* H */
+    qb_parameter word;       /* (V, H) */
+    qb_parameter position;   /* (P, H) */
+    qb_parameter token_type; /* (types, H) */
+    qb_layer_norm norm;
+} qb_embeddings;
+
+/* One entry per computed token, all in range (the session checks). */
+typedef struct qb_embeddings_input {
+    int64_t tokens;
+    const int64_t *ids;       /* (M); NULL when vectors are given */
+    const float *vectors;     /* (rows, H) word vectors, or NULL */
+    const int64_t *rows;      /* (M) the row of `vectors` for each token; used with vectors only */
+    const int64_t *types;     /* (M) */
+    const int64_t *positions; /* (M) */
+} qb_embeddings_input;
+
+void qb_embeddings_init(qb_embeddings *self, int64_t vocabulary, int64_t positions, int64_t types, int64_t features,
+                        float eps);
+qb_status qb_embeddings_visit(qb_embeddings *self, const qb_visitor *visitor, const qb_path *path);
+/* y (M, H).  Fails only when interrupted. */
+qb_status qb_embeddings_forward(const qb_embeddings *self, const qb_run *run, const qb_embeddings_input *input,
+                                float *y);
+
+#endif

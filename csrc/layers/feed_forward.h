@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The second half of a block.
+ *
+ *   g = activation(x Wi' + bi)                    x (M, H), g (M, I); the activation is the product's epilogue
+ *   y = LayerNorm(Ql(g Wo' + bo) + Qr(x))         residual_norm.h
+ *
+ * Source: QDQBertIntermediate and QDQBertOutput (REFERENCE 1.5).
+ */
+#ifndef QB_LAYERS_FEED_FORWARD_H
+#define QB_LAYERS_FEED_FORWARD_H
+
+#include "layers/residual_norm.h"
+
+typedef struct qb_feed_forward {
+    qb_activation activation;
+    qb_linear intermediate;
+    qb_residual_norm output;
+} qb_feed_forward;
+
+typedef struct qb_feed_forward_work {
+    qb_linear_work intermediate;
+    qb_residual_norm_work output;
+    float *g; /* (M, I) */
+} qb_feed_forward_work;
+
+void qb_feed_forward_init(qb_feed_forward *self, int64_t hidden, int64_t intermediate, qb_activation activation,
+                          float eps);
+void qb_feed_forward_clear(qb_feed_forward *self, qb_heap *heap);
+/* The names begin at the block: "intermediate.dense", "output.dense", ... */
+qb_status qb_feed_forward_visit(qb_feed_forward *self, const qb_visitor *visitor, const qb_path *path);
+size_t qb_feed_forward_scratch_bytes(const qb_feed_forward *self, const qb_kernels *kernels);
+/* codes and values (max tokens, max(H, I)) and local (max tokens, H) are lent by the parent. */
+void qb_feed_forward_plan(const qb_feed_forward *self, qb_feed_forward_work *work, qb_arena *arena, int64_t max_tokens,
+                          int8_t *codes, float *values, float *local, qb_scratch *scratch);
+qb_status qb_feed_forward_prepare(qb_feed_forward *self, const qb_run *run);
+qb_status qb_feed_forward_observe_weights(qb_feed_forward *self, const qb_run *run);
+/* y (rows, H) holds x on entry and the result on return. */
+qb_status qb_feed_forward_forward(const qb_feed_forward *self, const qb_feed_forward_work *work, const qb_run *run,
+                                  int64_t rows, float *y);
+
+#endif

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Layer normalization over the last axis; never quantized.
+ *
+ *   y = (x - mean) / sqrt(variance + eps) * w + b      x, y (M, H), w, b (H); variance with divisor H
+ *
+ * Order of operations: layer_norm_f32 in core/kernel_list.inc.  Ba, Kiros, Hinton 2016.
+ */
+#ifndef QB_LAYERS_LAYER_NORM_H
+#define QB_LAYERS_LAYER_NORM_H
+
+#include "layers/visit.h"
+
+typedef struct qb_layer_norm {
+    int64_t features; /* H */
+    float eps;
+    qb_parameter weight; /* (H) */
+    qb_parameter bias;   /* (H) */
+} qb_layer_norm;
+
+void qb_layer_norm_init(qb_layer_norm *self, int64_t features, float eps);
+qb_status qb_layer_norm_visit(qb_layer_norm *self, const qb_visitor *visitor, const qb_path *path);
+/* Its forward is one kernel call inside its owner's region: embeddings and residual_norm. */
+
+#endif

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A linear layer with a quantizer on its input and one on its weight, and the template of every other layer.
+ *
+ *   y = activation(Qx(x) Qw(W)' + b)      x (M, K), W (N, K), b (N), y (M, N)
+ *
+ * Three ways to the same line, chosen by the two quantizers (layers/site.h):
+ *
+ *   integer      acc[m,n] = sum_k qx[m,k] qw[n,k] exactly; y = fma((float)acc, step_x * step_w[n], b[n])
+ *   float        acc = fma(x[m,k], w[n,k], acc), k increasing; y = acc + b[n]
+ *   dequantized  the same of q / scale
+ *
+ * The weight is kept packed in the one form that its path needs, next to the parameter it was made from, and is made
+ * anew when the parameter or its quantizer changed (`prepare`, which the model calls while nobody runs).  A layer is
+ * const while sessions run forward; everything a call writes lies in its work struct.
+ *
+ * Source: pytorch_quantization.nn.QuantLinear; NUMERICS section 1.
+ */
+#ifndef QB_LAYERS_LINEAR_H
+#define QB_LAYERS_LINEAR_H
+
+#include "core/arena.h"
+#include "core/run.h"
+#include "layers/scratch.h"
+#include "layers/site.h"
+#include "layers/visit.h"
+
+/* What the packed weight was made from and how. */
+typedef enum qb_weight_form {
+    QB_WEIGHT_NONE = 0,
+    QB_WEIGHT_F32,       /* the parameter itself */
+    QB_WEIGHT_F32_QUANT, /* its quantized values */
+    QB_WEIGHT_QS8        /* its codes */
+} qb_weight_form;
+
+typedef struct qb_linear_pack {
+    qb_weight_form form;
+    void *data;  /* the kernels' layout; owned */
+    float *step; /* (N) value of one code of each row; QB_WEIGHT_QS8 only; owned */
+    uint64_t parameter_revision;
+    uint64_t quantizer_revision;
+} qb_linear_pack;
+
+typedef struct qb_linear { /* shared by all sessions; const while they run forward */
+    int64_t in_features;   /* K */
+    int64_t out_features;  /* N */
+    qb_parameter weight;   /* (N, K) */
+    qb_parameter bias;     /* (N) */
+    int is_quantized;      /* 0: pooler and heads, which have no quantizers */
+    qb_quantizer *input_quantizer;
+    qb_quantizer *weight_quantizer;
+    qb_linear_pack pack;
+    struct {
+        const qb_observer *observer;
+        uint64_t observer_revision;
+        uint64_t parameter_revision;
+    } observed; /* what the last qb_linear_observe_weight saw and left */
+} qb_linear;
+
+typedef struct qb_linear_work { /* one per session */
+    int8_t *codes;              /* (max rows, K) the input's codes on the integer path; may be shared, see plan */
+    float *values;              /* (max rows, K) the input's values on the dequantized path; may be shared */
+    float *step;                /* (N) step_x * step_w */
+    qb_scratch *scratch;        /* the session's */
+} qb_linear_work;
+
+/* One product, prepared: what qb_linear_begin leaves for qb_linear_finish.  Valid while x and the work struct are. */
+typedef struct qb_linear_call {
+    const qb_linear *layer;
+    qb_arithmetic arithmetic;
+    const float *x;       /* as it was given, to recognise a shared input */
+    qb_quant_range range; /* of the input; integer only */
+    const void *a;        /* (rows, K) codes or floats */
+    qb_epilogue epilogue;
+    int64_t rows;
+    float *y;      /* (rows, N) */
+    int64_t panel; /* the tiling of this product */
+    int64_t tile_rows, tile_columns, row_tiles, column_tiles;
+} qb_linear_call;
+
+#define QB_LINEAR_CALLS_MAX 3
+
+void qb_linear_init(qb_linear *self, int64_t in_features, int64_t out_features, int is_quantized);
+/* Give back the packed weight.  The parameters belong to the model. */
+void qb_linear_clear(qb_linear *self, qb_heap *heap);
+qb_status qb_linear_visit(qb_linear *self, const qb_visitor *visitor, const qb_path *path);
+/* Bytes of scratch that one chunk of the product needs. */
+size_t qb_linear_scratch_bytes(const qb_linear *self, const qb_kernels *kernels);
+/* codes and values are lent by the parent: they live for one call only, so layers that run one after the other share
+ * them (NULL while measuring; never used if the layer has no quantizers). */
+void qb_linear_plan(const qb_linear *self, qb_linear_work *work, qb_arena *arena, int8_t *codes, float *values,
+                    qb_scratch *scratch);
+
+/* Bring the packed weight up to date.  May allocate.  Nobody may run forward meanwhile.
+ * QB_ERR_VALUE: a NaN or infinity in a weight that becomes codes; QB_ERR_UNSUPPORTED: a quantizer that cannot work
+ * here, with its name; QB_ERR_NOMEM. */
+qb_status qb_linear_prepare(qb_linear *self, const qb_run *run);
+/* Show the weight to its quantizer if that collects; an unchanged weight is not read again for a maximum that cannot
+ * change.  Only a session that has the model to itself may call it. */
+qb_status qb_linear_observe_weight(qb_linear *self, const qb_run *run);
+
+/* y = activation(x W' + b); x (rows, K) must not overlap y (rows, N).  A collecting input quantizer sees x.  The run's
+ * path is the layer's own.  No allocation.  QB_ERR_VALUE: a NaN or infinity at an integer or collecting quantizer. */
+qb_status qb_linear_forward(const qb_linear *self, const qb_linear_work *work, const qb_run *run, const float *x,
+                            int64_t rows, qb_activation activation, float *y);
+
+/* The same in two steps, for layers that share an input and want one parallel region: begin prepares the input, without
+ * showing it to a collecting quantizer; finish computes up to QB_LINEAR_CALLS_MAX calls.  `shared` (may be NULL) is an
+ * earlier call: if its input and range are the same to the bit, its codes are used again. */
+qb_status qb_linear_begin(const qb_linear *self, const qb_linear_work *work, const qb_run *run, const float *x,
+                          int64_t rows, qb_activation activation, float *y, const qb_linear_call *shared,
+                          qb_linear_call *call);
+qb_status qb_linear_finish(const qb_run *run, const qb_linear_call *calls, int32_t calls_count, qb_scratch *scratch);
+
+#endif

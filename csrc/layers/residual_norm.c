@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "layers/residual_norm.h"
+
+#include <stdatomic.h>
+
+#include "quant/quantizer.h"
+
+/* Rows that one chunk quantizes, adds and normalizes: their floats and codes stay in the first two cache levels. */
+#define CHUNK_ROWS 16
+
+static const char *const local_name = "add_local_input_quantizer";
+static const char *const residual_name = "add_residual_input_quantizer";
+
+void
+qb_residual_norm_init(qb_residual_norm *self, int64_t in_features, int64_t features, float eps)
+{
+    *self = (qb_residual_norm){.local = NULL};
+    qb_linear_init(&self->dense, in_features, features, 1);
+    qb_layer_norm_init(&self->norm, features, eps);
+}
+
+void
+qb_residual_norm_clear(qb_residual_norm *self, qb_heap *heap)
+{
+    qb_linear_clear(&self->dense, heap);
+}
+
+static qb_site
+site_of(const qb_residual_norm *self)
+{
+    return (qb_site){.a = &self->local, .b = &self->residual, .b_is_weight = 0};
+}
+
+qb_status
+qb_residual_norm_visit(qb_residual_norm *self, const qb_visitor *visitor, const qb_path *path)
+{
+    const qb_path dense = {path, "dense"};
+    const qb_path norm = {path, "LayerNorm"};
+    const qb_site site = site_of(self);
+    QB_TRY(qb_linear_visit(&self->dense, visitor, &dense));
+    QB_TRY(qb_layer_norm_visit(&self->norm, visitor, &norm));
+    QB_TRY(qb_visit_site(visitor, path, "add", &site));
+    QB_TRY(qb_visit_quantizer(visitor, path, local_name, &self->local, QB_ROLE_INPUT));
+    return qb_visit_quantizer(visitor, path, residual_name, &self->residual, QB_ROLE_INPUT);
+}
+
+size_t
+qb_residual_norm_scratch_bytes(const qb_residual_norm *self, const qb_kernels *kernels)
+{
+    const size_t dense = qb_linear_scratch_bytes(&self->dense, kernels);
+    const size_t codes = 2 * CHUNK_ROWS * (size_t)self->norm.features;
+    return dense > codes ? dense : codes;
+}
+
+void
+qb_residual_norm_plan(const qb_residual_norm *self, qb_residual_norm_work *work, qb_arena *arena, int8_t *codes,
+                      float *values, float *local, qb_scratch *scratch)
+{
+    qb_linear_plan(&self->dense, &work->dense, arena, codes, values, scratch);
+    work->local = local;
+}
+
+static qb_status
+check(const qb_quantizer *quantizer, const qb_run *run, const char *name)
+{
+    const qb_path path = {run->path, name};
+    const char *refusal = qb_site_refusal(quantizer, 1);
+    return refusal == NULL ? QB_OK : qb_fail(run->error, &path, QB_ERR_UNSUPPORTED, "%s", refusal);
+}
+
+qb_status
+qb_residual_norm_prepare(qb_residual_norm *self, const qb_run *run)
+{
+    const qb_path path = {run->path, "dense"};
+    const qb_run inner = qb_run_enter(run, &path);
+    QB_TRY(check(self->local, run, local_name));
+    QB_TRY(check(self->residual, run, residual_name));
+    return qb_linear_prepare(&self->dense, &inner);
+}
+
+/* ---- add and normalize
+ * ------------------------------------------------------------------------------------------------ */
+
+typedef struct add_job {
+    const qb_kernels *kernels;
+    const qb_layer_norm *norm;
+    qb_scratch *scratch;
+    const float *local;
+    const float *residual;
+    qb_quant_range local_range, residual_range;
+    float local_step, residual_step;
+    float *y;
+    _Atomic uint32_t failed; /* bit 0: a NaN or infinity in local, bit 1: in residual */
+} add_job;
+
+static void
+add_values(void *argument, int64_t begin, int64_t end, int32_t worker)
+{
+    const add_job *job = argument;
+    const int64_t h = job->norm->features;
+    (void)worker;
+    job->kernels->add_layer_norm_f32(job->local + begin * h, job->residual + begin * h, (size_t)(end - begin),
+                                     (size_t)h, job->norm->weight.data, job->norm->bias.data, job->norm->eps,
+                                     job->y + begin * h);
+}
+
+static void
+add_codes(void *argument, int64_t begin, int64_t end, int32_t worker)
+{
+    add_job *job = argument;
+    const int64_t h = job->norm->features;
+    const int32_t slot = qb_scratch_claim(job->scratch, worker);
+    int8_t *local = (int8_t *)qb_scratch_arena(job->scratch, slot).base;
+    int8_t *residual = local + CHUNK_ROWS * h;
+    for (int64_t row = begin; row < end; row += CHUNK_ROWS) {
+        const int64_t rows = end - row < CHUNK_ROWS ? end - row : CHUNK_ROWS;
+        const size_t n = (size_t)(rows * h);
+        uint32_t local_bad = 0;
+        uint32_t residual_bad = 0;
+        job->kernels->quantize_qs8(job->local + row * h, n, &job->local_range, local, &local_bad);
+        job->kernels->quantize_qs8(job->residual + row * h, n, &job->residual_range, residual, &residual_bad);
+        if ((local_bad | residual_bad) != 0) {
+            atomic_fetch_or_explicit(&job->failed, (local_bad != 0) | (uint32_t)(residual_bad != 0) << 1,
+                                     memory_order_relaxed);
+        }
+        job->kernels->add_layer_norm_qs8(local, job->local_step, residual, job->residual_step, (size_t)rows, (size_t)h,
+                                         job->norm->weight.data, job->norm->bias.data, job->norm->eps,
+                                         job->y + row * h);
+    }
+    qb_scratch_release(job->scratch, slot);
+}
+
+static qb_status
+add_integer(const qb_residual_norm *self, const qb_run *run, int64_t rows, add_job *job)
+{
+    const int64_t h = self->norm.features;
+    const qb_path local = {run->path, local_name};
+    const qb_path residual = {run->path, residual_name};
+    const qb_run at_local = qb_run_enter(run, &local);
+    const qb_run at_residual = qb_run_enter(run, &residual);
+    QB_TRY(qb_site_range(self->local, &at_local, job->local, rows, h, &job->local_range));
+    QB_TRY(qb_site_range(self->residual, &at_residual, job->residual, rows, h, &job->residual_range));
+    job->local_step = qb_quant_range_step(&job->local_range);
+    job->residual_step = qb_quant_range_step(&job->residual_range);
+    atomic_init(&job->failed, 0);
+    QB_TRY(qb_run_parallel(run, rows, CHUNK_ROWS, add_codes, job));
+    const uint32_t failed = atomic_load_explicit(&job->failed, memory_order_relaxed);
+    if (failed != 0) {
+        return qb_fail(run->error, failed & 1u ? &local : &residual, QB_ERR_VALUE,
+                       "found a NaN or infinity, expected finite numbers to quantize");
+    }
+    return QB_OK;
+}
+
+static qb_status
+add_and_normalize(const qb_residual_norm *self, const qb_residual_norm_work *work, const qb_run *run, int64_t rows,
+                  float *y)
+{
+    const int64_t h = self->norm.features;
+    const qb_site site = site_of(self);
+    add_job job = {.kernels = run->kernels,
+                   .norm = &self->norm,
+                   .scratch = work->dense.scratch,
+                   .local = work->local,
+                   .residual = y,
+                   .y = y};
+    if (qb_site_arithmetic(&site, NULL) == QB_ARITHMETIC_INTEGER) {
+        return add_integer(self, run, rows, &job);
+    }
+    const qb_path local = {run->path, local_name};
+    const qb_path residual = {run->path, residual_name};
+    const qb_run at_local = qb_run_enter(run, &local);
+    const qb_run at_residual = qb_run_enter(run, &residual);
+    QB_TRY(qb_site_values(self->local, &at_local, work->local, rows, h, work->local, &job.local));
+    QB_TRY(qb_site_values(self->residual, &at_residual, y, rows, h, y, &job.residual));
+    return qb_run_parallel(run, rows, CHUNK_ROWS, add_values, &job);
+}
+
+qb_status
+qb_residual_norm_forward(const qb_residual_norm *self, const qb_residual_norm_work *work, const qb_run *run,
+                         const float *x, int64_t rows, float *y)
+{
+    const qb_path dense = {run->path, "dense"};
+    const qb_path local = {run->path, local_name};
+    const qb_run at_dense = qb_run_enter(run, &dense);
+    const qb_run at_local = qb_run_enter(run, &local);
+    QB_TRY(qb_linear_forward(&self->dense, &work->dense, &at_dense, x, rows, QB_ACTIVATION_NONE, work->local));
+    QB_TRY(qb_site_observe(&self->local, 1, &at_local, work->local, rows, self->norm.features));
+    return add_and_normalize(self, work, run, rows, y);
+}

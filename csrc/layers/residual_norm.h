@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The end of both halves of a block: a linear layer, the residual add behind its two quantizers, LayerNorm.
+ *
+ *   d = x W' + b                                  x (M, K), d (M, H)
+ *   y = LayerNorm(Ql(d) + Qr(r))                  r, y (M, H)
+ *
+ * When both quantizers run on codes, one expression per element adds them,
+ *   s = fma((float)code_r, step_r, (float)code_d * step_d),
+ * and quantizing, adding and normalizing are one pass over rows that are still in the cache.  Otherwise the values
+ * q / scale are added as floats.
+ *
+ * Source: QDQBertSelfOutput and QDQBertOutput (REFERENCE 1.4, 1.5); NUMERICS section 1.
+ */
+#ifndef QB_LAYERS_RESIDUAL_NORM_H
+#define QB_LAYERS_RESIDUAL_NORM_H
+
+#include "layers/layer_norm.h"
+#include "layers/linear.h"
+
+typedef struct qb_residual_norm {
+    qb_linear dense;
+    qb_quantizer *local;    /* add_local_input_quantizer, on d */
+    qb_quantizer *residual; /* add_residual_input_quantizer, on r */
+    qb_layer_norm norm;
+} qb_residual_norm;
+
+typedef struct qb_residual_norm_work {
+    qb_linear_work dense;
+    float *local; /* (max tokens, H) d; lent by the parent */
+} qb_residual_norm_work;
+
+void qb_residual_norm_init(qb_residual_norm *self, int64_t in_features, int64_t features, float eps);
+void qb_residual_norm_clear(qb_residual_norm *self, qb_heap *heap);
+qb_status qb_residual_norm_visit(qb_residual_norm *self, const qb_visitor *visitor, const qb_path *path);
+size_t qb_residual_norm_scratch_bytes(const qb_residual_norm *self, const qb_kernels *kernels);
+void qb_residual_norm_plan(const qb_residual_norm *self, qb_residual_norm_work *work, qb_arena *arena, int8_t *codes,
+                           float *values, float *local, qb_scratch *scratch);
+/* Checks the two quantizers, packs the dense layer. */
+qb_status qb_residual_norm_prepare(qb_residual_norm *self, const qb_run *run);
+
+/* y (rows, H) holds r on entry and the result on return.  x must not overlap y.  Collecting quantizers of x and d are
+ * shown them; r's, self->residual, is the caller's to show, together with the other quantizers of that tensor. */
+qb_status qb_residual_norm_forward(const qb_residual_norm *self, const qb_residual_norm_work *work, const qb_run *run,
+                                   const float *x, int64_t rows, float *y);
+
+#endif

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A ragged batch: the computed tokens of all sequences, concatenated without padding.  Activations are
+ * (tokens, features); only attention looks at where sequences begin.  So padding costs nothing and cannot leak.
+ *
+ * A batch that computes its padding (QB_PADDING_COMPUTE) is the same thing with all sequences equally long and an
+ * additive mask.
+ */
+#ifndef QB_LAYERS_SEQUENCES_H
+#define QB_LAYERS_SEQUENCES_H
+
+#include <stdint.h>
+
+typedef struct qb_sequences {
+    int64_t count;
+    int64_t tokens;         /* sum of lengths */
+    int64_t max_length;     /* largest of lengths */
+    const int64_t *offsets; /* (count) first token of each sequence */
+    const int64_t *lengths; /* (count), each >= 1 */
+    const float *mask;      /* additive, (tokens): one row of keys per sequence at its offset; NULL: nothing masked */
+    const int64_t *mask_3d; /* (count, length, length) of 0 and 1, all lengths equal; NULL: not given */
+} qb_sequences;
+
+#endif

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "layers/site.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdatomic.h>
+#include <stddef.h>
+
+#include "quant/quantizer.h"
+
+/* Elements that one chunk of an elementwise region takes: 64 KB of floats, so that starting a chunk costs nothing
+ * beside it and a worker's share stays in its cache. */
+#define GRAIN 16384
+
+static int
+is_identity(qb_quantizer *const *slot)
+{
+    return slot == NULL || *slot == NULL || qb_quantizer_is_identity(*slot);
+}
+
+qb_arithmetic
+qb_site_arithmetic(const qb_site *site, const char **reason)
+{
+    const char *why = "";
+    qb_arithmetic arithmetic = QB_ARITHMETIC_DEQUANTIZED;
+    const int a_off = is_identity(site->a);
+    const int b_off = is_identity(site->b);
+    if (a_off && b_off) {
+        arithmetic = QB_ARITHMETIC_FLOAT;
+    }
+    else if (a_off || b_off) {
+        why = "only one of the two operands is quantized";
+    }
+    else {
+        const char *why_a = qb_quantizer_integer_reason(*site->a);
+        const char *why_b =
+            site->b_is_weight ? qb_quantizer_weight_reason(*site->b) : qb_quantizer_integer_reason(*site->b);
+        if (why_a == NULL && why_b == NULL) {
+            arithmetic = QB_ARITHMETIC_INTEGER;
+        }
+        else {
+            why = why_a != NULL ? why_a : why_b;
+        }
+    }
+    if (reason != NULL) {
+        *reason = why;
+    }
+    return arithmetic;
+}
+
+const char *
+qb_arithmetic_text(qb_arithmetic arithmetic)
+{
+    switch (arithmetic) {
+    case QB_ARITHMETIC_FLOAT:
+        return "float";
+    case QB_ARITHMETIC_INTEGER:
+        return "integer";
+    case QB_ARITHMETIC_DEQUANTIZED:
+        return "dequantized";
+    }
+    return "";
+}
+
+const char *
+qb_site_refusal(const qb_quantizer *quantizer, int last_axis_is_free)
+{
+    if (quantizer == NULL || quantizer->options.axis_count <= 0 || qb_quantizer_is_off(quantizer)) {
+        return NULL;
+    }
+    if (!last_axis_is_free) {
+        return "ranges along an axis are not served here, only one range per tensor";
+    }
+    for (int32_t i = 0; i < quantizer->options.axis_count; i++) {
+        const int32_t axis = quantizer->options.axes[i];
+        if (axis != -1 && axis != 2) {
+            return "ranges of activations can follow the last axis only";
+        }
+    }
+    return NULL;
+}
+
+/* ---- codes ---------------------------------------------------------------------------------------------------------
+ */
+
+typedef struct encode_job {
+    const qb_kernels *kernels;
+    const qb_coding *codings;
+    int64_t count;           /* elements of each tensor */
+    int64_t chunks;          /* of each tensor */
+    _Atomic uint32_t failed; /* bit i: tensor i holds a NaN or infinity */
+} encode_job;
+
+static void
+encode_chunks(void *argument, int64_t begin, int64_t end, int32_t worker)
+{
+    encode_job *job = argument;
+    (void)worker;
+    for (int64_t chunk = begin; chunk < end; chunk++) {
+        const int64_t tensor = chunk / job->chunks;
+        const int64_t first = chunk % job->chunks * GRAIN;
+        const int64_t n = job->count - first < GRAIN ? job->count - first : GRAIN;
+        const qb_coding *coding = &job->codings[tensor];
+        uint32_t nonfinite = 0;
+        job->kernels->quantize_qs8(coding->x + first, (size_t)n, &coding->range, coding->codes + first, &nonfinite);
+        if (nonfinite != 0) {
+            atomic_fetch_or_explicit(&job->failed, 1u << tensor, memory_order_relaxed);
+        }
+    }
+}
+
+static qb_status
+fail_nonfinite(const qb_run *run, const qb_coding *coding, int64_t count, int64_t columns)
+{
+    int64_t at = 0;
+    while (at < count - 1 && isfinite(coding->x[at])) {
+        at++;
+    }
+    return qb_fail(run->error, coding->path, QB_ERR_VALUE,
+                   "element (%" PRId64 ", %" PRId64 ") is %s, expected a finite number to quantize", at / columns,
+                   at % columns, isnan(coding->x[at]) ? "NaN" : "infinite");
+}
+
+qb_status
+qb_site_encode(const qb_run *run, const qb_coding *codings, int32_t codings_count, int64_t count, int64_t columns)
+{
+    encode_job job = {
+        .kernels = run->kernels, .codings = codings, .count = count, .chunks = (count + GRAIN - 1) / GRAIN};
+    atomic_init(&job.failed, 0);
+    QB_TRY(qb_run_parallel(run, codings_count * job.chunks, 1, encode_chunks, &job));
+    const uint32_t failed = atomic_load_explicit(&job.failed, memory_order_relaxed);
+    for (int32_t i = 0; i < codings_count; i++) {
+        if (failed >> i & 1u) {
+            return fail_nonfinite(run, &codings[i], count, columns);
+        }
+    }
+    return QB_OK;
+}
+
+/* ---- ranges, values, statistics
+ * -------------------------------------------------------------------------------------- */
+
+qb_status
+qb_site_range(const qb_quantizer *quantizer, const qb_run *run, const float *x, int64_t tokens, int64_t features,
+              qb_quant_range *range)
+{
+    const int64_t shape[3] = {1, tokens, features};
+    qb_run inner = *run;
+    return qb_quantizer_range(quantizer, &inner, x, 3, shape, range);
+}
+
+qb_status
+qb_site_values(const qb_quantizer *quantizer, const qb_run *run, const float *x, int64_t tokens, int64_t features,
+               float *buffer, const float **values)
+{
+    if (quantizer == NULL || qb_quantizer_is_identity(quantizer)) {
+        *values = x;
+        return QB_OK;
+    }
+    const int64_t shape[3] = {1, tokens, features};
+    qb_run inner = *run;
+    QB_TRY(qb_quantizer_apply(quantizer, &inner, x, 3, shape, buffer, NULL));
+    *values = buffer;
+    return QB_OK;
+}
+
+qb_status
+qb_site_observe(qb_quantizer *const *quantizers, int32_t count, const qb_run *run, const float *x, int64_t tokens,
+                int64_t features)
+{
+    qb_quantizer *wanting[QB_QUANTIZER_GROUP];
+    int32_t n = 0;
+    for (int32_t i = 0; i < count && n < QB_QUANTIZER_GROUP; i++) {
+        if (quantizers[i] != NULL && qb_quantizer_wants_collect(quantizers[i])) {
+            wanting[n++] = quantizers[i];
+        }
+    }
+    if (n == 0) {
+        return QB_OK;
+    }
+    const int64_t shape[3] = {1, tokens, features};
+    qb_run inner = *run;
+    return qb_quantizer_collect_group(wanting, n, &inner, x, 3, shape);
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A site: where two operands meet (a linear layer, an attention product, a residual add), each behind its quantizer.
+ * The two quantizers decide which arithmetic the site uses (NUMERICS section 1):
+ *
+ *   integer      both operands become int8 codes; the sum of products is exact and scaled once.  One result on every
+ *                machine, and the same whether a model is simulated, trained or run.
+ *   float        neither quantizer changes its operand.
+ *   dequantized  everything else: operands are the values q / scale (or the operand itself where a quantizer is off),
+ *                and the product is the float one.
+ *
+ * Functions here prepare one operand for its site.
+ */
+#ifndef QB_LAYERS_SITE_H
+#define QB_LAYERS_SITE_H
+
+#include "core/run.h"
+#include "qdqbert/qdqbert.h"
+
+typedef enum qb_arithmetic { QB_ARITHMETIC_FLOAT = 0, QB_ARITHMETIC_INTEGER, QB_ARITHMETIC_DEQUANTIZED } qb_arithmetic;
+
+/* Left operand a is an activation; b is one too, or a weight (rows, columns).  The slots belong to the layer and are
+ * filled by the model, so a site can be described before and after.  NULL slots: never quantized. */
+typedef struct qb_site {
+    qb_quantizer *const *a;
+    qb_quantizer *const *b;
+    int b_is_weight;
+} qb_site;
+
+/* *reason (may be NULL) becomes static text: why not integer, or "" for integer and float. */
+qb_arithmetic qb_site_arithmetic(const qb_site *site, const char **reason);
+/* "integer", "float" or "dequantized". */
+const char *qb_arithmetic_text(qb_arithmetic arithmetic);
+
+/* NULL if this quantizer of an activation can do its work here, otherwise a static sentence that says why not.
+ * `last_axis_is_free`: ranges along the last axis are served (on the dequantized path). */
+const char *qb_site_refusal(const qb_quantizer *quantizer, int last_axis_is_free);
+
+/* The codes of one tensor, ready to be made. */
+typedef struct qb_coding {
+    const qb_path *path; /* the quantizer's name, for a NaN's sentence */
+    const float *x;      /* (count) */
+    int8_t *codes;       /* (count) */
+    qb_quant_range range;
+} qb_coding;
+
+#define QB_CODINGS_MAX 4
+
+/* Make the codes of up to QB_CODINGS_MAX tensors of `count` elements in one parallel region.  QB_ERR_VALUE: a NaN or
+ * infinity, with the site's name, row and column (rows have `columns` elements). */
+qb_status qb_site_encode(const qb_run *run, const qb_coding *codings, int32_t codings_count, int64_t count,
+                         int64_t columns);
+
+/* The per-tensor range of an activation x (tokens, features) at an integer site; x may be NULL if it is static. */
+qb_status qb_site_range(const qb_quantizer *quantizer, const qb_run *run, const float *x, int64_t tokens,
+                        int64_t features, qb_quant_range *range);
+
+/* What a dequantized site multiplies: *values is x itself if the quantizer changes nothing, otherwise `buffer`
+ * (tokens, features; may be x) holds the quantized values. */
+qb_status qb_site_values(const qb_quantizer *quantizer, const qb_run *run, const float *x, int64_t tokens,
+                         int64_t features, float *buffer, const float **values);
+
+/* Show x (tokens, features) to those of the quantizers that collect, in one pass.  Slots may hold NULL.
+ * count <= QB_QUANTIZER_GROUP.  The run's path names the first. */
+qb_status qb_site_observe(qb_quantizer *const *quantizers, int32_t count, const qb_run *run, const float *x,
+                          int64_t tokens, int64_t features);
+
+#endif

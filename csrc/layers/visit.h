@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Announcing what a layer holds.  Each layer writes its `visit` once, in the order of the original's named_modules, and
+ * that one walk serves everything that needs "all X with names": sizing and binding the parameter block, state-dict
+ * keys, the table of quantizers, the table of sites.  Names are exactly Hugging Face's.
+ */
+#ifndef QB_LAYERS_VISIT_H
+#define QB_LAYERS_VISIT_H
+
+#include "core/status.h"
+#include "layers/site.h"
+#include "qdqbert/qdqbert.h"
+
+/* A tensor of weights inside the model's parameter block. */
+typedef struct qb_parameter {
+    float *data; /* 64-byte aligned; NULL until the model binds its block */
+    int32_t rank;
+    int64_t shape[2];
+    uint64_t revision; /* advances with every write; what is made from it remembers the value */
+} qb_parameter;
+
+typedef enum qb_quantizer_role { QB_ROLE_INPUT, QB_ROLE_WEIGHT } qb_quantizer_role;
+
+/* What a walk does at each thing; NULL: skip that kind.  A status other than QB_OK ends the walk. */
+typedef struct qb_visitor {
+    void *context;
+    qb_status (*parameter)(void *context, const qb_path *path, qb_parameter *parameter);
+    /* *slot is the layer's member: the visitor may fill or read it. */
+    qb_status (*quantizer)(void *context, const qb_path *path, qb_quantizer **slot, qb_quantizer_role role);
+    qb_status (*site)(void *context, const qb_path *path, const qb_site *site);
+} qb_visitor;
+
+/* Announce one thing called `name` below `parent`. */
+static inline qb_status
+qb_visit_parameter(const qb_visitor *visitor, const qb_path *parent, const char *name, qb_parameter *parameter)
+{
+    const qb_path path = {parent, name};
+    return visitor->parameter == NULL ? QB_OK : visitor->parameter(visitor->context, &path, parameter);
+}
+
+static inline qb_status
+qb_visit_quantizer(const qb_visitor *visitor, const qb_path *parent, const char *name, qb_quantizer **slot,
+                   qb_quantizer_role role)
+{
+    const qb_path path = {parent, name};
+    return visitor->quantizer == NULL ? QB_OK : visitor->quantizer(visitor->context, &path, slot, role);
+}
+
+/* `name` may be "": the site is then called like its layer. */
+static inline qb_status
+qb_visit_site(const qb_visitor *visitor, const qb_path *parent, const char *name, const qb_site *site)
+{
+    const qb_path path = {parent, name};
+    return visitor->site == NULL ? QB_OK : visitor->site(visitor->context, &path, site);
+}
+
+#endif

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * BERT's encoder: embeddings, blocks, pooler.
+ *
+ *   x_0 = embeddings(tokens);  x_i = block_i(x_{i-1});  pooled = pooler(x_L)
+ *
+ * Devlin et al. 2018; module tree: REFERENCE 1.3.
+ */
+#ifndef QB_MODELS_BERT_H
+#define QB_MODELS_BERT_H
+
+#include "layers/block.h"
+#include "layers/embeddings.h"
+#include "layers/pooler.h"
+#include "models/bert_config.h"
+
+typedef struct qb_bert {
+    qb_embeddings embeddings;
+    qb_block *blocks; /* (L); owned */
+    int64_t num_blocks;
+    int has_pooler;
+    qb_pooler pooler;
+} qb_bert;
+
+typedef struct qb_bert_work {
+    qb_block_work block;
+    qb_pooler_work pooler;
+    float *hidden; /* (M, H) */
+    float *pooled; /* (B, H) */
+} qb_bert_work;
+
+/* What a forward is asked for on the way. */
+typedef struct qb_bert_inputs {
+    const qb_embeddings_input *tokens;
+    const qb_sequences *sequences;
+    const float *head_mask; /* (L, N) or NULL */
+    int wants_pooled;       /* work->pooled is to be filled */
+    int wants_probabilities;
+    /* Called with x_0, x_1, ... x_L (M, H), and with the probabilities of layer 0, 1, ... */
+    void (*on_hidden)(void *context, int64_t index, const float *hidden);
+    void (*on_probabilities)(void *context, int64_t layer, const float *probabilities);
+    void *context;
+} qb_bert_inputs;
+
+/* QB_ERR_NOMEM leaves nothing behind. */
+qb_status qb_bert_init(qb_bert *self, const qb_bert_config *config, qb_heap *heap, qb_error *error);
+void qb_bert_clear(qb_bert *self, qb_heap *heap);
+qb_status qb_bert_visit(qb_bert *self, const qb_visitor *visitor, const qb_path *path);
+size_t qb_bert_scratch_bytes(const qb_bert *self, const qb_kernels *kernels, const qb_limits *limits);
+void qb_bert_plan(const qb_bert *self, qb_bert_work *work, qb_arena *arena, const qb_limits *limits,
+                  int64_t max_sequences, qb_scratch *scratch);
+qb_status qb_bert_prepare(qb_bert *self, const qb_run *run);
+qb_status qb_bert_observe_weights(qb_bert *self, const qb_run *run);
+/* 1 if a matmul_a quantizer needs the probabilities of its whole layer. */
+int qb_bert_keeps_probabilities(const qb_bert *self);
+qb_status qb_bert_forward(const qb_bert *self, const qb_bert_work *work, const qb_run *run,
+                          const qb_bert_inputs *inputs);
+
+#endif

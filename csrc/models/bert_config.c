@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "models/bert_config.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "core/status.h"
+#include "models/heads.h"
+
+static const struct {
+    const char *name;
+    qb_activation activation;
+} activations[] = {
+    {"gelu", QB_ACTIVATION_GELU}, {"gelu_new", QB_ACTIVATION_GELU_TANH}, {"gelu_pytorch_tanh", QB_ACTIVATION_GELU_TANH},
+    {"relu", QB_ACTIVATION_RELU}, {"silu", QB_ACTIVATION_SILU},          {"swish", QB_ACTIVATION_SILU},
+    {"tanh", QB_ACTIVATION_TANH},
+};
+
+static qb_status
+find_activation(const char *name, qb_activation *activation, qb_error *error)
+{
+    for (size_t i = 0; name != NULL && i < sizeof activations / sizeof activations[0]; i++) {
+        if (strcmp(name, activations[i].name) == 0) {
+            *activation = activations[i].activation;
+            return QB_OK;
+        }
+    }
+    return qb_fail(
+        error, NULL, QB_ERR_VALUE,
+        "hidden_act is \"%.40s\", expected one of gelu, gelu_new, gelu_pytorch_tanh, relu, silu, swish, tanh",
+        name == NULL ? "" : name);
+}
+
+static qb_status
+check_sizes(const qb_model_options *o, qb_error *error)
+{
+    const struct {
+        const char *name;
+        int64_t value, most;
+    } sizes[] = {
+        {"vocab_size", o->vocab_size, INT32_MAX},
+        {"hidden_size", o->hidden_size, QB_MAX_FEATURES},
+        {"num_layers", o->num_layers, 1 << 16},
+        {"num_heads", o->num_heads, QB_MAX_FEATURES},
+        {"intermediate_size", o->intermediate_size, QB_MAX_FEATURES},
+        {"max_positions", o->max_positions, QB_MAX_FEATURES},
+        {"type_vocab_size", o->type_vocab_size, INT32_MAX},
+        {"num_labels", o->num_labels, INT32_MAX},
+    };
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        /* A base model has no labels and may leave the field alone. */
+        const int64_t least = strcmp(sizes[i].name, "num_labels") == 0 && o->head == QB_HEAD_NONE ? 0 : 1;
+        if (sizes[i].value < least || sizes[i].value > sizes[i].most) {
+            return qb_fail(error, NULL, QB_ERR_VALUE, "%s is %" PRId64 ", expected %" PRId64 " .. %" PRId64,
+                           sizes[i].name, sizes[i].value, least, sizes[i].most);
+        }
+    }
+    if (o->hidden_size % o->num_heads != 0) {
+        return qb_fail(error, NULL, QB_ERR_VALUE,
+                       "hidden_size is %" PRId64 ", expected a multiple of num_heads, which is %" PRId64,
+                       o->hidden_size, o->num_heads);
+    }
+    return QB_OK;
+}
+
+qb_status
+qb_bert_config_init(qb_bert_config *config, const qb_model_options *options, qb_error *error)
+{
+    qb_model_options o = {.struct_size = 0};
+    const size_t given = options->struct_size;
+    memcpy(&o, options, given < sizeof o ? given : sizeof o);
+    qb_activation activation = QB_ACTIVATION_NONE;
+    QB_TRY(check_sizes(&o, error));
+    QB_TRY(find_activation(o.hidden_act, &activation, error));
+    if (!(o.layer_norm_eps > 0.0f) || !isfinite(o.layer_norm_eps)) {
+        return qb_fail(error, NULL, QB_ERR_VALUE, "layer_norm_eps is %g, expected a finite number above 0",
+                       (double)o.layer_norm_eps);
+    }
+    const qb_head_interface *head = qb_head_find(o.head);
+    if (head == NULL && o.head != QB_HEAD_NONE) {
+        return qb_fail(error, NULL, QB_ERR_VALUE, "head is %d, expected a value of qb_head", (int)o.head);
+    }
+    *config = (qb_bert_config){
+        .vocab_size = o.vocab_size,
+        .hidden_size = o.hidden_size,
+        .num_layers = o.num_layers,
+        .num_heads = o.num_heads,
+        .intermediate_size = o.intermediate_size,
+        .max_positions = o.max_positions,
+        .type_vocab_size = o.type_vocab_size,
+        .num_labels = o.num_labels,
+        .layer_norm_eps = o.layer_norm_eps,
+        .activation = activation,
+        .head = o.head,
+        .has_pooler = head == NULL ? o.add_pooling_layer != 0 : head->needs_pooler,
+        .input_quantizer = o.input_quantizer,
+        .weight_quantizer = o.weight_quantizer,
+    };
+    return QB_OK;
+}

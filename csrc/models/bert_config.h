@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The configuration of a BERT, checked once: whoever holds a qb_bert_config need not ask again.
+ */
+#ifndef QB_MODELS_BERT_CONFIG_H
+#define QB_MODELS_BERT_CONFIG_H
+
+#include "core/kernel_types.h"
+#include "qdqbert/qdqbert.h"
+
+typedef struct qb_bert_config {
+    int64_t vocab_size;        /* V */
+    int64_t hidden_size;       /* H, a multiple of num_heads */
+    int64_t num_layers;        /* L */
+    int64_t num_heads;         /* N */
+    int64_t intermediate_size; /* I */
+    int64_t max_positions;     /* P */
+    int64_t type_vocab_size;
+    int64_t num_labels; /* C */
+    float layer_norm_eps;
+    qb_activation activation;
+    qb_head head;
+    int has_pooler;
+    qb_quantizer_options input_quantizer, weight_quantizer;
+} qb_bert_config;
+
+/* Longest sum of products of codes that is exact in 32 bits: the contract of product_qs8. */
+#define QB_MAX_FEATURES 131072
+
+/* Check options (reading only struct_size bytes) and translate them.  The heads decide about the pooler; for
+ * QB_HEAD_NONE the option does.  QB_ERR_VALUE names the option, what was expected and what came. */
+qb_status qb_bert_config_init(qb_bert_config *config, const qb_model_options *options, qb_error *error);
+
+#endif

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "models/guard.h"
+
+qb_status
+qb_guard_init(qb_guard *guard, qb_error *error)
+{
+    *guard = (qb_guard){.epoch = 1};
+    if (pthread_mutex_init(&guard->mutex, NULL) != 0) {
+        return qb_fail(error, NULL, QB_ERR_BACKEND, "the system refused a mutex");
+    }
+    if (pthread_cond_init(&guard->prepared_one, NULL) != 0) {
+        (void)pthread_mutex_destroy(&guard->mutex);
+        return qb_fail(error, NULL, QB_ERR_BACKEND, "the system refused a condition variable");
+    }
+    return QB_OK;
+}
+
+void
+qb_guard_destroy(qb_guard *guard)
+{
+    (void)pthread_cond_destroy(&guard->prepared_one);
+    (void)pthread_mutex_destroy(&guard->mutex);
+}
+
+qb_status
+qb_guard_begin_write(qb_guard *guard, qb_error *error)
+{
+    (void)pthread_mutex_lock(&guard->mutex);
+    const int is_used = guard->readers > 0 || guard->is_preparing;
+    guard->writers += !is_used;
+    (void)pthread_mutex_unlock(&guard->mutex);
+    return is_used ? qb_fail(error, NULL, QB_ERR_STATE, "the model runs a forward, expected it idle for a change")
+                   : QB_OK;
+}
+
+void
+qb_guard_end_write(qb_guard *guard)
+{
+    (void)pthread_mutex_lock(&guard->mutex);
+    guard->writers--;
+    guard->epoch++;
+    (void)pthread_mutex_unlock(&guard->mutex);
+}
+
+/* Why a forward may not begin, or NULL.  The mutex is held and nobody prepares. */
+static const char *
+refusal(const qb_guard *guard, int is_exclusive)
+{
+    if (guard->writers > 0) {
+        return "the model is being changed, expected it settled for a forward";
+    }
+    if (guard->is_exclusive) {
+        return "another session collects statistics, which takes the model for itself";
+    }
+    if (is_exclusive && guard->readers > 0) {
+        return "collecting statistics takes the model for itself, but another session runs";
+    }
+    return NULL;
+}
+
+qb_status
+qb_guard_begin_forward(qb_guard *guard, int is_exclusive, qb_prepare_function prepare, void *context, qb_error *error)
+{
+    (void)pthread_mutex_lock(&guard->mutex);
+    while (guard->is_preparing) {
+        (void)pthread_cond_wait(&guard->prepared_one, &guard->mutex);
+    }
+    const char *why = refusal(guard, is_exclusive);
+    qb_status status = why == NULL ? QB_OK : qb_fail(error, NULL, QB_ERR_STATE, "%s", why);
+    /* An epoch that is not prepared implies that nobody runs: a change is refused while somebody does, and nobody
+     * begins before it is prepared. */
+    if (status == QB_OK && guard->prepared != guard->epoch) {
+        guard->is_preparing = 1;
+        (void)pthread_mutex_unlock(&guard->mutex);
+        status = prepare(context);
+        (void)pthread_mutex_lock(&guard->mutex);
+        guard->is_preparing = 0;
+        guard->prepared = status == QB_OK ? guard->epoch : 0;
+        (void)pthread_cond_broadcast(&guard->prepared_one);
+    }
+    if (status == QB_OK) {
+        guard->readers++;
+        guard->is_exclusive = is_exclusive;
+    }
+    (void)pthread_mutex_unlock(&guard->mutex);
+    return status;
+}
+
+void
+qb_guard_end_forward(qb_guard *guard)
+{
+    (void)pthread_mutex_lock(&guard->mutex);
+    guard->readers--;
+    guard->is_exclusive = 0;
+    (void)pthread_mutex_unlock(&guard->mutex);
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Who may do what to a model at the same time: any number of forwards, or one that collects statistics, or one change.
+ *
+ * A change never waits: a caller that may hold an interpreter's lock must not block on a forward that wants that lock
+ * to ask about interrupts.  It is refused with QB_ERR_STATE.  A forward waits only for another forward that is making
+ * the packed weights of the present epoch.
+ *
+ * The epoch counts changes (SQLite's schema cookie): what was made from parameters and quantizers remembers it.
+ */
+#ifndef QB_MODELS_GUARD_H
+#define QB_MODELS_GUARD_H
+
+#include <pthread.h>
+#include <stdint.h>
+
+#include "core/status.h"
+
+typedef struct qb_guard {
+    pthread_mutex_t mutex; /* protects everything below */
+    pthread_cond_t prepared_one;
+    int64_t readers;  /* forwards that run */
+    int is_exclusive; /* the one reader collects statistics */
+    int is_preparing;
+    int64_t writers;   /* changes under way */
+    uint64_t epoch;    /* starts at 1 */
+    uint64_t prepared; /* the epoch for which packed weights are complete; 0: none */
+} qb_guard;
+
+/* Makes the packed weights of the present epoch; called while nobody else uses the model. */
+typedef qb_status (*qb_prepare_function)(void *context);
+
+qb_status qb_guard_init(qb_guard *guard, qb_error *error);
+void qb_guard_destroy(qb_guard *guard);
+
+/* QB_ERR_STATE while a forward runs; otherwise qb_guard_end_write must follow, which advances the epoch. */
+qb_status qb_guard_begin_write(qb_guard *guard, qb_error *error);
+void qb_guard_end_write(qb_guard *guard);
+
+/* Enter a forward, after `prepare` brought the packed weights up to date if they are not.  QB_ERR_STATE: statistics are
+ * being collected by another session, or are to be collected while another session runs, or a change is under way; or
+ * whatever prepare returns. */
+qb_status qb_guard_begin_forward(qb_guard *guard, int is_exclusive, qb_prepare_function prepare, void *context,
+                                 qb_error *error);
+void qb_guard_end_forward(qb_guard *guard);
+
+#endif

@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "models/model.h"
+
+#include "core/shape.h"
+
+qb_path
+qb_model_root(const qb_model *model)
+{
+    return (qb_path){NULL, model->head == NULL ? "" : "bert"};
+}
+
+qb_status
+qb_model_visit(qb_model *model, const qb_visitor *visitor)
+{
+    const qb_path root = qb_model_root(model);
+    QB_TRY(qb_bert_visit(&model->bert, visitor, &root));
+    if (model->head == NULL) {
+        return QB_OK;
+    }
+    const qb_path head = {NULL, model->head->layer_name};
+    return qb_linear_visit(&model->head_layer, visitor, &head);
+}
+
+/* ---- creation: names and sizes, then memory, then pointers
+ * ------------------------------------------------------------- */
+
+typedef struct census {
+    qb_model *model;
+    qb_error *error;
+    qb_arena block; /* measuring, then bound */
+    int64_t parameters, quantizers, sites;
+} census;
+
+static qb_status
+count_parameter(void *context, const qb_path *path, qb_parameter *parameter)
+{
+    census *c = context;
+    int64_t elements = 0;
+    if (!qb_shape_elements(parameter->rank, parameter->shape, &elements)) {
+        c->block.failed = 1;
+    }
+    (void)qb_arena_take(&c->block, elements, sizeof(float));
+    return qb_names_append(&c->model->parameter_names, path, c->error);
+}
+
+static qb_status
+count_quantizer(void *context, const qb_path *path, qb_quantizer **slot, qb_quantizer_role role)
+{
+    census *c = context;
+    (void)slot;
+    (void)role;
+    return qb_names_append(&c->model->quantizer_names, path, c->error);
+}
+
+static qb_status
+count_site(void *context, const qb_path *path, const qb_site *site)
+{
+    census *c = context;
+    (void)site;
+    return qb_names_append(&c->model->site_names, path, c->error);
+}
+
+static qb_status
+bind_parameter(void *context, const qb_path *path, qb_parameter *parameter)
+{
+    census *c = context;
+    int64_t elements = 0;
+    (void)path;
+    (void)qb_shape_elements(parameter->rank, parameter->shape, &elements);
+    parameter->data = qb_arena_take(&c->block, elements, sizeof(float));
+    parameter->revision = 1;
+    c->model->parameters[c->parameters++] = parameter;
+    return QB_OK;
+}
+
+static void
+owner_retain(void *context)
+{
+    (void)qb_model_retain(context);
+}
+
+static void
+owner_release(void *context)
+{
+    qb_model_release(context);
+}
+
+static qb_status
+owner_begin_write(void *context, qb_error *error)
+{
+    qb_model *model = context;
+    return qb_guard_begin_write(&model->guard, error);
+}
+
+static void
+owner_end_write(void *context)
+{
+    qb_model *model = context;
+    qb_guard_end_write(&model->guard);
+}
+
+static qb_status
+bind_quantizer(void *context, const qb_path *path, qb_quantizer **slot, qb_quantizer_role role)
+{
+    census *c = context;
+    qb_model *model = c->model;
+    const qb_quantizer_owner owner = {.context = model,
+                                      .retain = owner_retain,
+                                      .release = owner_release,
+                                      .begin_write = owner_begin_write,
+                                      .end_write = owner_end_write};
+    const qb_quantizer_options *options =
+        role == QB_ROLE_WEIGHT ? &model->config.weight_quantizer : &model->config.input_quantizer;
+    (void)path;
+    QB_TRY(qb_quantizer_create(model->device, options, slot, c->error));
+    qb_quantizer_set_owner(*slot, &owner);
+    model->quantizers[c->quantizers++] = *slot;
+    return QB_OK;
+}
+
+static qb_status
+bind_site(void *context, const qb_path *path, const qb_site *site)
+{
+    census *c = context;
+    (void)path;
+    c->model->sites[c->sites++] = *site;
+    return QB_OK;
+}
+
+static void *
+take_table(census *c, int64_t count, size_t element_size)
+{
+    size_t bytes = 0;
+    return qb_size_multiply((size_t)count, element_size, &bytes) ? qb_heap_allocate_zero(&c->model->device->heap, bytes)
+                                                                 : NULL;
+}
+
+static qb_status
+create_contents(qb_model *model, qb_error *error)
+{
+    qb_heap *heap = &model->device->heap;
+    census c = {.model = model, .error = error, .block = qb_arena_measuring()};
+    const qb_visitor counting = {
+        .context = &c, .parameter = count_parameter, .quantizer = count_quantizer, .site = count_site};
+    const qb_visitor binding = {
+        .context = &c, .parameter = bind_parameter, .quantizer = bind_quantizer, .site = bind_site};
+    QB_TRY(qb_model_visit(model, &counting));
+    const size_t bytes = c.block.used;
+    if (!qb_arena_ok(&c.block)) {
+        return qb_fail(error, NULL, QB_ERR_NOMEM, "the parameters do not fit the address space");
+    }
+    model->block = qb_heap_allocate_zero(heap, bytes);
+    model->parameters = take_table(&c, model->parameter_names.count, sizeof *model->parameters);
+    model->quantizers = take_table(&c, model->quantizer_names.count, sizeof *model->quantizers);
+    model->sites = take_table(&c, model->site_names.count, sizeof *model->sites);
+    if (model->block == NULL || model->parameters == NULL || model->quantizers == NULL || model->sites == NULL) {
+        return qb_fail(error, NULL, QB_ERR_NOMEM, "no memory for %zu bytes of parameters and their tables", bytes);
+    }
+    c.block = qb_arena_bind(model->block, bytes);
+    return qb_model_visit(model, &binding);
+}
+
+static void
+destroy(qb_model *model)
+{
+    qb_device *device = model->device;
+    qb_heap *heap = &device->heap;
+    for (int64_t i = 0; model->quantizers != NULL && i < model->quantizer_names.count; i++) {
+        qb_quantizer_destroy(model->quantizers[i]);
+    }
+    qb_bert_clear(&model->bert, heap);
+    qb_linear_clear(&model->head_layer, heap);
+    qb_heap_release(heap, model->block);
+    qb_heap_release(heap, model->parameters);
+    qb_heap_release(heap, model->quantizers);
+    qb_heap_release(heap, model->sites);
+    qb_names_clear(&model->parameter_names);
+    qb_names_clear(&model->quantizer_names);
+    qb_names_clear(&model->site_names);
+    if (model->has_guard) {
+        qb_guard_destroy(&model->guard);
+    }
+    qb_heap_release(heap, model);
+    qb_device_close(device);
+}
+
+static qb_status
+create_layers(qb_model *model, qb_error *error)
+{
+    const qb_bert_config *config = &model->config;
+    QB_TRY(qb_guard_init(&model->guard, error));
+    model->has_guard = 1;
+    QB_TRY(qb_bert_init(&model->bert, config, &model->device->heap, error));
+    if (model->head != NULL) {
+        qb_linear_init(&model->head_layer, config->hidden_size, config->num_labels, 0);
+    }
+    return create_contents(model, error);
+}
+
+qb_status
+qb_model_create(qb_device *device, const qb_model_options *options, qb_model **model, qb_error *error)
+{
+    qb_bert_config config;
+    QB_TRY(qb_bert_config_init(&config, options, error));
+    qb_model *made = qb_heap_allocate_zero(&device->heap, sizeof *made);
+    if (made == NULL) {
+        return qb_fail(error, NULL, QB_ERR_NOMEM, "no memory for a model");
+    }
+    atomic_init(&made->references, 1);
+    made->device = qb_device_retain(device);
+    made->config = config;
+    made->head = qb_head_find(config.head);
+    qb_names_init(&made->parameter_names, &device->heap);
+    qb_names_init(&made->quantizer_names, &device->heap);
+    qb_names_init(&made->site_names, &device->heap);
+    const qb_status status = create_layers(made, error);
+    if (status != QB_OK) {
+        destroy(made);
+        return status;
+    }
+    *model = made;
+    return QB_OK;
+}
+
+qb_model *
+qb_model_retain(qb_model *model)
+{
+    if (model != NULL) {
+        atomic_fetch_add_explicit(&model->references, 1, memory_order_relaxed);
+    }
+    return model;
+}
+
+void
+qb_model_release(qb_model *model)
+{
+    if (model != NULL && atomic_fetch_sub_explicit(&model->references, 1, memory_order_acq_rel) == 1) {
+        destroy(model);
+    }
+}
+
+qb_device *
+qb_model_device(const qb_model *model)
+{
+    return model->device;
+}
+
+/* ---- preparing
+ * --------------------------------------------------------------------------------------------------------- */
+
+qb_status
+qb_model_prepare(qb_model *model, const qb_run *run)
+{
+    const qb_path root = qb_model_root(model);
+    const qb_run at_root = qb_run_enter(run, &root);
+    QB_TRY(qb_bert_prepare(&model->bert, &at_root));
+    if (model->head == NULL) {
+        return QB_OK;
+    }
+    const qb_path head = {NULL, model->head->layer_name};
+    const qb_run at_head = qb_run_enter(run, &head);
+    return qb_linear_prepare(&model->head_layer, &at_head);
+}
+
+int
+qb_model_collects(const qb_model *model)
+{
+    for (int64_t i = 0; i < model->quantizer_names.count; i++) {
+        if (qb_quantizer_wants_collect(model->quantizers[i])) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+int
+qb_model_needs_probabilities(const qb_model *model)
+{
+    return qb_bert_keeps_probabilities(&model->bert);
+}
+
+/* ---- tables
+ * ------------------------------------------------------------------------------------------------------------ */
+
+int64_t
+qb_model_parameter_count(const qb_model *model)
+{
+    return model->parameter_names.count;
+}
+
+qb_parameter_info
+qb_model_parameter(const qb_model *model, int64_t index)
+{
+    qb_parameter_info info = {.name = NULL};
+    if (index < 0 || index >= model->parameter_names.count) {
+        return info;
+    }
+    const qb_parameter *parameter = model->parameters[index];
+    info.name = model->parameter_names.text[index];
+    info.rank = parameter->rank;
+    for (int32_t i = 0; i < parameter->rank; i++) {
+        info.shape[i] = parameter->shape[i];
+    }
+    info.data = parameter->data;
+    return info;
+}
+
+qb_status
+qb_model_parameter_write(qb_model *model, int64_t index, float **data, qb_error *error)
+{
+    if (index < 0 || index >= model->parameter_names.count) {
+        return qb_fail(error, NULL, QB_ERR_INDEX, "parameter index is %lld, expected 0 .. %lld", (long long)index,
+                       (long long)model->parameter_names.count - 1);
+    }
+    QB_TRY(qb_guard_begin_write(&model->guard, error));
+    model->parameters[index]->revision++;
+    *data = model->parameters[index]->data;
+    qb_guard_end_write(&model->guard);
+    return QB_OK;
+}
+
+int64_t
+qb_model_quantizer_count(const qb_model *model)
+{
+    return model->quantizer_names.count;
+}
+
+const char *
+qb_model_quantizer_name(const qb_model *model, int64_t index)
+{
+    return index < 0 || index >= model->quantizer_names.count ? NULL : model->quantizer_names.text[index];
+}
+
+qb_quantizer *
+qb_model_quantizer(qb_model *model, int64_t index)
+{
+    return index < 0 || index >= model->quantizer_names.count ? NULL : model->quantizers[index];
+}
+
+int64_t
+qb_model_site_count(const qb_model *model)
+{
+    return model->site_names.count;
+}
+
+qb_site_info
+qb_model_site(const qb_model *model, int64_t index)
+{
+    qb_site_info info = {.name = NULL};
+    if (index >= 0 && index < model->site_names.count) {
+        info.name = model->site_names.text[index];
+        info.path = qb_arithmetic_text(qb_site_arithmetic(&model->sites[index], &info.reason));
+    }
+    return info;
+}

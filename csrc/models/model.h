@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A model: configuration, layers, one block of parameters, quantizers, and the tables of their names.
+ *
+ * Reference counted: sessions and the quantizers that were handed out hold it.
+ */
+#ifndef QB_MODELS_MODEL_H
+#define QB_MODELS_MODEL_H
+
+#include <stdatomic.h>
+
+#include "core/device.h"
+#include "core/names.h"
+#include "models/bert.h"
+#include "models/bert_config.h"
+#include "models/guard.h"
+#include "models/heads.h"
+#include "quant/quantizer.h"
+
+struct qb_model {
+    _Atomic int64_t references;
+    qb_device *device; /* retained */
+    qb_bert_config config;
+    qb_bert bert;
+    const qb_head_interface *head; /* NULL: none */
+    qb_linear head_layer;
+    qb_guard guard;
+
+    void *block;               /* every parameter, in the order of parameters */
+    qb_parameter **parameters; /* (parameter_names.count) members of the layers */
+    qb_quantizer **quantizers; /* (quantizer_names.count) owned */
+    qb_site *sites;            /* (site_names.count) */
+    qb_names parameter_names, quantizer_names, site_names;
+    int has_guard; /* guard was initialised */
+};
+
+/* Announce everything, under the names that the checkpoint uses. */
+qb_status qb_model_visit(qb_model *model, const qb_visitor *visitor);
+/* Bring every packed weight up to date; only inside qb_guard_begin_forward. */
+qb_status qb_model_prepare(qb_model *model, const qb_run *run);
+/* 1 if some quantizer collects. */
+int qb_model_collects(const qb_model *model);
+/* The path of the encoder's names: "bert" below a head. */
+qb_path qb_model_root(const qb_model *model);
+
+#endif

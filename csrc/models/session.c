@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "models/session.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "core/shape.h"
+
+/* ---- creation
+ * ---------------------------------------------------------------------------------------------------------- */
+
+static qb_limits
+limits_of(const qb_session *session)
+{
+    return (qb_limits){
+        .tokens = session->options.max_tokens,
+        .length = session->options.max_length,
+        .keep_probabilities = session->options.keep_probabilities != 0,
+    };
+}
+
+static void
+plan(qb_session *session, qb_arena *arena)
+{
+    const qb_model *model = session->model;
+    const qb_limits limits = limits_of(session);
+    const int64_t sequences = session->options.max_sequences;
+    qb_batch_plan(&session->batch, arena, sequences, limits.tokens);
+    qb_bert_plan(&model->bert, &session->bert, arena, &limits, sequences, &session->scratch);
+    if (model->head != NULL) {
+        const size_t row = (size_t)model->config.num_labels * sizeof *session->logits;
+        session->logits = qb_arena_take(arena, model->head->rows(limits.tokens, sequences), row);
+        qb_linear_plan(&model->head_layer, &session->head, arena, NULL, NULL, &session->scratch);
+    }
+}
+
+static qb_status
+create_block(qb_session *session, qb_error *error)
+{
+    qb_arena arena = qb_arena_measuring();
+    plan(session, &arena);
+    if (!qb_arena_ok(&arena)) {
+        return qb_fail(error, NULL, QB_ERR_NOMEM, "the workspace does not fit the address space");
+    }
+    session->block = qb_heap_allocate(&session->model->device->heap, arena.used);
+    if (session->block == NULL) {
+        return qb_fail(error, NULL, QB_ERR_NOMEM, "no memory for %zu bytes of workspace", arena.used);
+    }
+    arena = qb_arena_bind(session->block, arena.used);
+    plan(session, &arena);
+    return QB_OK;
+}
+
+/* Scratch for the device's present number of threads. */
+static qb_status
+create_scratch(qb_session *session, qb_error *error)
+{
+    const qb_model *model = session->model;
+    qb_heap *heap = &model->device->heap;
+    const qb_limits limits = limits_of(session);
+    const int32_t threads = qb_queue_threads(model->device->queue);
+    size_t bytes = qb_bert_scratch_bytes(&model->bert, &model->device->kernels, &limits);
+    if (model->head != NULL) {
+        const size_t head = qb_linear_scratch_bytes(&model->head_layer, &model->device->kernels);
+        bytes = head > bytes ? head : bytes;
+    }
+    qb_scratch scratch;
+    qb_arena arena = qb_arena_measuring();
+    qb_scratch_plan(&scratch, &arena, threads, bytes);
+    void *block = qb_arena_ok(&arena) ? qb_heap_allocate(heap, arena.used) : NULL;
+    if (block == NULL) {
+        return qb_fail(error, NULL, QB_ERR_NOMEM, "no memory for the scratch of %" PRId32 " threads", threads);
+    }
+    arena = qb_arena_bind(block, arena.used);
+    qb_scratch_plan(&scratch, &arena, threads, bytes);
+    qb_scratch_reset(&scratch);
+    qb_heap_release(heap, session->scratch_block);
+    session->scratch_block = block;
+    session->scratch = scratch;
+    return QB_OK;
+}
+
+static qb_status
+check_options(const qb_bert_config *config, qb_session_options *options, qb_error *error)
+{
+    if (options->max_sequences < 1) {
+        return qb_fail(error, NULL, QB_ERR_VALUE, "max_sequences is %" PRId64 ", expected at least 1",
+                       options->max_sequences);
+    }
+    if (options->max_length < 1 || options->max_length > config->max_positions) {
+        return qb_fail(error, NULL, QB_ERR_VALUE, "max_length is %" PRId64 ", expected 1 .. %" PRId64 " positions",
+                       options->max_length, config->max_positions);
+    }
+    if (options->max_sequences > INT64_MAX / options->max_length) {
+        return qb_fail(error, NULL, QB_ERR_VALUE, "max_sequences is %" PRId64 ", which overflows times max_length",
+                       options->max_sequences);
+    }
+    const int64_t most = options->max_sequences * options->max_length;
+    if (options->max_tokens < 0) {
+        return qb_fail(error, NULL, QB_ERR_VALUE, "max_tokens is %" PRId64 ", expected 0 or more", options->max_tokens);
+    }
+    if (options->max_tokens == 0 || options->max_tokens > most) {
+        options->max_tokens = most;
+    }
+    return QB_OK;
+}
+
+typedef struct preparation {
+    qb_model *model;
+    const qb_run *run;
+} preparation;
+
+static qb_status
+prepare_model(void *context)
+{
+    const preparation *p = context;
+    return qb_model_prepare(p->model, p->run);
+}
+
+/* Enter a forward with packed weights that are up to date. */
+static qb_status
+begin_forward(qb_model *model, const qb_run *run, int is_exclusive)
+{
+    preparation context = {model, run};
+    return qb_guard_begin_forward(&model->guard, is_exclusive, prepare_model, &context, run->error);
+}
+
+/* Pack, so that the first forward allocates as little as the others.  A model that is busy collecting is left alone:
+ * its session's first forward will see to it. */
+static qb_status
+pack_now(qb_model *model, qb_error *error)
+{
+    qb_error reason = {.status = QB_OK};
+    const qb_run run = qb_device_run(model->device, NULL, &reason);
+    const qb_status status = begin_forward(model, &run, 0);
+    if (status == QB_OK) {
+        qb_guard_end_forward(&model->guard);
+    }
+    if (status == QB_OK || status == QB_ERR_STATE) {
+        return QB_OK;
+    }
+    if (error != NULL) {
+        *error = reason;
+    }
+    return status;
+}
+
+qb_status
+qb_session_create(qb_model *model, const qb_session_options *options, qb_session **session, qb_error *error)
+{
+    qb_session_options known = {.struct_size = 0};
+    const size_t given = options->struct_size;
+    memcpy(&known, options, given < sizeof known ? given : sizeof known);
+    QB_TRY(check_options(&model->config, &known, error));
+    qb_session *made = qb_heap_allocate_zero(&model->device->heap, sizeof *made);
+    if (made == NULL) {
+        return qb_fail(error, NULL, QB_ERR_NOMEM, "no memory for a session");
+    }
+    atomic_init(&made->is_busy, 0);
+    made->model = qb_model_retain(model);
+    made->options = known;
+    qb_status status = create_block(made, error);
+    if (status == QB_OK) {
+        status = create_scratch(made, error);
+    }
+    if (status == QB_OK) {
+        status = pack_now(model, error);
+    }
+    if (status != QB_OK) {
+        qb_session_destroy(made);
+        return status;
+    }
+    *session = made;
+    return QB_OK;
+}
+
+void
+qb_session_destroy(qb_session *session)
+{
+    if (session == NULL) {
+        return;
+    }
+    qb_model *model = session->model;
+    qb_heap_release(&model->device->heap, session->block);
+    qb_heap_release(&model->device->heap, session->scratch_block);
+    qb_heap_release(&model->device->heap, session);
+    qb_model_release(model);
+}
+
+/* ---- forward
+ * ----------------------------------------------------------------------------------------------------------- */
+
+/* What a call wants and where it puts it. */
+typedef struct forward_call {
+    qb_session *session;
+    const qb_run *run;
+    qb_forward_inputs inputs;
+    qb_forward_outputs outputs;
+} forward_call;
+
+static void
+store_hidden(void *context, int64_t index, const float *hidden)
+{
+    const forward_call *call = context;
+    const qb_batch *batch = &call->session->batch;
+    const int64_t h = call->session->model->config.hidden_size;
+    if (call->outputs.hidden_states != NULL) {
+        qb_batch_scatter(batch, hidden, h, call->outputs.hidden_states + index * batch->batch * batch->length * h);
+    }
+}
+
+static void
+store_probabilities(void *context, int64_t layer, const float *probabilities)
+{
+    const forward_call *call = context;
+    const qb_batch *batch = &call->session->batch;
+    const int64_t n = call->session->model->config.num_heads;
+    const int64_t stride = batch->batch * n * batch->length * batch->length;
+    qb_batch_scatter_pairs(batch, probabilities, n, call->outputs.attentions + layer * stride);
+}
+
+static int
+wants_pooled(const forward_call *call)
+{
+    const qb_head_interface *head = call->session->model->head;
+    return call->outputs.pooler_output != NULL || (head != NULL && head->needs_pooler && call->outputs.logits != NULL);
+}
+
+static qb_status
+check_outputs(const forward_call *call)
+{
+    const qb_model *model = call->session->model;
+    qb_error *error = call->run->error;
+    if (call->outputs.pooler_output != NULL && !model->bert.has_pooler) {
+        return qb_fail(error, NULL, QB_ERR_VALUE, "pooler_output was asked for, but the model has no pooler");
+    }
+    if (call->outputs.logits != NULL && model->head == NULL) {
+        return qb_fail(error, NULL, QB_ERR_VALUE, "logits were asked for, but the model has no head");
+    }
+    if (call->session->options.keep_probabilities) {
+        return QB_OK;
+    }
+    if (call->outputs.attentions != NULL) {
+        return qb_fail(error, NULL, QB_ERR_STATE,
+                       "attentions were asked for, but the session was made without keep_probabilities");
+    }
+    if (qb_model_needs_probabilities(model)) {
+        return qb_fail(error, NULL, QB_ERR_STATE,
+                       "a matmul_a_input_quantizer needs whole layers of probabilities, but the session was made "
+                       "without keep_probabilities");
+    }
+    return QB_OK;
+}
+
+static void
+settle_journals(qb_model *model, int64_t count, void (*settle)(qb_quantizer *))
+{
+    for (int64_t i = 0; i < count; i++) {
+        settle(model->quantizers[i]);
+    }
+}
+
+static qb_status
+open_journals(qb_model *model, const qb_run *run)
+{
+    for (int64_t i = 0; i < model->quantizer_names.count; i++) {
+        qb_run inner = *run;
+        const qb_status status = qb_quantizer_begin(model->quantizers[i], &inner);
+        if (status != QB_OK) {
+            settle_journals(model, i, qb_quantizer_rollback);
+            return status;
+        }
+    }
+    return QB_OK;
+}
+
+static qb_status
+compute(forward_call *call)
+{
+    qb_session *session = call->session;
+    const qb_model *model = session->model;
+    const qb_path root = qb_model_root(model);
+    const qb_run at_root = qb_run_enter(call->run, &root);
+    const qb_bert_inputs inputs = {
+        .tokens = &session->batch.tokens,
+        .sequences = &session->batch.sequences,
+        .head_mask = call->inputs.head_mask,
+        .wants_pooled = wants_pooled(call),
+        .wants_probabilities = call->outputs.attentions != NULL,
+        .on_hidden = store_hidden,
+        .on_probabilities = store_probabilities,
+        .context = call,
+    };
+    QB_TRY(qb_bert_forward(&model->bert, &session->bert, &at_root, &inputs));
+    if (model->head == NULL || call->outputs.logits == NULL) {
+        return QB_OK;
+    }
+    const qb_path head = {NULL, model->head->layer_name};
+    const qb_run at_head = qb_run_enter(call->run, &head);
+    const qb_head_inputs of_head = {
+        .batch = &session->batch, .hidden = session->bert.hidden, .pooled = session->bert.pooled};
+    return model->head->forward(&model->head_layer, &session->head, &at_head, &of_head, session->logits);
+}
+
+static void
+store_results(const forward_call *call)
+{
+    const qb_session *session = call->session;
+    const qb_model *model = session->model;
+    const int64_t h = model->config.hidden_size;
+    if (call->outputs.last_hidden_state != NULL) {
+        qb_batch_scatter(&session->batch, session->bert.hidden, h, call->outputs.last_hidden_state);
+    }
+    if (call->outputs.pooler_output != NULL) {
+        memcpy(call->outputs.pooler_output, session->bert.pooled,
+               (size_t)(session->batch.batch * h) * sizeof *session->bert.pooled);
+    }
+    if (call->outputs.logits != NULL) {
+        model->head->store(&session->batch, session->logits, model->config.num_labels, call->outputs.logits);
+    }
+}
+
+/* Between begin_forward and qb_guard_end_forward. */
+static qb_status
+compute_and_settle(forward_call *call, int collects)
+{
+    qb_model *model = call->session->model;
+    if (!collects) {
+        return compute(call);
+    }
+    const qb_path root = qb_model_root(model);
+    const qb_run at_root = qb_run_enter(call->run, &root);
+    QB_TRY(open_journals(model, call->run));
+    qb_status status = qb_bert_observe_weights(&model->bert, &at_root);
+    if (status == QB_OK) {
+        status = compute(call);
+    }
+    settle_journals(model, model->quantizer_names.count, status == QB_OK ? qb_quantizer_commit : qb_quantizer_rollback);
+    return status;
+}
+
+static qb_status
+forward(forward_call *call)
+{
+    qb_session *session = call->session;
+    qb_model *model = session->model;
+    qb_error *error = call->run->error;
+    QB_TRY(qb_batch_fill(&session->batch, &model->config, &session->options, &call->inputs, error));
+    QB_TRY(check_outputs(call));
+    if (wants_pooled(call)) {
+        QB_TRY(qb_batch_check_first(&session->batch, error));
+    }
+    if (qb_queue_threads(model->device->queue) > session->scratch.count) {
+        QB_TRY(create_scratch(session, error));
+    }
+    const int collects = qb_model_collects(model);
+    QB_TRY(begin_forward(model, call->run, collects));
+    const qb_status status = compute_and_settle(call, collects);
+    qb_guard_end_forward(&model->guard);
+    if (status == QB_OK) {
+        store_results(call);
+    }
+    return status;
+}
+
+qb_status
+qb_session_forward(qb_session *session, const qb_interrupt *interrupt, const qb_forward_inputs *inputs,
+                   const qb_forward_outputs *outputs, qb_error *error)
+{
+    const qb_run run = qb_device_run(session->model->device, interrupt, error);
+    forward_call call = {.session = session, .run = &run};
+    size_t given = inputs->struct_size;
+    memcpy(&call.inputs, inputs, given < sizeof call.inputs ? given : sizeof call.inputs);
+    given = outputs->struct_size;
+    memcpy(&call.outputs, outputs, given < sizeof call.outputs ? given : sizeof call.outputs);
+    if (atomic_exchange(&session->is_busy, 1) != 0) {
+        return qb_fail(error, NULL, QB_ERR_STATE, "the session runs a forward in another thread");
+    }
+    const qb_status status = forward(&call);
+    atomic_store(&session->is_busy, 0);
+    return status;
+}
