@@ -31,10 +31,10 @@ qb_py_device_handle(qb_py_state *state, PyObject *object, const char *argument)
 static PyObject *
 device_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"isa", "num_threads", NULL};
+    static const char *const names[] = {"isa", "num_threads", NULL};
     const char *isa = NULL;
     int num_threads = 0;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "|zi:Device", names, &isa, &num_threads)) {
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "|zi:Device", qb_py_keywords(names), &isa, &num_threads)) {
         return NULL;
     }
     qb_py_state *state = qb_py_state_of_type(type);

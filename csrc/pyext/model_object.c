@@ -53,19 +53,19 @@ read_head(const char *name, qb_head *head)
 static int
 read_options(PyObject *arguments, PyObject *keywords, PyObject **device, qb_model_options *options)
 {
-    static char *names[] = {"device",     "vocab_size",        "hidden_size",      "num_layers",
-                            "num_heads",  "intermediate_size", "max_positions",    "type_vocab_size",
-                            "num_labels", "layer_norm_eps",    "hidden_act",       "add_pooling_layer",
-                            "head",       "input_quantizer",   "weight_quantizer", NULL};
+    static const char *const names[] = {"device",     "vocab_size",        "hidden_size",      "num_layers",
+                                        "num_heads",  "intermediate_size", "max_positions",    "type_vocab_size",
+                                        "num_labels", "layer_norm_eps",    "hidden_act",       "add_pooling_layer",
+                                        "head",       "input_quantizer",   "weight_quantizer", NULL};
     const char *head = NULL;
     PyObject *input_quantizer = NULL;
     PyObject *weight_quantizer = NULL;
     int add_pooling_layer = 1;
     long long sizes[8] = {0};
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O$LLLLLLLLfspsOO:Model", names, device, &sizes[0], &sizes[1],
-                                     &sizes[2], &sizes[3], &sizes[4], &sizes[5], &sizes[6], &sizes[7],
-                                     &options->layer_norm_eps, &options->hidden_act, &add_pooling_layer, &head,
-                                     &input_quantizer, &weight_quantizer)) {
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O$LLLLLLLLfspsOO:Model", qb_py_keywords(names), device,
+                                     &sizes[0], &sizes[1], &sizes[2], &sizes[3], &sizes[4], &sizes[5], &sizes[6],
+                                     &sizes[7], &options->layer_norm_eps, &options->hidden_act, &add_pooling_layer,
+                                     &head, &input_quantizer, &weight_quantizer)) {
         return -1;
     }
     options->vocab_size = sizes[0];

@@ -55,14 +55,15 @@ static const struct {
 static PyObject *
 session_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"model", "max_sequences", "max_length", "max_tokens", "keep_probabilities", NULL};
+    static const char *const names[] = {"model",      "max_sequences",      "max_length",
+                                        "max_tokens", "keep_probabilities", NULL};
     PyObject *model_object = NULL;
     long long max_sequences = 0;
     long long max_length = 0;
     long long max_tokens = 0;
     int keep_probabilities = 0;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O$LL|Lp:Session", names, &model_object, &max_sequences,
-                                     &max_length, &max_tokens, &keep_probabilities)) {
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O$LL|Lp:Session", qb_py_keywords(names), &model_object,
+                                     &max_sequences, &max_length, &max_tokens, &keep_probabilities)) {
         return NULL;
     }
     qb_py_state *state = qb_py_state_of_type(type);

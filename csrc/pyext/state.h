@@ -45,8 +45,7 @@ int qb_py_session_register(PyObject *module, qb_py_state *state);
 int qb_py_quantizer_register(PyObject *module, qb_py_state *state); /* quantizer_object.c fills state->quantizer_type */
 int qb_py_observer_register(PyObject *module, qb_py_state *state);  /* observer_object.c fills state->observer_type */
 int qb_py_functional_register(PyObject *module, qb_py_state *state); /* functional.c: PyModule_AddFunctions */
-int
-qb_py_range_finder_register(PyObject *module, qb_py_state *state);
+int qb_py_range_finder_register(PyObject *module, qb_py_state *state);
 int qb_py_loss_register(PyObject *module, qb_py_state *state);
 
 /* Make a heap type from `spec`, add it to `module` under its name and store a new reference in *slot. */
@@ -71,6 +70,15 @@ int qb_py_quantizer_options_read(PyObject *dict, const char *argument, qb_quanti
 qb_quantizer_options qb_py_quantizer_options_default(void);
 /* The same dict, complete.  New reference. */
 PyObject *qb_py_quantizer_options_dict(const qb_quantizer_options *options);
+
+/* ---- arguments -------------------------------------------------------------------------------------------------- */
+
+/* Names of keyword arguments for PyArg_ParseTupleAndKeywords, which before Python 3.13 forgot to say const. */
+static inline char **
+qb_py_keywords(const char *const *names)
+{
+    return (char **)(uintptr_t)names;
+}
 
 /* ---- errors ----------------------------------------------------------------------------------------------------- */
 
