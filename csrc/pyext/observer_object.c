@@ -183,8 +183,12 @@ observer_reset(PyObject *object, PyObject *unused)
     if (!state || qb_py_enter(state, &self->busy, "observer") < 0) {
         return NULL;
     }
-    qb_observer_reset(self->observer);
+    const qb_status status = qb_observer_reset(self->observer);
     qb_py_leave(&self->busy);
+    if (status != QB_OK) {
+        PyErr_SetString(state->state_error, "observer is in use by another thread");
+        return NULL;
+    }
     Py_RETURN_NONE;
 }
 

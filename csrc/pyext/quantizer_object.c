@@ -101,6 +101,17 @@ quantizer_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
+/* 0, or -1 with StateError: the setters without a sentence of their own fail for one reason only. */
+static int
+check_idle(const qb_py_state *state, qb_status status)
+{
+    if (status == QB_OK) {
+        return 0;
+    }
+    PyErr_SetString(state->state_error, "quantizer is in use by another thread or a running session");
+    return -1;
+}
+
 /* ---- options and stages ------------------------------------------------------------------------------------------ */
 
 PyDoc_STRVAR(options_doc, "options($self, /)\n--\n\n"
@@ -143,7 +154,11 @@ static int
 quantizer_set_stages(PyObject *self, PyObject *value, void *closure)
 {
     const unsigned long known = QB_STAGE_DISABLED | QB_STAGE_QUANT | QB_STAGE_CLIP | QB_STAGE_CALIB;
+    qb_py_state *state = qb_py_state_of_type(Py_TYPE(self));
     (void)closure;
+    if (!state) {
+        return -1;
+    }
     if (!value) {
         PyErr_SetString(PyExc_AttributeError, "stages: cannot be deleted");
         return -1;
@@ -156,8 +171,7 @@ quantizer_set_stages(PyObject *self, PyObject *value, void *closure)
         PyErr_Format(PyExc_ValueError, "stages: expected a combination of the bits %lu, got %lu", known, stages);
         return -1;
     }
-    qb_quantizer_set_stages(handle_of(self), (uint32_t)stages);
-    return 0;
+    return check_idle(state, qb_quantizer_set_stages(handle_of(self), (uint32_t)stages));
 }
 
 /* ---- ranges ------------------------------------------------------------------------------------------------------ */
@@ -284,7 +298,9 @@ quantizer_set_observer(PyObject *self, PyObject *argument)
     if (!observer && argument != Py_None) {
         return NULL;
     }
-    qb_quantizer_set_observer(handle_of(self), observer);
+    if (check_idle(state, qb_quantizer_set_observer(handle_of(self), observer)) < 0) {
+        return NULL;
+    }
     Py_RETURN_NONE;
 }
 

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calibration by a histogram of magnitudes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qdqbert import _core
+from qdqbert.arrays import Array, as_float32
+from qdqbert.calib.calibrator import Calibrator
+from qdqbert.device import default_device
+
+__all__ = ["HistogramCalibrator", "amax_of_histogram"]
+
+_logger = logging.getLogger(__name__)
+
+_METHODS = ("entropy", "mse", "percentile")
+
+
+class HistogramCalibrator(Calibrator):
+    """A histogram of magnitudes that grows with the data, and three ways to find a range in it.
+
+    Counts are 64-bit integers.  The width of the bins is fixed by the first batch, so the histogram depends
+    on which batch comes first; with `fixed_range` it depends on nothing but the data, in any split and order.
+
+    Parameters
+    ----------
+    num_bits : int or tuple (4, 3)
+        Number format that the range is for; ``"mse"`` and ``"entropy"`` use it.
+    axis : None
+        Histograms are per tensor.
+    unsigned : bool
+        Whether codes start at 0.
+    num_bins : int
+        Bins of the first batch, at least 1.
+    grow_method : object
+        Ignored with a warning, as in the original: histograms grow by appending bins.
+    skip_zeros : bool
+        Whether zeros are left out.
+    torch_hist : bool
+        How the first edges are laid.  True: from 0 to the first batch's largest magnitude.  False: from its
+        smallest magnitude, as `numpy.histogram` does.
+    fixed_range : float, optional
+        Edges run from 0 to this for good: the second pass of the two-pass form.  A larger magnitude is an
+        error.
+    device : Device, optional
+        Where statistics are kept; the default device if not given.
+
+    Raises
+    ------
+    NotImplementedError
+        If `axis` is not None.
+    ValueError
+        If `num_bins` or `fixed_range` is out of range.
+
+    Examples
+    --------
+    >>> calibrator = HistogramCalibrator(8, None, False, num_bins=4)
+    >>> calibrator.collect([0.0, 1.0, 2.0, 4.0])
+    >>> float(calibrator.compute_amax("percentile", percentile=75))
+    2.0
+    """
+
+    def __init__(
+        self,
+        num_bits: int | tuple[int, int],
+        axis: int | Sequence[int] | None,
+        unsigned: bool,
+        num_bins: int = 2048,
+        grow_method: object = None,
+        skip_zeros: bool = False,
+        torch_hist: bool = True,
+        *,
+        fixed_range: float | None = None,
+        device: _core.Device | None = None,
+    ) -> None:
+        if axis is not None:
+            raise NotImplementedError("Calibrator histogram collection only supports per tensor scaling")
+        if grow_method is not None:
+            _logger.warning("grow_method is deprecated. Got %s, ingored!", grow_method)
+        rule = "from_zero" if torch_hist else "from_min"
+        self._device = device or default_device()
+        observer = _core.Observer(
+            self._device,
+            "histogram",
+            num_bins=num_bins,
+            skip_zeros=bool(skip_zeros),
+            rule=rule if fixed_range is None else "fixed",
+            fixed_max=0.0 if fixed_range is None else fixed_range,
+        )
+        super().__init__(num_bits, axis, unsigned, observer)
+        self._first_num_bins = num_bins
+
+    @property
+    def num_bins(self) -> int:
+        """Bins now; before any data, the number that the first batch will get."""
+        return len(self._observer.histogram()[0]) if self._observer.has_data else self._first_num_bins
+
+    def histogram(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
+        """Return counts and edges.
+
+        Returns
+        -------
+        counts : ndarray, shape (num_bins,), int64
+        edges : ndarray, shape (num_bins + 1,), float32
+            Or None in place of both before any data.
+        """
+        return self._observer.histogram() if self._observer.has_data else None
+
+    def compute_amax(
+        self, method: str, *, stride: int = 1, start_bin: int = 128, percentile: float = 99.99
+    ) -> Array | None:
+        """Range from the collected histogram.
+
+        Parameters
+        ----------
+        method : {"entropy", "mse", "percentile"}
+        stride : int
+            Distance between the candidates that ``"entropy"`` and ``"mse"`` try, in bins.
+        start_bin : int
+            Their first candidate.
+        percentile : float
+            In [0, 100]; used by ``"percentile"`` only.  Share of magnitudes that lie below the bin of amax.
+
+        Returns
+        -------
+        ndarray, shape (), float32
+            Magnitude in the units of the observed tensor; None if nothing was collected.  ``"percentile"``
+            and ``"entropy"`` choose an edge, ``"mse"`` the center of a bin.
+
+        Raises
+        ------
+        TypeError
+            If `method` is unknown.
+        ValueError
+            If `percentile` is out of range, or there are fewer bins than `start_bin`.
+
+        References
+        ----------
+        Wu et al., 2020, "Integer Quantization for Deep Learning Inference", section 4.2.
+        """
+        _check_method(method, _METHODS, "Unknown calibration method")
+        if method == "percentile":
+            _check_percentile(percentile)
+        histogram = self.histogram()
+        if histogram is None:
+            return None
+        return amax_of_histogram(
+            self._device,
+            *histogram,
+            method,
+            num_bits=self._num_bits,
+            unsigned=self._unsigned,
+            stride=stride,
+            start_bin=start_bin,
+            percentile=percentile,
+        )
+
+    def state_dict(self) -> dict[str, Array]:
+        """Histogram, for `load_state_dict`.
+
+        Returns
+        -------
+        dict
+            ``{"counts": ndarray, "edges": ndarray}``; empty before any data.
+        """
+        histogram = self.histogram()
+        return {} if histogram is None else {"counts": histogram[0], "edges": histogram[1]}
+
+    def load_state_dict(self, state_dict: Mapping[str, npt.ArrayLike]) -> None:
+        """Continue from a histogram.
+
+        Parameters
+        ----------
+        state_dict : mapping
+            From `state_dict`.
+
+        Raises
+        ------
+        ValueError
+            If it has other keys, counts below 0, edges that do not grow, or sizes that do not match.
+        TypeError
+            If the arrays have other types.
+        """
+        if not state_dict:
+            self.reset()
+            return
+        if set(state_dict) != {"counts", "edges"}:
+            raise ValueError(f"state_dict: expected the keys 'counts' and 'edges', got {sorted(state_dict)}")
+        counts = np.asarray(state_dict["counts"])
+        if counts.dtype.kind not in "iu":
+            raise TypeError(f"counts: expected integers, got {counts.dtype}")
+        self._observer.set_histogram(
+            np.require(counts, np.int64, ["C_CONTIGUOUS", "ALIGNED"]),
+            as_float32(state_dict["edges"], "edges"),
+        )
+
+    def __str__(self) -> str:
+        histogram = self.histogram()
+        if histogram is None:
+            return "HistogramCalibrator(calib_bin_edges=None)"
+        edges = histogram[1]
+        return f"HistogramCalibrator(calib_bin_edges=[{edges[0]:.3f}, ..., {edges[-1]:.3f}]({len(edges)}))"
+
+    def __repr__(self) -> str:
+        counts, edges = self.histogram() or (None, None)
+        return f"HistogramCalibrator({self._repr_fields()} calib_bin_edges={edges!r} calib_hist={counts!r})"
+
+
+def amax_of_histogram(
+    device: _core.Device,
+    counts: npt.NDArray[np.int64],
+    edges: npt.NDArray[np.float32],
+    method: str,
+    *,
+    num_bits: int | tuple[int, int],
+    unsigned: bool,
+    stride: int = 1,
+    start_bin: int = 128,
+    percentile: float = 99.99,
+) -> Array:
+    """Range of a histogram; arguments of `HistogramCalibrator.compute_amax`.
+
+    Parameters
+    ----------
+    device : Device
+    counts : ndarray, shape (bins,), int64
+    edges : ndarray, shape (bins + 1,), float32
+    method : {"entropy", "mse", "percentile"}
+    num_bits, unsigned
+        Number format that the range is for.
+    stride, start_bin, percentile
+        As in `HistogramCalibrator.compute_amax`.
+
+    Returns
+    -------
+    ndarray, shape (), float32
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range.
+    """
+    if method == "percentile":
+        amax = _core.amax_percentile(counts, edges, percentile)
+    else:
+        search: Any = _core.amax_mse if method == "mse" else _core.amax_entropy
+        bits = 0 if isinstance(num_bits, tuple) else num_bits
+        amax = search(device, counts, edges, bits, bool(unsigned), stride, start_bin)
+    return np.array(amax, dtype=np.float32)
+
+
+def _check_method(method: object, methods: tuple[str, ...], complaint: str) -> None:
+    if method not in methods:
+        raise TypeError(f"{complaint} {method}")
+
+
+def _check_percentile(percentile: float) -> None:
+    if not 0 <= percentile <= 100:
+        raise ValueError("Invalid percentile. Must be in range 0 <= percentile <= 100.")

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A linear layer with quantized input and weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from qdqbert import _core
+from qdqbert.arrays import Array, as_float32, as_float_array
+from qdqbert.errors import ShapeError
+from qdqbert.module import Module, Slot
+from qdqbert.nn.quant_mixin import QuantMixin, pop_quant_descriptors
+from qdqbert.nn.tensor_quantizer import TensorQuantizer
+from qdqbert.quant_descriptor import QUANT_DESC_8BIT_LINEAR_WEIGHT_PER_ROW, QuantDescriptor
+
+__all__ = ["Linear", "QuantLinear"]
+
+
+class QuantLinear(QuantMixin):
+    """``y = Q(x) Q(weight)^T + bias``, with a quantizer for the input and one for the weight.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        At least 1.
+    bias : bool
+        Whether there is a bias.
+    seed : int or None
+        For the start values, which are drawn as PyTorch's ``Linear`` draws them: uniform in
+        ``+-1 / sqrt(in_features)``.  None: a different start each time.
+    **kwargs
+        ``quant_desc_input`` and ``quant_desc_weight``: descriptors; those of the class by default.
+
+    Raises
+    ------
+    TypeError
+        If there are other keywords.
+    ValueError
+        If a size is below 1, or a descriptor has ``fake_quant=False``.
+
+    References
+    ----------
+    Wu et al., 2020, "Integer Quantization for Deep Learning Inference", section 3.3.
+
+    Examples
+    --------
+    >>> QuantLinear(3, 2, seed=0)([[1.0, 2.0, 3.0]]).shape
+    (1, 2)
+    """
+
+    default_quant_desc_weight: ClassVar[QuantDescriptor] = QUANT_DESC_8BIT_LINEAR_WEIGHT_PER_ROW
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        if in_features < 1 or out_features < 1:
+            raise ValueError(
+                f"in_features, out_features: expected at least 1, got {in_features}, {out_features}"
+            )
+        self.in_features = int(in_features)
+        self.out_features = int(out_features)
+        self.init_quantizer(*pop_quant_descriptors(type(self), kwargs))
+        random = np.random.default_rng(seed)
+        bound = 1.0 / math.sqrt(in_features)
+        weight = random.uniform(-bound, bound, (out_features, in_features)).astype(np.float32)
+        self._tensors: dict[str, Slot] = {"weight": _own_slot(weight)}
+        if bias:
+            self._tensors["bias"] = _own_slot(random.uniform(-bound, bound, out_features).astype(np.float32))
+
+    @classmethod
+    def from_handles(
+        cls,
+        weight: Slot,
+        bias: Slot | None,
+        input_quantizer: TensorQuantizer,
+        weight_quantizer: TensorQuantizer,
+    ) -> Self:
+        """View of a linear layer inside a model.
+
+        Parameters
+        ----------
+        weight, bias : Slot
+            They lead to the model's parameters.
+        input_quantizer, weight_quantizer : TensorQuantizer
+            Views of the model's quantizers.
+
+        Returns
+        -------
+        QuantLinear
+
+        Raises
+        ------
+        ShapeError
+            If `weight` has no two dimensions.
+        """
+        self = cls.__new__(cls)
+        Module.__init__(self)
+        shape = weight.shape
+        if shape is None or len(shape) != 2:
+            raise ShapeError(f"weight: expected (out_features, in_features), got {shape}")
+        self.out_features, self.in_features = shape
+        self._tensors = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+        self.add_module("_input_quantizer", input_quantizer)
+        self.add_module("_weight_quantizer", weight_quantizer)
+        return self
+
+    @property
+    def weight(self) -> Array:
+        """Weight (out_features, in_features), float32, read-only; assign an array to copy it in."""
+        weight = self._tensors["weight"].read()
+        assert weight is not None  # parameters always exist
+        return weight
+
+    @weight.setter
+    def weight(self, value: npt.ArrayLike) -> None:
+        self._assign("weight", value)
+
+    @property
+    def bias(self) -> Array | None:
+        """Bias (out_features,), float32, read-only, or None; assign an array to copy it in."""
+        slot = self._tensors.get("bias")
+        return None if slot is None else slot.read()
+
+    @bias.setter
+    def bias(self, value: npt.ArrayLike) -> None:
+        if "bias" not in self._tensors:
+            raise AttributeError("bias: this layer has none")
+        self._assign("bias", value)
+
+    def _assign(self, name: str, value: npt.ArrayLike) -> None:
+        slot = self._tensors[name]
+        array = as_float32(value, name)
+        if array.shape != slot.shape:
+            raise ShapeError(f"{name}: expected {slot.shape}, got {array.shape}")
+        slot.write(array)
+
+    def _slots(self) -> Mapping[str, Slot]:
+        return self._tensors
+
+    def forward(self, input: npt.ArrayLike) -> Array:
+        """Quantize input and weight, multiply, add the bias.
+
+        Parameters
+        ----------
+        input : array_like, shape (..., in_features), floating point
+
+        Returns
+        -------
+        ndarray, shape (..., out_features), type of `input`
+
+        Raises
+        ------
+        ShapeError
+            If the last dimension is not `in_features`.
+        TypeError
+            If `input` is not floating point.
+        ValueError
+            If a tensor to be collected or multiplied as integers has a NaN or an infinity.
+        """
+        array = as_float_array(input, "input")
+        y = _core.quant_linear(
+            self.input_quantizer._device,
+            self.input_quantizer._handle,
+            self.weight_quantizer._handle,
+            as_float32(array, "input"),
+            self.weight,
+            self.bias,
+        )
+        return y.astype(array.dtype, copy=False)
+
+    def __call__(self, input: npt.ArrayLike) -> Array:
+        """Call `forward`."""
+        return self.forward(input)
+
+    def extra_repr(self) -> str:
+        """Sizes, as PyTorch prints them."""
+        has_bias = "bias" in self._tensors
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={has_bias}"
+
+
+Linear = QuantLinear
+
+
+def _own_slot(array: Array) -> Slot:
+    """Slot of an array that the module keeps itself."""
+    view = array.view()
+    view.flags.writeable = False
+
+    def write(value: Array) -> None:
+        array[...] = value
+
+    return Slot(read=lambda: view, write=write, shape=array.shape)

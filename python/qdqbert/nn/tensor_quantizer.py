@@ -1,0 +1,503 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One quantizer: what a descriptor says, applied to tensors.
+
+A `TensorQuantizer` holds one handle of the C core, where options, stages, range and statistics are.
+Stand-alone it owns the quantizer; inside a model it looks at one that the model owns, and changing it here
+changes the model.
+
+It behaves like ``pytorch_quantization.nn.TensorQuantizer`` 2.2, with these differences, each decided in the
+reference catalogue: a disabled quantizer is the identity even with a ``pre_quant_scale``; learned clip bounds
+do not clip while calibrating; negative axes count from the end for dynamic ranges too; a loaded range is a
+copy of the calibrator's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from qdqbert import _core, calib
+from qdqbert.arrays import Array, as_float32, as_float_array, axis_tuple
+from qdqbert.device import default_device
+from qdqbert.errors import StateError
+from qdqbert.module import Module, Slot
+from qdqbert.nn.clip import Clip
+from qdqbert.quant_descriptor import QuantDescriptor
+from qdqbert.tensor_quant import reduce_amax, refuse_negative, tensor_quant
+
+__all__ = ["TensorQuantizer"]
+
+_logger = logging.getLogger(__name__)
+
+
+class TensorQuantizer(Module):
+    """Quantize tensors as a descriptor says.
+
+    Parameters
+    ----------
+    quant_desc : QuantDescriptor
+        Number format, range and calibration method.
+    disabled : bool
+        Whether the quantizer starts as the identity, whatever the other flags say.
+    if_quant : bool
+        Whether it starts quantizing.
+    if_clip : bool
+        Whether it starts clipping to its learned bounds; a descriptor with ``learn_amax`` always does.
+    if_calib : bool
+        Whether it starts collecting statistics.
+
+    Raises
+    ------
+    ValueError
+        If `if_clip` is set without ``learn_amax``, or the descriptor's `num_bits` or `amax` is out of range.
+    TypeError
+        If the descriptor's `axis` is no int, sequence of int or None.
+    NotImplementedError
+        If the descriptor asks for a histogram of a range with axes.
+
+    Notes ----- In `forward`, an enabled quantizer multiplies by ``pre_quant_scale``, shows the tensor to its
+    calibrator if calibration is on, clips if that is on, and quantizes if that is on: with its range, or,
+    while it has none, with the largest magnitude of the tensor at hand.
+
+    Examples
+    --------
+    >>> quantizer = TensorQuantizer(QuantDescriptor(num_bits=4, amax=7.0))
+    >>> quantizer([0.4, 2.6, 9.0]).tolist()
+    [0.0, 3.0, 7.0]
+    """
+
+    def __init__(
+        self,
+        quant_desc: QuantDescriptor = QuantDescriptor(),  # noqa: B008  immutable
+        disabled: bool = False,
+        if_quant: bool = True,
+        if_clip: bool = False,
+        if_calib: bool = False,
+    ) -> None:
+        if if_clip and not quant_desc.learn_amax:
+            raise ValueError("learn_amax is False. Cannot enable clip.")
+        device = default_device()
+        handle = _core.Quantizer(device, descriptor_options(quant_desc))
+        if quant_desc.amax is not None:
+            handle.set_amax(quant_desc.amax)
+        if quant_desc.learn_amax:
+            bound = 1.0 if quant_desc.amax is None else _one_bound(quant_desc.amax)
+            handle.set_clip(-bound, bound)
+        handle.stages = (
+            (_core.STAGE_DISABLED if disabled else 0)
+            | (_core.STAGE_QUANT if if_quant else 0)
+            | (_core.STAGE_CLIP if if_clip or quant_desc.learn_amax else 0)
+            | (_core.STAGE_CALIB if if_calib else 0)
+        )
+        self._set_up(handle, quant_desc, None, device)
+
+    @classmethod
+    def from_handle(
+        cls, handle: _core.Quantizer, descriptor: QuantDescriptor, name: str, device: _core.Device
+    ) -> Self:
+        """View of a quantizer inside a model.
+
+        Parameters
+        ----------
+        handle : _core.Quantizer
+        descriptor : QuantDescriptor
+            What the quantizer was made from.
+        name : str
+            Its dotted name, for messages.
+        device : Device
+            The model's.
+
+        Returns
+        -------
+        TensorQuantizer
+        """
+        self = cls.__new__(cls)
+        self._set_up(handle, descriptor, name, device)
+        return self
+
+    def _set_up(
+        self, handle: _core.Quantizer, descriptor: QuantDescriptor, name: str | None, device: _core.Device
+    ) -> None:
+        Module.__init__(self)
+        self._device = device
+        self._handle = handle
+        self._descriptor = descriptor
+        self._name = name
+        self._scale: Array | None = None
+        bits, axis, unsigned = descriptor.num_bits, descriptor.axis, descriptor.unsigned
+        self._calibrator: calib.MaxCalibrator | calib.HistogramCalibrator = (
+            calib.HistogramCalibrator(bits, axis, unsigned, device=device)
+            if descriptor.calib_method == "histogram"
+            else calib.MaxCalibrator(bits, axis, unsigned, device=device)
+        )
+        handle.set_observer(self._calibrator._observer)
+        if descriptor.learn_amax:
+            self.add_module("clip", Clip._of_quantizer(handle))
+
+    # ---- number format -------------------------------------------------------------------------------------
+
+    @property
+    def num_bits(self) -> int | tuple[int, int]:
+        """Bits of the integer format, or ``(4, 3)``; settable."""
+        bits: int | tuple[int, int] = self._handle.options()["num_bits"]
+        return bits
+
+    @num_bits.setter
+    def num_bits(self, value: int | tuple[int, int]) -> None:
+        self._handle.set_options({"num_bits": value})
+
+    @property
+    def unsigned(self) -> bool:
+        """Whether codes start at 0; settable."""
+        return bool(self._handle.options()["unsigned"])
+
+    @unsigned.setter
+    def unsigned(self, value: bool) -> None:
+        self._handle.set_options({"unsigned": value})
+
+    @property
+    def narrow_range(self) -> bool:
+        """Whether the lowest signed code is minus the highest; settable."""
+        return bool(self._handle.options()["narrow_range"])
+
+    @narrow_range.setter
+    def narrow_range(self, value: bool) -> None:
+        self._handle.set_options({"narrow_range": value})
+
+    @property
+    def maxbound(self) -> int | float:
+        """Highest code; 448.0 for E4M3."""
+        bits = self.num_bits
+        if isinstance(bits, tuple):
+            return 448.0
+        return (1 << (bits - 1 + self.unsigned)) - 1
+
+    @property
+    def axis(self) -> int | Sequence[int] | None:
+        """Axes that keep a range of their own, as the descriptor gave them."""
+        return self._descriptor.axis
+
+    @property
+    def fake_quant(self) -> bool:
+        """Whether values are dequantized again."""
+        return bool(self._handle.options()["fake_quant"])
+
+    # ---- range ---------------------------------------------------------------------------------------------
+
+    @property
+    def amax(self) -> Array | None:
+        """Range, a float32 copy of the shape in which it was set, or None while it is dynamic.
+
+        Set it to a number, list or array of magnitudes (at least 0, or NaN).  A range keeps its shape for
+        life: another one is a `StateError`.  Setting None is refused with a message in the log, as in the
+        original.
+        """
+        return self._handle.amax()
+
+    @amax.setter
+    def amax(self, value: npt.ArrayLike | None) -> None:
+        if value is None:
+            _logger.error("%sSetting amax to None is meaningless.", self._prefix())
+            return
+        self._replace("amax", self._handle.amax(), _magnitudes(value, "amax"), self._handle.set_amax)
+
+    @property
+    def step_size(self) -> Array | None:
+        """Value of one code, ``amax / maxbound``, float32; None while the range is dynamic."""
+        amax = self._handle.amax()
+        if amax is None:
+            _logger.error("%sstep_size is undefined under dynamic amax mode!", self._prefix())
+            return None
+        return np.asarray(amax / np.float32(self.maxbound), dtype=np.float32)
+
+    @property
+    def scale(self) -> Array | float | None:
+        """Codes per unit of the last tensor that was quantized for real, None before any; 1.0 for fake."""
+        if self.fake_quant:
+            _logger.error("%sFake quantize mode doesn't use scale explicitly!", self._prefix())
+            return 1.0
+        if self._scale is None:
+            _logger.critical("%sAccessing scale before quantizing any tensor!", self._prefix())
+        return self._scale
+
+    @property
+    def pre_quant_scale(self) -> Array | None:
+        """Factor on the input, a float32 copy, or None; settable like `amax`."""
+        return self._handle.pre_quant_scale()
+
+    @pre_quant_scale.setter
+    def pre_quant_scale(self, value: npt.ArrayLike | None) -> None:
+        if value is None:
+            _logger.error("%sSetting pre_quant_scale to None is meaningless.", self._prefix())
+            return
+        self._replace(
+            "pre_quant_scale",
+            self._handle.pre_quant_scale(),
+            _magnitudes(value, "pre_quant_scale"),
+            self._handle.set_pre_quant_scale,
+        )
+
+    def _replace(self, what: str, old: Array | None, new: Array, write: Any) -> None:
+        if old is not None and old.shape != new.shape:
+            raise StateError(
+                f"Changing shape when setting {what} is not allowed."
+                f" {self._prefix()}expected {old.shape}, got {new.shape}"
+            )
+        write(new)
+
+    def _prefix(self) -> str:
+        return f"{self._name}: " if self._name else ""
+
+    # ---- stages --------------------------------------------------------------------------------------------
+
+    def _switch(self, stage: int, on: bool) -> None:
+        self._handle.stages = self._handle.stages | stage if on else self._handle.stages & ~stage
+
+    def _has_stage(self, stage: int) -> bool:
+        return bool(self._handle.stages & stage)
+
+    def disable(self) -> None:
+        """Make the quantizer the identity; the other stages are remembered."""
+        self._switch(_core.STAGE_DISABLED, True)
+
+    def enable(self) -> None:
+        """Undo `disable`."""
+        self._switch(_core.STAGE_DISABLED, False)
+
+    def enable_quant(self) -> None:
+        """Quantize in `forward`."""
+        self._switch(_core.STAGE_QUANT, True)
+
+    def disable_quant(self) -> None:
+        """Do not quantize in `forward`."""
+        self._switch(_core.STAGE_QUANT, False)
+
+    def enable_clip(self) -> None:
+        """Clip to the learned bounds in `forward`.
+
+        Raises
+        ------
+        ValueError
+            If the descriptor has no ``learn_amax``.
+        """
+        if not self._descriptor.learn_amax:
+            raise ValueError("learn_amax is False. Cannot enable clip.")
+        self._switch(_core.STAGE_CLIP, True)
+
+    def disable_clip(self) -> None:
+        """Do not clip in `forward`; a learned range still saturates when quantizing.
+
+        Raises
+        ------
+        AttributeError
+            If the descriptor has no ``learn_amax``: there is nothing to clip with.
+        """
+        getattr(self, "clip")  # noqa: B009  raises for its own sake
+        self._switch(_core.STAGE_CLIP, False)
+
+    def enable_calib(self) -> None:
+        """Show every tensor to the calibrator in `forward`."""
+        self._switch(_core.STAGE_CALIB, True)
+
+    def disable_calib(self) -> None:
+        """Do not show tensors to the calibrator."""
+        self._switch(_core.STAGE_CALIB, False)
+
+    # ---- calibration ---------------------------------------------------------------------------------------
+
+    def load_calib_amax(self, *args: Any, strict: bool = True, **kwargs: Any) -> None:
+        """Take the range that the calibrator finds.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            For the calibrator's ``compute_amax``: none for ``"max"``; method and its options for
+            ``"histogram"``.
+        strict : bool
+            Whether a calibrator that has seen nothing is an error; otherwise the range becomes NaN, with a
+            warning.
+
+        Raises
+        ------
+        StateError
+            If nothing was collected and `strict` is set, or the shape of an existing range does not match.
+        TypeError, ValueError
+            As the calibrator's ``compute_amax``.
+        """
+        amax = self._calibrator.compute_amax(*args, **kwargs)
+        if amax is None:
+            message = (
+                "Calibrator returned None. This usually happens when calibrator hasn't seen any tensor."
+                " Passing 'strict=False' to `load_calib_amax()` will ignore the error."
+            )
+            if strict:
+                raise StateError(message + (f" Quantizer: {self._name}" if self._name else ""))
+            _logger.warning("%s%s Set amax to NaN!", self._prefix(), message)
+            amax = np.array(np.nan, dtype=np.float32)
+        old = self._handle.amax()
+        if old is not None and old.shape != amax.shape:
+            with contextlib.suppress(ValueError):  # the setter says what does not match
+                amax = np.ascontiguousarray(np.broadcast_to(amax, old.shape))
+        self.amax = amax
+
+    def init_learn_amax(self) -> None:
+        """Start the learned bounds at minus and plus the largest range.
+
+        Raises
+        ------
+        StateError
+            If the descriptor has no ``learn_amax``, or there is no range yet.
+        """
+        if not self._descriptor.learn_amax:
+            raise StateError(f"{self._prefix()}Called init_learn_amax with learn_amax=False.")
+        amax = self._handle.amax()
+        if amax is None:
+            raise StateError(f"{self._prefix()}Called init_learn_amax before there is an amax.")
+        bound = float(np.max(amax))
+        self._handle.set_clip(-bound, bound)
+
+    # ---- work ----------------------------------------------------------------------------------------------
+
+    def forward(self, inputs: npt.ArrayLike) -> Array:
+        """Do to a tensor what the stages say.
+
+        Parameters
+        ----------
+        inputs : array_like, any shape, float16, float32 or float64
+
+        Returns
+        -------
+        ndarray, shape and type of `inputs`
+
+        Raises
+        ------
+        TypeError
+            If `inputs` is not floating point, or an unsigned quantizer meets a negative element.
+        ShapeError
+            If the range or ``pre_quant_scale`` does not broadcast to `inputs`, or the calibrator has
+            collected another shape of ranges.
+        ValueError
+            If a tensor to be collected has a NaN or an infinity.
+        StateError
+            If another thread uses the quantizer at this moment.
+        """
+        array = as_float_array(inputs, "inputs")
+        x = as_float32(array, "inputs")
+        try:
+            y = self._handle.forward(x)
+        except ValueError:
+            refuse_negative(x, self.unsigned)
+            raise
+        if not self.fake_quant and self._handle.stages & (_core.STAGE_DISABLED | _core.STAGE_QUANT) == (
+            _core.STAGE_QUANT
+        ):
+            self._scale = self._scale_of(x)
+        return y.astype(array.dtype, copy=False)
+
+    def __call__(self, inputs: npt.ArrayLike) -> Array:
+        """Call `forward`."""
+        return self.forward(inputs)
+
+    def _scale_of(self, x: Array) -> Array:
+        """Scale that real quantization of x used."""
+        options = self._handle.options()
+        amax = self._handle.amax()
+        if amax is None:
+            kept = {axis % x.ndim for axis in options["axis"] or () if -x.ndim <= axis < x.ndim}
+            reduced = tuple(axis for axis in range(x.ndim) if axis not in kept)
+            amax = reduce_amax(x, reduced)
+        if options["scale_amax"]:
+            amax = amax * np.float32(options["scale_amax"])
+        zeros = np.zeros(amax.shape, np.float32)
+        _, scale = tensor_quant(zeros, amax, options["num_bits"], options["unsigned"])
+        return scale
+
+    # ---- tree ----------------------------------------------------------------------------------------------
+
+    def _slots(self) -> Mapping[str, Slot]:
+        tensors = (
+            ("_amax", self._handle.amax, self._handle.set_amax),
+            ("_pre_quant_scale", self._handle.pre_quant_scale, self._handle.set_pre_quant_scale),
+        )
+        slots = {}
+        for name, read, write in tensors:
+            value = read()
+            shape = None if value is None else value.shape
+            slots[name] = Slot(read, write, shape, is_parameter=False, required=False)
+        return slots
+
+    def extra_repr(self) -> str:
+        """Return the whole state on one line."""
+        if self._has_stage(_core.STAGE_DISABLED):
+            return "disabled"
+        text = "unsigned " if self.unsigned else ""
+        text += f"{self.num_bits}bit"
+        text += " narrow" if self.narrow_range else ""
+        text += " fake" if self.fake_quant else ""
+        text += f" axis={self.axis}" if self.axis is not None else " per-tensor"
+        text += f" amax={_range_text(self._handle.amax())}"
+        text += f" *{self._descriptor.scale_amax}" if self._descriptor.scale_amax else ""
+        text += " pre_quant_scale" if self._handle.pre_quant_scale() is not None else ""
+        text += " learned" if self._descriptor.learn_amax else ""
+        text += f" calibrator={type(self._calibrator).__name__}"
+        if self.fake_quant:
+            text += " scale=1.0"
+        elif self._scale is not None:
+            text += f" scale={self._scale.item() if self._scale.ndim == 0 else self._scale!r}"
+        text += " quant" if self._has_stage(_core.STAGE_QUANT) else ""
+        text += " clip" if self._has_stage(_core.STAGE_CLIP) else ""
+        text += " calib" if self._has_stage(_core.STAGE_CALIB) else ""
+        return text
+
+
+def descriptor_options(descriptor: QuantDescriptor) -> dict[str, Any]:
+    """Options of a core quantizer for a descriptor; its `amax`, `name` and `calib_method` are no options.
+
+    Parameters
+    ----------
+    descriptor : QuantDescriptor
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    TypeError
+        If the descriptor's `axis` is no int, sequence of int or None.
+    """
+    return {
+        "num_bits": descriptor.num_bits,
+        "axis": axis_tuple(descriptor.axis),
+        "unsigned": bool(descriptor.unsigned),
+        "narrow_range": bool(descriptor.narrow_range),
+        "fake_quant": bool(descriptor.fake_quant),
+        "learn_amax": bool(descriptor.learn_amax),
+        "scale_amax": descriptor.scale_amax,
+    }
+
+
+def _one_bound(amax: Array) -> float:
+    if amax.size != 1:
+        raise ValueError("clip_value_min/clip_value_max must be scalar for initilizing learnable range.")
+    return float(amax.reshape(()))
+
+
+def _magnitudes(value: npt.ArrayLike, name: str) -> Array:
+    array = np.asarray(value)
+    if array.dtype.kind in "iu":
+        array = array.astype(np.float32)
+    return as_float32(array, name)
+
+
+def _range_text(amax: Array | None) -> str:
+    if amax is None:
+        return "dynamic"
+    if amax.size == 1:
+        return f"{amax.item():.4f}"
+    return f"[{amax.min():.4f}, {amax.max():.4f}]({amax.size})"
