@@ -169,8 +169,7 @@ divergence_by_terms(const entropy_search *search, int64_t i, double *q, double *
     for (int64_t d = 0, begin = 0; d < search->levels && begin < i; d++) {
         const int64_t end = interval_start(search, d + 1, i);
         const int64_t filled = search->filled[end] - search->filled[begin];
-        const double mean =
-            filled > 0 ? (double)(search->below[end] - search->below[begin]) / (double)filled : 0.0;
+        const double mean = filled > 0 ? (double)(search->below[end] - search->below[begin]) / (double)filled : 0.0;
         for (; begin < end; begin++) {
             q[begin] = count_of(search, begin) > 0 ? mean : 0.0;
         }

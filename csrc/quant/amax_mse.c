@@ -114,8 +114,8 @@ errors_by_runs(void *argument, int64_t begin, int64_t end, int32_t worker)
             const float value = quantized(search, &range, search->centers[i]);
             const int64_t next = run_end(search, &range, i, value);
             const double v = (double)value;
-            error += v * v * moment(search, 0, i, next) - 2.0 * v * moment(search, 1, i, next) +
-                     moment(search, 2, i, next);
+            error +=
+                v * v * moment(search, 0, i, next) - 2.0 * v * moment(search, 1, i, next) + moment(search, 2, i, next);
             i = next;
         }
         search->errors[candidate] = error;

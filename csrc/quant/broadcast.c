@@ -39,8 +39,8 @@ lay_out(int32_t rank, const int64_t *shape, int32_t small_rank, const int64_t *s
             continue;
         }
         const int32_t last = out->dims - 1;
-        const int merges = last >= 0 && (stride == 0 ? out->stride[last] == 0
-                                                     : out->stride[last] * out->size[last] == stride);
+        const int merges =
+            last >= 0 && (stride == 0 ? out->stride[last] == 0 : out->stride[last] * out->size[last] == stride);
         if (merges) {
             out->size[last] *= size;
             continue;

@@ -23,14 +23,11 @@ typedef struct qb_broadcast {
 
 /* 1, or 0 when the small shape does not stretch to the large one.  Dimensions are >= 0 and the product of the large
  * shape fits int64_t. */
-int
-qb_broadcast_plan(int32_t rank, const int64_t *shape, int32_t small_rank, const int64_t *small_shape,
-                  qb_broadcast *plan);
+int qb_broadcast_plan(int32_t rank, const int64_t *shape, int32_t small_rank, const int64_t *small_shape,
+                      qb_broadcast *plan);
 /* Element of the small tensor at which run `run` starts. */
-int64_t
-qb_broadcast_offset(const qb_broadcast *plan, int64_t run);
+int64_t qb_broadcast_offset(const qb_broadcast *plan, int64_t run);
 /* Element of the small tensor that belongs to element `index` of the large one. */
-int64_t
-qb_broadcast_element(const qb_broadcast *plan, int64_t index);
+int64_t qb_broadcast_element(const qb_broadcast *plan, int64_t index);
 
 #endif

@@ -8,11 +8,9 @@
 
 /* Nearest value, ties to the even mantissa; magnitudes above 448 and infinities saturate to 448; NaN stays NaN; the
  * sign of zero is kept. */
-float
-qb_e4m3_round(float x);
+float qb_e4m3_round(float x);
 
 /* qb_e4m3_round(x * scale) / scale, and 0 where |x| < 2^-24, which hides what a tiny amax would do. */
-float
-qb_e4m3_round_scaled(float x, float scale);
+float qb_e4m3_round_scaled(float x, float scale);
 
 #endif

@@ -19,8 +19,7 @@ qb_histogram_check(const int64_t *counts, const float *edges, int64_t bins, int6
     for (int64_t i = 0; i <= bins; i++) {
         if (!isfinite(edges[i]) || (i > 0 && edges[i] < edges[i - 1])) {
             return qb_fail(error, NULL, QB_ERR_VALUE,
-                           "edges[%" PRId64 "] is %g, expected finite edges that do not decrease", i,
-                           (double)edges[i]);
+                           "edges[%" PRId64 "] is %g, expected finite edges that do not decrease", i, (double)edges[i]);
         }
     }
     int64_t sum = 0;

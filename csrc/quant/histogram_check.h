@@ -10,7 +10,6 @@
 /* QB_ERR_VALUE: NULL, no bins, a negative count, an edge that is not finite or smaller than the one before, or a total
  * beyond int64_t.  QB_ERR_STATE: nothing was counted.  Edges may be equal: a calibrator that saw only zeros has a range
  * of width zero. */
-qb_status
-qb_histogram_check(const int64_t *counts, const float *edges, int64_t bins, int64_t *total, qb_error *error);
+qb_status qb_histogram_check(const int64_t *counts, const float *edges, int64_t bins, int64_t *total, qb_error *error);
 
 #endif

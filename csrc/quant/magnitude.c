@@ -75,8 +75,8 @@ typedef struct axis_job {
     const float *x;
     const qb_broadcast *plan;
     int64_t portions;
-    int64_t count;   /* results */
-    float *portion;  /* (portions, count) */
+    int64_t count;  /* results */
+    float *portion; /* (portions, count) */
 } axis_job;
 
 static void

@@ -35,7 +35,8 @@ struct qb_observer {
     qb_histogram kept_histogram;
 };
 
-/* ---- life --------------------------------------------------------------------------------------------------------- */
+/* ---- life ---------------------------------------------------------------------------------------------------------
+ */
 
 static qb_status
 read_options(const qb_observer_options *options, qb_observer_options *copy, qb_error *error)
@@ -70,8 +71,7 @@ read_options(const qb_observer_options *options, qb_observer_options *copy, qb_e
         return qb_fail(error, NULL, QB_ERR_VALUE, "rule is %d, expected a qb_histogram_rule", (int)o.rule);
     }
     if (o.rule == QB_HISTOGRAM_FIXED && !(o.fixed_max > 0.0f && isfinite(o.fixed_max))) {
-        return qb_fail(error, NULL, QB_ERR_VALUE, "fixed_max is %g, expected a finite range > 0",
-                       (double)o.fixed_max);
+        return qb_fail(error, NULL, QB_ERR_VALUE, "fixed_max is %g, expected a finite range > 0", (double)o.fixed_max);
     }
     *copy = o;
     return QB_OK;
@@ -133,7 +133,8 @@ leave(qb_observer *observer)
     atomic_store(&observer->busy, 0);
 }
 
-/* ---- collect ------------------------------------------------------------------------------------------------------ */
+/* ---- collect ------------------------------------------------------------------------------------------------------
+ */
 
 /* What one tensor does to one observer. */
 typedef struct observer_step {
@@ -167,8 +168,8 @@ prepare_histogram(observer_step *steps, int32_t at, const qb_run *run, const flo
         return QB_OK;
     }
     for (int32_t i = 0; i < at; i++) {
-        if (steps[i].counts != NULL && qb_histogram_counts_like(target_of(&steps[i]), &steps[i].observer->options,
-                                                                target, options)) {
+        if (steps[i].counts != NULL &&
+            qb_histogram_counts_like(target_of(&steps[i]), &steps[i].observer->options, target, options)) {
             step->counts = steps[i].counts;
             return QB_OK;
         }
@@ -244,8 +245,8 @@ prepare_all(observer_step *steps, int32_t count, const qb_run *run, const float 
 }
 
 qb_status
-qb_observer_collect_group(qb_observer *const *observers, int32_t count, const qb_run *run, const float *x,
-                          int32_t rank, const int64_t *shape)
+qb_observer_collect_group(qb_observer *const *observers, int32_t count, const qb_run *run, const float *x, int32_t rank,
+                          const int64_t *shape)
 {
     observer_step steps[QB_OBSERVER_GROUP];
     int64_t elements = 0;
@@ -292,7 +293,8 @@ qb_observer_collect(qb_observer *observer, const qb_interrupt *interrupt, const 
     return qb_observer_collect_group(&observer, 1, &run, x, rank, shape);
 }
 
-/* ---- journal ------------------------------------------------------------------------------------------------------ */
+/* ---- journal ------------------------------------------------------------------------------------------------------
+ */
 
 qb_status
 qb_observer_begin(qb_observer *observer, const qb_run *run)
@@ -354,7 +356,8 @@ qb_observer_revision(const qb_observer *observer)
     return observer->revision;
 }
 
-/* ---- contents ----------------------------------------------------------------------------------------------------- */
+/* ---- contents -----------------------------------------------------------------------------------------------------
+ */
 
 qb_status
 qb_observer_reset(qb_observer *observer)
@@ -397,14 +400,13 @@ qb_observer_merge(qb_observer *observer, const qb_observer *other, qb_error *err
 {
     const qb_run run = qb_device_run(observer->device, NULL, error);
     if (observer == other || observer->options.kind != other->options.kind) {
-        return qb_fail(error, NULL, QB_ERR_STATE, "other is %s", observer == other ? "the observer itself"
-                                                                                   : "an observer of another kind");
+        return qb_fail(error, NULL, QB_ERR_STATE, "other is %s",
+                       observer == other ? "the observer itself" : "an observer of another kind");
     }
     QB_TRY(enter(observer, &run));
-    const qb_status status =
-        observer->options.kind == QB_OBSERVER_MAX
-            ? qb_max_merge(&observer->max, &other->max, observer->options.track_amax != 0, &run)
-            : merge_histogram(observer, other, &run);
+    const qb_status status = observer->options.kind == QB_OBSERVER_MAX
+                                 ? qb_max_merge(&observer->max, &other->max, observer->options.track_amax != 0, &run)
+                                 : merge_histogram(observer, other, &run);
     observer->revision++;
     leave(observer);
     return status;
@@ -498,9 +500,8 @@ check_contents(const qb_observer_options *options, const int64_t *counts, const 
                        (double)edges[0]);
     }
     if (options->rule == QB_HISTOGRAM_FIXED && (bins != options->num_bins || edges[bins] != options->fixed_max)) {
-        return qb_fail(error, NULL, QB_ERR_VALUE,
-                       "%" PRId64 " bins up to %g, expected the fixed %" PRId64 " up to %g", bins,
-                       (double)edges[bins], options->num_bins, (double)options->fixed_max);
+        return qb_fail(error, NULL, QB_ERR_VALUE, "%" PRId64 " bins up to %g, expected the fixed %" PRId64 " up to %g",
+                       bins, (double)edges[bins], options->num_bins, (double)options->fixed_max);
     }
     return QB_OK;
 }

@@ -21,28 +21,22 @@
  * All or nothing: on failure no observer has changed.
  * QB_ERR_VALUE: NaN or infinity, with its flat index; a magnitude above a fixed range.  QB_ERR_SHAPE: the kept axes'
  * shape changed.  QB_ERR_NOMEM, QB_ERR_INTERRUPTED. */
-qb_status
-qb_observer_collect_group(qb_observer *const *observers, int32_t count, const qb_run *run, const float *x, int32_t rank,
-                          const int64_t *shape);
+qb_status qb_observer_collect_group(qb_observer *const *observers, int32_t count, const qb_run *run, const float *x,
+                                    int32_t rank, const int64_t *shape);
 
 /* Journal.  `begin` remembers the statistics; until `commit` or `rollback` any number of collects may follow.  A
  * rollback puts back what `begin` saw and cannot fail.  A second `begin` while one is open, and a commit or rollback
  * while none is, do nothing: an observer that serves several quantizers may be named once for each.
  * NULL observers are skipped.  QB_ERR_NOMEM leaves the journal closed. */
-qb_status
-qb_observer_begin(qb_observer *observer, const qb_run *run);
-void
-qb_observer_commit(qb_observer *observer);
-void
-qb_observer_rollback(qb_observer *observer);
+qb_status qb_observer_begin(qb_observer *observer, const qb_run *run);
+void qb_observer_commit(qb_observer *observer);
+void qb_observer_rollback(qb_observer *observer);
 
 /* 1 if seeing the same tensor again would change nothing: a running maximum that keeps no list.  A layer may then
  * skip its weight when neither the weight nor the observer changed. */
-int
-qb_observer_is_idempotent(const qb_observer *observer);
+int qb_observer_is_idempotent(const qb_observer *observer);
 
 /* Advances with every change of the statistics. */
-uint64_t
-qb_observer_revision(const qb_observer *observer);
+uint64_t qb_observer_revision(const qb_observer *observer);
 
 #endif

@@ -101,8 +101,8 @@ fail_growth(const qb_run *run, float largest, double width)
                    (double)largest, QB_HISTOGRAM_BINS_MAX, width);
 }
 
-/* torch.arange(0, largest + width, width): the sum in float32, the rest in float64.  Where rounding would leave the last
- * edge below `largest`, one more edge follows, so that every element is counted. */
+/* torch.arange(0, largest + width, width): the sum in float32, the rest in float64.  Where rounding would leave the
+ * last edge below `largest`, one more edge follows, so that every element is counted. */
 static qb_status
 grow_from_zero(const qb_histogram *now, const qb_run *run, float largest, qb_histogram *next)
 {
@@ -293,8 +293,8 @@ count_slices(void *argument, int64_t begin, int64_t end, int32_t worker)
 }
 
 qb_status
-qb_histogram_count(const qb_histogram *histogram, const qb_observer_options *options, const qb_run *run,
-                   const float *x, int64_t count, int64_t *added)
+qb_histogram_count(const qb_histogram *histogram, const qb_observer_options *options, const qb_run *run, const float *x,
+                   int64_t count, int64_t *added)
 {
     if (is_flat(histogram)) {
         /* Only zeros can be here.  torch.histc widens an empty range to [-1, 1], which puts them in the middle. */
@@ -315,8 +315,7 @@ qb_histogram_count(const qb_histogram *histogram, const qb_observer_options *opt
         size_t bytes = 0;
         if (!qb_size_multiply((size_t)histogram->bins, (size_t)job.slices * sizeof *added, &bytes) ||
             (job.added = qb_heap_allocate_zero(run->heap, bytes)) == NULL) {
-            return qb_fail(run->error, run->path, QB_ERR_NOMEM, "no memory to count %" PRId64 " bins",
-                           histogram->bins);
+            return qb_fail(run->error, run->path, QB_ERR_NOMEM, "no memory to count %" PRId64 " bins", histogram->bins);
         }
     }
     const qb_status status = qb_run_parallel(run, job.slices, 1, count_slices, &job);

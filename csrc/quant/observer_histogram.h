@@ -35,28 +35,21 @@ typedef struct qb_histogram {
  * otherwise *next is a histogram of its own that holds what was counted.  `smallest` is that of the counted elements
  * (zeros aside, when they are skipped) and is read only for the first tensor under FROM_MIN.
  * QB_ERR_VALUE: a magnitude above fixed_max, or growth beyond QB_HISTOGRAM_BINS_MAX; QB_ERR_NOMEM. */
-qb_status
-qb_histogram_grow(const qb_histogram *now, const qb_observer_options *options, const qb_run *run, float largest,
-                  float smallest, qb_histogram *next);
+qb_status qb_histogram_grow(const qb_histogram *now, const qb_observer_options *options, const qb_run *run,
+                            float largest, float smallest, qb_histogram *next);
 /* Smallest magnitude of x (count), zeros aside if they are skipped. */
-float
-qb_histogram_smallest(const float *x, int64_t count, int skip_zeros);
+float qb_histogram_smallest(const float *x, int64_t count, int skip_zeros);
 /* Add the elements of x (count) to added (bins) by the edges of `histogram`.  QB_ERR_NOMEM, QB_ERR_INTERRUPTED. */
-qb_status
-qb_histogram_count(const qb_histogram *histogram, const qb_observer_options *options, const qb_run *run,
-                   const float *x, int64_t count, int64_t *added);
+qb_status qb_histogram_count(const qb_histogram *histogram, const qb_observer_options *options, const qb_run *run,
+                             const float *x, int64_t count, int64_t *added);
 /* 1 if a tensor is counted the same way by both. */
-int
-qb_histogram_counts_like(const qb_histogram *a, const qb_observer_options *a_options, const qb_histogram *b,
-                         const qb_observer_options *b_options);
+int qb_histogram_counts_like(const qb_histogram *a, const qb_observer_options *a_options, const qb_histogram *b,
+                             const qb_observer_options *b_options);
 
 /* Memory for `bins` bins, counts zero, edges not set. */
-qb_status
-qb_histogram_allocate(int64_t bins, const qb_run *run, qb_histogram *histogram);
+qb_status qb_histogram_allocate(int64_t bins, const qb_run *run, qb_histogram *histogram);
 /* Make *copy equal, with its own memory, which is used again if it fits. */
-qb_status
-qb_histogram_copy(const qb_histogram *histogram, qb_histogram *copy, const qb_run *run);
-void
-qb_histogram_clear(qb_histogram *histogram, qb_heap *heap);
+qb_status qb_histogram_copy(const qb_histogram *histogram, qb_histogram *copy, const qb_run *run);
+void qb_histogram_clear(qb_histogram *histogram, qb_heap *heap);
 
 #endif

@@ -130,8 +130,7 @@ qb_max_merge(qb_max_statistics *statistics, const qb_max_statistics *other, int 
     if (other->amax == NULL) {
         return QB_OK;
     }
-    if (statistics->amax != NULL &&
-        !qb_shape_equal(statistics->rank, statistics->shape, other->rank, other->shape)) {
+    if (statistics->amax != NULL && !qb_shape_equal(statistics->rank, statistics->shape, other->rank, other->shape)) {
         return qb_fail(run->error, run->path, QB_ERR_STATE,
                        "the two observers keep largest magnitudes of different shapes");
     }

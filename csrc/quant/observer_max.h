@@ -30,27 +30,21 @@ typedef struct qb_max_step {
 /* Compute the step of x and make room for it.  `largest` is the largest magnitude of all of x.  `times` is how often it
  * will be folded.  QB_ERR_SHAPE ("amax shape changed"), QB_ERR_NOMEM, QB_ERR_INTERRUPTED; the statistics keep their
  * values. */
-qb_status
-qb_max_prepare(qb_max_statistics *statistics, const qb_observer_options *options, const qb_run *run, const float *x,
-               int32_t rank, const int64_t *shape, float largest, int32_t times, qb_max_step *step);
+qb_status qb_max_prepare(qb_max_statistics *statistics, const qb_observer_options *options, const qb_run *run,
+                         const float *x, int32_t rank, const int64_t *shape, float largest, int32_t times,
+                         qb_max_step *step);
 /* Fold it in; gives step's memory to the statistics or back to the heap. */
-void
-qb_max_fold(qb_max_statistics *statistics, const qb_observer_options *options, qb_heap *heap, int32_t times,
-            qb_max_step *step);
-void
-qb_max_step_release(qb_max_step *step, qb_heap *heap);
+void qb_max_fold(qb_max_statistics *statistics, const qb_observer_options *options, qb_heap *heap, int32_t times,
+                 qb_max_step *step);
+void qb_max_step_release(qb_max_step *step, qb_heap *heap);
 
 /* Add all that `other` has.  QB_ERR_STATE: another shape. */
-qb_status
-qb_max_merge(qb_max_statistics *statistics, const qb_max_statistics *other, int tracks, const qb_run *run);
+qb_status qb_max_merge(qb_max_statistics *statistics, const qb_max_statistics *other, int tracks, const qb_run *run);
 /* Replace the values, and forget the list. */
-qb_status
-qb_max_set(qb_max_statistics *statistics, const float *values, int32_t rank, const int64_t *shape,
-           const qb_run *run);
+qb_status qb_max_set(qb_max_statistics *statistics, const float *values, int32_t rank, const int64_t *shape,
+                     const qb_run *run);
 /* A copy with its own memory. */
-qb_status
-qb_max_copy(const qb_max_statistics *statistics, qb_max_statistics *copy, const qb_run *run);
-void
-qb_max_clear(qb_max_statistics *statistics, qb_heap *heap);
+qb_status qb_max_copy(const qb_max_statistics *statistics, qb_max_statistics *copy, const qb_run *run);
+void qb_max_clear(qb_max_statistics *statistics, qb_heap *heap);
 
 #endif

@@ -81,6 +81,19 @@ is_void(const qb_quant_range *range, float amax)
     return range->scale == 0.0f && !(amax <= QB_AMAX_DEAD);
 }
 
+/* Without bits the bounds cross and the upper one wins, whatever the element is: the original's arithmetic. */
+static void
+quantize_without_bits(const tensor_job *job, int64_t at, int64_t small, int64_t n)
+{
+    const qb_quantization *q = job->quantization;
+    for (int64_t i = 0; i < n; i++) {
+        const float amax = scaled_amax(q, job->small[small + i * job->plan->step]);
+        const qb_quant_range range = qb_quant_spec_range(q->num_bits, q->is_unsigned, q->narrow_range, amax);
+        const float divisor = amax <= QB_AMAX_DEAD || !q->fake ? 1.0f : range.scale;
+        job->y[at + i] = isnan(job->x[at + i]) ? NAN : range.upper / divisor;
+    }
+}
+
 static void
 quantize_constant(const tensor_job *job, int64_t at, int64_t small, int64_t n)
 {
@@ -144,6 +157,9 @@ qb_quantize_over(const qb_run *run, const qb_quantization *quantization, const f
             QB_TRY(qb_check_nonnegative(run, x, plan->count));
         }
         job.piece = plan->step == 0 ? quantize_constant : quantize_varying;
+        if (quantization->num_bits == 0) {
+            job.piece = quantize_without_bits;
+        }
         break;
     case QB_FORMAT_E4M3:
         job.piece = quantize_e4m3;
@@ -160,14 +176,13 @@ grad_piece(const tensor_job *job, int64_t at, int64_t small, int64_t n)
         return;
     }
     for (int64_t i = 0; i < n; i++) {
-        job->kernels->fake_quant_grad_f32(job->x + at + i, job->dy + at + i, 1, job->small[small + i],
-                                          job->y + at + i);
+        job->kernels->fake_quant_grad_f32(job->x + at + i, job->dy + at + i, 1, job->small[small + i], job->y + at + i);
     }
 }
 
 qb_status
-qb_quantize_grad_over(const qb_run *run, const float *x, const float *amax, const qb_broadcast *plan,
-                      const float *dy, float *dx)
+qb_quantize_grad_over(const qb_run *run, const float *x, const float *amax, const qb_broadcast *plan, const float *dy,
+                      float *dx)
 {
     tensor_job job = {.plan = plan, .piece = grad_piece, .x = x, .small = amax, .dy = dy, .y = dx};
     return visit(run, &job);

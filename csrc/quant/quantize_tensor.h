@@ -20,30 +20,24 @@ typedef struct qb_quantization {
 } qb_quantization;
 
 /* The plan for a small tensor `name` over x, or QB_ERR_SHAPE with both shapes. */
-qb_status
-qb_plan_over(const qb_run *run, int32_t rank, const int64_t *shape, const char *name, int32_t small_rank,
-             const int64_t *small_shape, qb_broadcast *plan);
+qb_status qb_plan_over(const qb_run *run, int32_t rank, const int64_t *shape, const char *name, int32_t small_rank,
+                       const int64_t *small_shape, qb_broadcast *plan);
 
 /* y = x quantized with amax stretched by `plan`.  y may alias x.  No allocation.
  * Integer format: NUMERICS section 4.  A range whose scale is zero without being dead (amax infinite, or one signed
  * bit) gives NaN when fake, as 0 / 0 in the original.
  * E4M3: round(x * 448 / amax) / (448 / amax), 0 where |x| < 2^-24; always fake.
  * QB_ERR_VALUE: a negative element of an unsigned tensor; QB_ERR_INTERRUPTED. */
-qb_status
-qb_quantize_over(const qb_run *run, const qb_quantization *quantization, const float *x, const float *amax,
-                 const qb_broadcast *plan, float *y);
+qb_status qb_quantize_over(const qb_run *run, const qb_quantization *quantization, const float *x, const float *amax,
+                           const qb_broadcast *plan, float *y);
 /* dx = dy where |x| <= amax, else 0. */
-qb_status
-qb_quantize_grad_over(const qb_run *run, const float *x, const float *amax, const qb_broadcast *plan,
-                      const float *dy, float *dx);
+qb_status qb_quantize_grad_over(const qb_run *run, const float *x, const float *amax, const qb_broadcast *plan,
+                                const float *dy, float *dx);
 /* y = x * factor.  y may alias x. */
-qb_status
-qb_multiply_over(const qb_run *run, const float *x, const float *factor, const qb_broadcast *plan, float *y);
+qb_status qb_multiply_over(const qb_run *run, const float *x, const float *factor, const qb_broadcast *plan, float *y);
 /* y = max(min(x, maximum), minimum) with single bounds.  y may alias x.  NaN stays NaN. */
-qb_status
-qb_clip_to(const qb_run *run, const float *x, int64_t count, float minimum, float maximum, float *y);
+qb_status qb_clip_to(const qb_run *run, const float *x, int64_t count, float minimum, float maximum, float *y);
 /* QB_ERR_VALUE with the index if an element of x (count) is below zero. */
-qb_status
-qb_check_nonnegative(const qb_run *run, const float *x, int64_t count);
+qb_status qb_check_nonnegative(const qb_run *run, const float *x, int64_t count);
 
 #endif

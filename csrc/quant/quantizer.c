@@ -13,7 +13,8 @@
 #include "core/shape.h"
 #include "quant/quant_spec.h"
 
-/* ---- life --------------------------------------------------------------------------------------------------------- */
+/* ---- life ---------------------------------------------------------------------------------------------------------
+ */
 
 qb_status
 qb_quantizer_create(qb_device *device, const qb_quantizer_options *options, qb_quantizer **quantizer, qb_error *error)
@@ -107,7 +108,8 @@ qb_quantizer_end_write(qb_quantizer *quantizer)
     }
 }
 
-/* ---- contents ----------------------------------------------------------------------------------------------------- */
+/* ---- contents -----------------------------------------------------------------------------------------------------
+ */
 
 qb_quantizer_options
 qb_quantizer_get_options(const qb_quantizer *quantizer)
@@ -153,8 +155,8 @@ replace_small_tensor(qb_quantizer *quantizer, qb_small_tensor *target, const cha
     if (values != NULL) {
         size_t bytes = 0;
         if (rank < 0 || rank > QB_MAX_RANK || !qb_shape_elements(rank, shape, &made.count) || made.count < 1) {
-            return qb_fail(error, NULL, QB_ERR_SHAPE, "%s has no valid shape, expected 0 .. %d dimensions of at least 1",
-                           name, QB_MAX_RANK);
+            return qb_fail(error, NULL, QB_ERR_SHAPE,
+                           "%s has no valid shape, expected 0 .. %d dimensions of at least 1", name, QB_MAX_RANK);
         }
         if (!qb_size_multiply((size_t)made.count, sizeof *values, &bytes) ||
             (made.data = qb_heap_allocate(heap, bytes)) == NULL) {
@@ -254,7 +256,8 @@ qb_quantizer_set_observer(qb_quantizer *quantizer, qb_observer *observer)
     return QB_OK;
 }
 
-/* ---- what it tells ------------------------------------------------------------------------------------------------ */
+/* ---- what it tells ------------------------------------------------------------------------------------------------
+ */
 
 static int
 has_stage(const qb_quantizer *quantizer, uint32_t stage)

@@ -12,7 +12,8 @@
 #include "quant/quantize_tensor.h"
 #include "quant/quantizer.h"
 
-/* ---- collect ------------------------------------------------------------------------------------------------------ */
+/* ---- collect ------------------------------------------------------------------------------------------------------
+ */
 
 static qb_status
 count_elements(const qb_run *run, int32_t rank, const int64_t *shape, int64_t *count)
@@ -99,7 +100,8 @@ qb_quantizer_rollback(qb_quantizer *quantizer)
     qb_observer_rollback(quantizer->observer);
 }
 
-/* ---- ranges ------------------------------------------------------------------------------------------------------- */
+/* ---- ranges -------------------------------------------------------------------------------------------------------
+ */
 
 float
 qb_quant_scale_step(float scale)
@@ -126,8 +128,8 @@ at_use(const qb_quantizer *quantizer, float amax)
 }
 
 qb_status
-qb_quantizer_range(const qb_quantizer *quantizer, const qb_run *run, const float *x, int32_t rank,
-                   const int64_t *shape, qb_quant_range *range)
+qb_quantizer_range(const qb_quantizer *quantizer, const qb_run *run, const float *x, int32_t rank, const int64_t *shape,
+                   qb_quant_range *range)
 {
     float amax = 0.0f;
     if (quantizer->amax.data != NULL) {
@@ -184,7 +186,8 @@ qb_quantizer_weight_range(const qb_quantizer *quantizer, const qb_run *run, cons
     return QB_OK;
 }
 
-/* ---- apply -------------------------------------------------------------------------------------------------------- */
+/* ---- apply --------------------------------------------------------------------------------------------------------
+ */
 
 /* Quantize x with `amax` (plan over x). */
 static qb_status
@@ -271,8 +274,8 @@ copy_range(void *argument, int64_t begin, int64_t end, int32_t worker)
 }
 
 qb_status
-qb_quantizer_apply(const qb_quantizer *quantizer, const qb_run *run, const float *x, int32_t rank,
-                   const int64_t *shape, float *y, float *amax_used)
+qb_quantizer_apply(const qb_quantizer *quantizer, const qb_run *run, const float *x, int32_t rank, const int64_t *shape,
+                   float *y, float *amax_used)
 {
     const qb_small_tensor *factor = &quantizer->pre_quant_scale;
     int64_t count = 0;
