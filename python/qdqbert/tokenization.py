@@ -31,9 +31,9 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
     Parameters
     ----------
     folder : path
-        Holds `tokenizer.json`, or `vocab.txt` and optionally `tokenizer_config.json`, of which `do_lower_case`
-        (default True), `tokenize_chinese_chars` (True) and `strip_accents` (as `do_lower_case`) are used.
-        `tokenizer.json` wins where both are there.
+        Holds `tokenizer.json`, or `vocab.txt` and optionally `tokenizer_config.json`, of which
+        `do_lower_case` (default True), `tokenize_chinese_chars` (True) and `strip_accents` (as
+        `do_lower_case`) are used. `tokenizer.json` wins where both are there.
 
     Returns
     -------
@@ -83,7 +83,9 @@ def special_token_id(tokenizer: Tokenizer, token: str) -> int:
     """
     index = tokenizer.token_to_id(token)
     if index is None:
-        raise CheckpointError(f"tokenizer: the vocabulary of {tokenizer.get_vocab_size()} tokens has no {token}")
+        raise CheckpointError(
+            f"tokenizer: the vocabulary of {tokenizer.get_vocab_size()} tokens has no {token}"
+        )
     return int(index)
 
 
@@ -97,13 +99,15 @@ def _read_text(path: Path) -> str:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     if data.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path}: a Git-LFS pointer, not the file itself; run `git lfs pull` in its repository")
+        raise CheckpointError(
+            f"{path}: a Git-LFS pointer, not the file itself; run `git lfs pull` in its repository"
+        )
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise CheckpointError(
-            f"{path}, line {line}: expected UTF-8, found byte 0x{data[error.start]:02x} at offset {error.start}"
+            f"{path}, line {line}: expected UTF-8, found byte 0x{data[error.start]:02x}"
         ) from error
 
 
@@ -123,8 +127,8 @@ def _from_tokenizer_json(path: Path) -> Tokenizer:
 def _refuse(path: Path, error: BaseException) -> NoReturn:
     """Turn what the library raises on a malformed description into a CheckpointError.
 
-    The library raises plain Exception for most defects, and a PanicException, which is no Exception, where its own
-    code did not expect them.  Anything else (KeyboardInterrupt, MemoryError) passes.
+    The library raises plain Exception for most defects, and a PanicException, which is no Exception, where
+    its own code did not expect them.  Anything else (KeyboardInterrupt, MemoryError) passes.
     """
     is_panic = type(error).__name__ == "PanicException"
     if isinstance(error, MemoryError) or not (isinstance(error, Exception) or is_panic):
@@ -135,7 +139,9 @@ def _refuse(path: Path, error: BaseException) -> NoReturn:
 def _from_vocabulary(path: Path, config_path: Path) -> Tokenizer:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-    vocabulary = {line.rstrip("\r"): index for index, line in enumerate(_read_text(path).rstrip("\n").split("\n"))}
+    vocabulary = {
+        line.rstrip("\r"): index for index, line in enumerate(_read_text(path).rstrip("\n").split("\n"))
+    }
     missing = [token for token in ("[UNK]", "[CLS]", "[SEP]") if token not in vocabulary]
     if missing:
         raise CheckpointError(
@@ -145,9 +151,7 @@ def _from_vocabulary(path: Path, config_path: Path) -> Tokenizer:
     config = _tokenizer_config(config_path)
     lower_case = _switch(config, "do_lower_case", True, config_path)
     try:
-        tokenizer = Tokenizer(
-            models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100)  # noqa: S106
-        )
+        tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
         tokenizer.add_special_tokens(
             [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if token in vocabulary]
         )

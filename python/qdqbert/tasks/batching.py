@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches of texts of similar length, and the loop that feeds them to a model.
 
-A model of this package computes no padding, but its input arrays hold it, and other models that are called the same
-way compute it.  So texts are sorted by length within a bounded chunk and grouped until a budget of tokens, padding
-included, is used up.  What a text gives does not depend on its batch mates (see the numerics contract), so this
-changes time, not results.
+A model of this package computes no padding, but its input arrays hold it, and other models that are called
+the same way compute it.  So texts are sorted by length within a bounded chunk and grouped until a budget of
+tokens, padding included, is used up.  What a text gives does not depend on its batch mates (see the numerics
+contract), so this changes time, not results.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ __all__ = ["MAX_BATCH_TOKENS", "batch_inputs", "by_length", "chunks", "progress_
 
 T = TypeVar("T")
 
-# Large enough that every product of a BERT-base layer is worth its threads, small enough that the activations of one
-# call (about 40 KB a token) stay at 80 MB.
+# Large enough that every product of a BERT-base layer is worth its threads, small enough that the activations
+# of one call (about 40 KB a token) stay at 80 MB.
 MAX_BATCH_TOKENS = 2048
 
 
@@ -87,7 +87,9 @@ def by_length(lengths: Sequence[int], max_batch_tokens: int) -> Iterator[list[in
 
 
 def batch_inputs(
-    input_ids: Sequence[npt.NDArray[np.int64]], token_type_ids: Sequence[npt.NDArray[np.int64]], pad_id: int = 0
+    input_ids: Sequence[npt.NDArray[np.int64]],
+    token_type_ids: Sequence[npt.NDArray[np.int64]],
+    pad_id: int = 0,
 ) -> dict[str, npt.NDArray[np.int64]]:
     """Pad texts on the right to their longest.
 
@@ -116,7 +118,9 @@ def batch_inputs(
     return inputs
 
 
-def progress_bar(total: int | None, unit: str, description: str, *, show: bool | None = None) -> Callable[[int], Any]:
+def progress_bar(
+    total: int | None, unit: str, description: str, *, show: bool | None = None
+) -> Callable[[int], Any]:
     """Progress on stderr, on a terminal only unless asked.
 
     Parameters
@@ -132,7 +136,8 @@ def progress_bar(total: int | None, unit: str, description: str, *, show: bool |
     Returns
     -------
     callable (int) -> None
-        Reports that so many more items are done; the bar is closed with the last of `total`, or with a call of 0.
+        Reports that so many more items are done; the bar is closed with the last of `total`, or with a call
+        of 0.
     """
     if show is False or (show is None and not sys.stderr.isatty()):
         return lambda count: None

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Extractive question answering on SQuAD: predict, evaluate, and take calibration batches.
 
-Everything streams: a bounded number of questions is turned into windows, run in batches of similar length, answered,
-and forgotten, so memory does not grow with the data set.  A model is anything that is called as
-``model(input_ids=..., attention_mask=..., token_type_ids=...)`` with (B, T) int64 arrays and returns an object with
-`start_logits` and `end_logits` (B, T).
+Everything streams: a bounded number of questions is turned into windows, run in batches of similar length,
+answered, and forgotten, so memory does not grow with the data set.  A model is anything that is called as
+``model(input_ids=..., attention_mask=..., token_type_ids=...)`` with (B, T) int64 arrays and returns an
+object with `start_logits` and `end_logits` (B, T).
 
-The parts have modules of their own: `squad_data` (files), `squad_features` (windows), `squad_answers` (n-best search),
-`squad_metrics` (scores).
+The parts have modules of their own: `squad_data` (files), `squad_features` (windows), `squad_answers` (n-best
+search), `squad_metrics` (scores).
 """
 
 from __future__ import annotations
@@ -107,7 +107,10 @@ class SquadPredictions:
             ]
             for question, answer in self.answers.items()
         }
-        files: list[tuple[str, Any]] = [("predictions.json", self.texts()), ("nbest_predictions.json", n_best)]
+        files: list[tuple[str, Any]] = [
+            ("predictions.json", self.texts()),
+            ("nbest_predictions.json", n_best),
+        ]
         if self.version_2:
             files.append(("null_odds.json", self.null_odds()))
         for name, content in files:
@@ -296,8 +299,8 @@ def calibration_batches(
 ) -> Iterator[dict[str, npt.NDArray[np.int64]]]:
     """Model inputs for calibration: the first window of each of some random questions.
 
-    The questions are ``random.Random(seed).sample(examples, samples)``, in that order.  This is the protocol by which
-    other quantizers were measured on the same checkpoints, so results compare.
+    The questions are ``random.Random(seed).sample(examples, samples)``, in that order.  This is the protocol
+    by which other quantizers were measured on the same checkpoints, so results compare.
 
     Parameters
     ----------
@@ -323,9 +326,10 @@ def calibration_batches(
     """
     if samples < 1 or batch_size < 1 or not examples:
         raise ValueError(
-            f"samples, batch_size, examples: expected at least 1 of each, found {samples}, {batch_size}, {len(examples)}"
+            f"samples, batch_size, examples: expected at least 1 of each, "
+            f"found {samples}, {batch_size}, {len(examples)}"
         )
-    chosen = random.Random(seed).sample(examples, min(samples, len(examples)))  # noqa: S311
+    chosen = random.Random(seed).sample(examples, min(samples, len(examples)))
     first_windows = (windows[0] for windows in features_of(chosen, tokenizer, options or SquadOptions()))
     for batch in chunks(first_windows, batch_size):
         yield _inputs(batch, tokenizer)
@@ -340,7 +344,9 @@ def _logits(
     model: Any, features: Sequence[SquadFeature], max_batch_tokens: int, tokenizer: Tokenizer
 ) -> tuple[list[npt.NDArray[np.float32]], list[npt.NDArray[np.float32]]]:
     """Unpadded start and end logits of every window."""
-    logits: list[list[npt.NDArray[np.float32]]] = [[np.empty(0, np.float32)] * len(features) for _ in range(2)]
+    logits: list[list[npt.NDArray[np.float32]]] = [
+        [np.empty(0, np.float32)] * len(features) for _ in range(2)
+    ]
     for batch in by_length([len(feature.input_ids) for feature in features], max_batch_tokens):
         inputs = _inputs([features[index] for index in batch], tokenizer)
         out = model(**inputs)
@@ -348,7 +354,8 @@ def _logits(
             values = np.asarray(getattr(out, name))
             if values.shape != inputs["input_ids"].shape:
                 raise ValueError(
-                    f"{name}: expected shape {inputs['input_ids'].shape} as the input_ids, found {values.shape}"
+                    f"{name}: expected shape {inputs['input_ids'].shape} as the input_ids, "
+                    f"found {values.shape}"
                 )
             for row, index in enumerate(batch):
                 logits[side][index] = values[row, : len(features[index].input_ids)].copy()

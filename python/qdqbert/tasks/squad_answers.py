@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """From start and end logits to answers: run_squad's n-best search and its way back to the original text.
 
-For each question the best `n_best_size` starts and ends of every window are combined; a pair stands if both lie in the
-paragraph, the start is at home in this window (max-context rule), and the length fits.  Pairs are ranked by
-start + end, in float64 as the original's Python floats; equal sums keep the order of window, start rank, end rank.
-The text of a pair is cut from the original words, because wordpieces have lost case and accents: `original_text`.
+For each question the best `n_best_size` starts and ends of every window are combined; a pair stands if both
+lie in the paragraph, the start is at home in this window (max-context rule), and the length fits.  Pairs are
+ranked by start + end, in float64 as the original's Python floats; equal sums keep the order of window, start
+rank, end rank. The text of a pair is cut from the original words, because wordpieces have lost case and
+accents: `original_text`.
 
-Reference: the run_squad program of Devlin et al., 2019, and `compute_predictions_logits` of transformers 4.39, whose
-results (texts, order, probabilities) these are.
+Reference: the run_squad program of Devlin et al., 2019, and `compute_predictions_logits` of transformers
+4.39, whose results (texts, order, probabilities) these are.
 """
 
 from __future__ import annotations
@@ -127,7 +128,12 @@ class AnswerFinder:
         for k in order:
             score = (float(start_scores[k]), float(end_scores[k]))
             # "No answer" takes part in the ranking, behind spans of an equal score.
-            if not null_is_listed and null is not None and sum(null) > sum(score) and not self._is_full(entries):
+            if (
+                not null_is_listed
+                and null is not None
+                and sum(null) > sum(score)
+                and not self._is_full(entries)
+            ):
                 entries.append(Candidate("", *null))
                 null_is_listed = True
             if self._is_full(entries):
@@ -142,7 +148,9 @@ class AnswerFinder:
     def _is_full(self, entries: list[Candidate]) -> bool:
         if self._keep_n_best:
             return len(entries) >= self._options.n_best_size
-        return any(entry.text for entry in entries) or (bool(entries) and not self._options.version_2_with_negative)
+        return any(entry.text for entry in entries) or (
+            bool(entries) and not self._options.version_2_with_negative
+        )
 
     def _decide(self, entries: list[Candidate], null: tuple[float, float] | None) -> Answer:
         """Complete the list as the original does, and choose."""
@@ -175,14 +183,14 @@ class AnswerFinder:
 def original_text(answer: str, original: str, plain: Callable[[str], str]) -> str:
     """Cut from the original text what stands for an answer made of wordpieces.
 
-    ``steve smith`` within ``Steve Smith's`` is ``Steve Smith``: the answer is searched in the normalised original, and
-    its ends are carried over by counting characters that are not spaces.
+    ``steve smith`` within ``Steve Smith's`` is ``Steve Smith``: the answer is searched in the normalised
+    original, and its ends are carried over by counting characters that are not spaces.
 
     Parameters
     ----------
     answer : str
-        Wordpieces joined to words, single spaces.  If its first wordpiece continues a word it keeps its ``##``, is
-        then not found, and the whole words are the answer, as in the original.
+        Wordpieces joined to words, single spaces.  If its first wordpiece continues a word it keeps its
+        ``##``, is then not found, and the whole words are the answer, as in the original.
     original : str
         The words that the wordpieces were made of.
     plain : callable
@@ -191,7 +199,8 @@ def original_text(answer: str, original: str, plain: Callable[[str], str]) -> st
     Returns
     -------
     str
-        `original` whole where the answer cannot be found in it or normalisation changed the number of characters.
+        `original` whole where the answer cannot be found in it or normalisation changed the number of
+        characters.
 
     Examples
     --------

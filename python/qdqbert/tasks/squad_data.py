@@ -26,7 +26,8 @@ class SquadExample:
         Unique in its file.
     question, context : str
     answers : tuple of (str, int)
-        Gold answers and their character offsets in `context`; empty where there is no answer or it is not known.
+        Gold answers and their character offsets in `context`; empty where there is no answer or it is not
+        known.
     title : str
         Article.
     """
@@ -67,8 +68,8 @@ def read_squad(path: str | os.PathLike[str]) -> SquadDataset:
     Parameters
     ----------
     path : path
-        JSON: ``{"data": [{"paragraphs": [{"context": ..., "qas": [{"id": ..., "question": ..., "answers": [...]}]}]}]}``.
-        `answers` and `is_impossible` may be absent (a test set).
+        JSON: ``{"data": [{"paragraphs": [{"context": ..., "qas": [{"id": ..., "question": ..., "answers":
+        [...]}]}]}]}``. `answers` and `is_impossible` may be absent (a test set).
 
     Returns
     -------
@@ -77,8 +78,8 @@ def read_squad(path: str | os.PathLike[str]) -> SquadDataset:
     Raises
     ------
     DataError
-        If the file is missing, not UTF-8, not JSON (with line and column), or a member is absent, of a wrong type,
-        or an id appears twice (with its place, e.g. ``data[0].paragraphs[3].qas[1].id``).
+        If the file is missing, not UTF-8, not JSON (with line and column), or a member is absent, of a wrong
+        type, or an id appears twice (with its place, e.g. ``data[0].paragraphs[3].qas[1].id``).
     """
     file = Path(path)
     root = _load_json(file)
@@ -92,7 +93,9 @@ def read_squad(path: str | os.PathLike[str]) -> SquadDataset:
             for place, question in _members(file, paragraph_place, paragraph, "qas"):
                 example, has_no_answer = _question(file, place, question, context, title)
                 if example.id in seen:
-                    raise DataError(f"{file}: {place}.id: {example.id!r} stands already at {seen[example.id]}")
+                    raise DataError(
+                        f"{file}: {place}.id: {example.id!r} stands already at {seen[example.id]}"
+                    )
                 seen[example.id] = place
                 impossible = impossible or has_no_answer
                 examples.append(example)
@@ -142,11 +145,13 @@ def _question(
         for answer_place, answer in _members(file, place, question, "answers"):
             start = answer.get("answer_start")
             if not isinstance(start, int) or isinstance(start, bool):
-                raise DataError(f"{file}: {answer_place}.answer_start: expected an integer, found {_kind(start)}")
+                raise DataError(
+                    f"{file}: {answer_place}.answer_start: expected an integer, found {_kind(start)}"
+                )
             if not 0 <= start <= len(context):
                 raise DataError(
-                    f"{file}: {answer_place}.answer_start: expected 0 .. {len(context)} (the length of the context), "
-                    f"found {start}"
+                    f"{file}: {answer_place}.answer_start: expected 0 .. {len(context)} "
+                    f"(the length of the context), found {start}"
                 )
             answers.append((_text(file, answer_place, answer, "text"), start))
     has_no_answer = impossible or ("answers" in question and not answers)
@@ -162,9 +167,13 @@ def _load_json(file: Path) -> dict[str, Any]:
         root = json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{file}, line {line}: expected UTF-8, found byte 0x{data[error.start]:02x}") from error
+        raise DataError(
+            f"{file}, line {line}: expected UTF-8, found byte 0x{data[error.start]:02x}"
+        ) from error
     except json.JSONDecodeError as error:
-        raise DataError(f"{file}, line {error.lineno}, column {error.colno}: not JSON: {error.msg}") from error
+        raise DataError(
+            f"{file}, line {error.lineno}, column {error.colno}: not JSON: {error.msg}"
+        ) from error
     except RecursionError as error:
         raise DataError(f"{file}: not a SQuAD file: nested too deeply") from error
     if not isinstance(root, dict):
@@ -173,7 +182,7 @@ def _load_json(file: Path) -> dict[str, Any]:
 
 
 def _members(file: Path, place: str, parent: dict[str, Any], key: str) -> list[tuple[str, dict[str, Any]]]:
-    """The objects of the array `key` of `parent`, each with its place."""
+    """Return the objects of the array `key` of `parent`, each with its place."""
     prefix = key if place == "$" else f"{place}.{key}"
     if key not in parent:
         raise DataError(f"{file}: {prefix}: expected an array, found nothing")

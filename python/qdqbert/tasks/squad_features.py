@@ -5,12 +5,15 @@ This is the scheme of the original BERT run_squad:
 
 - the paragraph is split at white space into words, and each word into wordpieces;
 - a window is ``[CLS] question [SEP] part of the paragraph [SEP]``; the question is cut at `max_query_length`
-  wordpieces, the paragraph never loses any: windows start every `doc_stride` wordpieces until one reaches its end;
-- a wordpiece that stands in several windows may start an answer only in the window where it has the most context
-  on its poorer side (ties, which 0.01 * window length breaks, go to the earlier window): the max-context rule.
+  wordpieces, the paragraph never loses any: windows start every `doc_stride` wordpieces until one reaches its
+  end;
+- a wordpiece that stands in several windows may start an answer only in the window where it has the most
+context
+  on its poorer side (ties, which 0.01 * window length breaks, go to the earlier window): the max-context
+  rule.
 
-Windows hold positions, not texts.  The paragraph, with its words and wordpieces, is one `Document` that its questions
-and windows share, so a feature costs a few hundred bytes beside its ids.
+Windows hold positions, not texts.  The paragraph, with its words and wordpieces, is one `Document` that its
+questions and windows share, so a feature costs a few hundred bytes beside its ids.
 
 Reference: Devlin et al., 2019, "BERT", section 4.2, and the program published with it.
 """
@@ -75,8 +78,8 @@ class SquadOptions:
         least = self.max_query_length + _SPECIAL_TOKENS + 1
         if self.max_seq_length < least:
             raise ValueError(
-                f"max_seq_length: expected at least {least} (max_query_length {self.max_query_length}, three special "
-                f"tokens, one of the paragraph), found {self.max_seq_length}"
+                f"max_seq_length: expected at least {least} (max_query_length {self.max_query_length}, three "
+                f"special tokens, one of the paragraph), found {self.max_seq_length}"
             )
 
 
@@ -134,7 +137,7 @@ class SquadFeature:
 
 
 def split_words(text: str) -> list[str]:
-    """Split at space, tab, line feed, carriage return and narrow no-break space, as run_squad does.
+    r"""Split at space, tab, line feed, carriage return and narrow no-break space, as run_squad does.
 
     Parameters
     ----------
@@ -182,7 +185,9 @@ def features_of(
     for example in examples:
         if document is None or example.context != context:
             context, document = example.context, _document(example.context, tokenizer)
-        question = tokenizer.encode(example.question, add_special_tokens=False).ids[: options.max_query_length]
+        question = tokenizer.encode(example.question, add_special_tokens=False).ids[
+            : options.max_query_length
+        ]
         yield _windows(example, document, [cls, *question, sep], sep, options)
 
 
@@ -221,7 +226,7 @@ def _windows(
 
 
 def _best_window(count: int, starts: list[int], lengths: list[int]) -> npt.NDArray[np.int64]:
-    """For each of `count` wordpieces the index of the window with the largest min(left, right) + 0.01 * length."""
+    """Index of the window with the largest min(left, right) + 0.01 * length, for each of `count` wordpieces."""
     best = np.zeros(count, dtype=np.int64)
     best_score = np.full(count, -np.inf)
     for index, (start, length) in enumerate(zip(starts, lengths, strict=True)):

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exact match and F1 of SQuAD, as its two official scorers define them.
 
-The v1.1 and the v2.0 scorer agree on normalisation (lower case, no punctuation, no articles, single spaces) and on
-the best score over all gold answers.  They differ in three places, which are kept apart here:
+The v1.1 and the v2.0 scorer agree on normalisation (lower case, no punctuation, no articles, single spaces)
+and on the best score over all gold answers.  They differ in three places, which are kept apart here:
 
-- a question without a prediction scores 0 in v1.1 and is left out of every mean in v2.0;
-- in v2.0 a question without answers is right only if the prediction is empty, and F1 of an empty text is 1 or 0;
-- v2.0 reports the answerable (HasAns) and the unanswerable (NoAns) questions also on their own, and the best score
+- a question without a prediction scores 0 in v1.1 and is left out of every mean in v2.0; - in v2.0 a question
+without answers is right only if the prediction is empty, and F1 of an empty text is 1 or 0; - v2.0 reports
+the answerable (HasAns) and the unanswerable (NoAns) questions also on their own, and the best score
   over all thresholds on a no-answer score.
 
 Reference: Rajpurkar et al., 2016, "SQuAD: 100,000+ Questions for Machine Comprehension of Text", section 6.1;
@@ -110,7 +110,8 @@ def question_scores(
     Returns
     -------
     dict of question id to (exact match, F1)
-        Each 0 .. 1, in the order of `answers`.  A question without prediction is (0, 0) in v1.1 and absent in v2.0.
+        Each 0 .. 1, in the order of `answers`.  A question without prediction is (0, 0) in v1.1 and absent in
+        v2.0.
 
     Raises
     ------
@@ -137,7 +138,7 @@ def question_scores(
 
 
 def score_v1(answers: Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> dict[str, float]:
-    """What the official v1.1 scorer prints.
+    """Score predictions as the official v1.1 scorer does.
 
     Parameters
     ----------
@@ -171,7 +172,7 @@ def score_v2(
     predictions: Mapping[str, str],
     null_odds: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
-    """What the official v2.0 scorer prints.
+    """Score predictions as the official v2.0 scorer does.
 
     Parameters
     ----------
@@ -180,14 +181,15 @@ def score_v2(
     predictions : mapping of question id to str
         The empty text means "no answer".
     null_odds : mapping of question id to float, optional
-        The larger, the likelier the question has no answer.  With it the result also holds the best score over all
-        thresholds on it.
+        The larger, the likelier the question has no answer.  With it the result also holds the best score
+        over all thresholds on it.
 
     Returns
     -------
     dict
-        `exact`, `f1` in percent, `total`, `missing`; the same three with the prefixes `HasAns_` and `NoAns_` where
-        there are such questions; with `null_odds` also `best_exact`, `best_exact_thresh`, `best_f1`, `best_f1_thresh`.
+        `exact`, `f1` in percent, `total`, `missing`; the same three with the prefixes `HasAns_` and `NoAns_`
+        where there are such questions; with `null_odds` also `best_exact`, `best_exact_thresh`, `best_f1`,
+        `best_f1_thresh`.
 
     Raises
     ------
@@ -232,10 +234,10 @@ def _best_threshold(
     null_odds: Mapping[str, float],
     answerable: Mapping[str, bool],
 ) -> tuple[float, float]:
-    """Largest mean score (percent) if answers are given only up to a threshold on `null_odds`, and that threshold.
+    """Largest mean score in percent if answers are given up to a threshold on `null_odds`, and where it lies.
 
-    Start by answering nothing, which is right for every unanswerable question, and admit answers in the order of
-    their odds: an answerable question then gains its score, an answered unanswerable one loses its point.
+    Start by answering nothing, which is right for every unanswerable question, and admit answers in the order
+    of their odds: an answerable question then gains its score, an answered unanswerable one loses its point.
     """
     current = best = float(sum(not answerable[question] for question in scores))
     threshold = 0.0
