@@ -65,16 +65,25 @@ qb_arithmetic_text(qb_arithmetic arithmetic)
 const char *
 qb_site_refusal(const qb_quantizer *quantizer, int last_axis_is_free)
 {
-    if (quantizer == NULL || quantizer->options.axis_count <= 0 || qb_quantizer_is_off(quantizer)) {
+    if (quantizer == NULL || qb_quantizer_is_off(quantizer)) {
+        return NULL;
+    }
+    const int is_ranged = !qb_quantizer_is_identity(quantizer) && !qb_quantizer_is_per_tensor(quantizer);
+    const int keeps_axes = quantizer->options.axis_count > 0 && qb_quantizer_wants_collect(quantizer);
+    if (!is_ranged && !keeps_axes) {
         return NULL;
     }
     if (!last_axis_is_free) {
         return "ranges along an axis are not served here, only one range per tensor";
     }
+    const qb_small_tensor *amax = &quantizer->amax;
+    if (amax->data != NULL && amax->count > 1 && (amax->rank < 1 || amax->shape[amax->rank - 1] != amax->count)) {
+        return "the range of an activation can follow the last axis only, but amax has another shape";
+    }
     for (int32_t i = 0; i < quantizer->options.axis_count; i++) {
         const int32_t axis = quantizer->options.axes[i];
         if (axis != -1 && axis != 2) {
-            return "ranges of activations can follow the last axis only";
+            return "the range of an activation can follow the last axis only";
         }
     }
     return NULL;
