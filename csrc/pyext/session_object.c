@@ -62,7 +62,7 @@ session_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     long long max_length = 0;
     long long max_tokens = 0;
     int keep_probabilities = 0;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O$LL|Lp:Session", qb_py_keywords(names), &model_object,
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O|$LLLp:Session", qb_py_keywords(names), &model_object,
                                      &max_sequences, &max_length, &max_tokens, &keep_probabilities)) {
         return NULL;
     }

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments of a forward call as the arrays that C reads: int64 ids and masks, float32 vectors, all contiguous.
+
+Whatever offers numbers is accepted: lists, the buffer protocol, ``__array__`` (PyTorch CPU tensors among others) and
+DLPack.  Only the kind of number is checked here; shapes and ranges are checked against the model by the C side.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qdqbert.errors import ShapeError
+
+__all__ = ["as_floats", "as_head_mask", "as_integers", "as_labels"]
+
+_INT64 = np.iinfo(np.int64)
+
+
+def _as_array(argument: str, value: Any) -> npt.NDArray[Any]:
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            array = np.from_dlpack(value)
+        else:
+            array = np.asarray(value)
+    except (TypeError, RuntimeError, BufferError) as error:
+        raise TypeError(f"{argument}: cannot be read as an array: {error}") from error
+    except ValueError as error:
+        raise ShapeError(f"{argument}: rows of one length expected: {error}") from error
+    if array.dtype.kind == "O":
+        raise TypeError(f"{argument}: expected numbers, got {type(value).__name__}")
+    return array
+
+
+def as_integers(argument: str, value: Any) -> npt.NDArray[np.int64] | None:
+    """Return `value` as contiguous int64, or None for None.
+
+    Parameters
+    ----------
+    argument : str
+        Its name, for messages.
+    value : array of any integer dtype or bool, or nested lists of int
+
+    Raises
+    ------
+    TypeError
+        If it holds no integers.
+    ShapeError
+        If its rows differ in length.
+    ValueError
+        If an unsigned value does not fit int64.
+    """
+    if value is None:
+        return None
+    array = _as_array(argument, value)
+    if array.size == 0 and array.dtype.kind == "f" and not isinstance(value, np.ndarray):
+        array = array.astype(np.int64)  # an empty list has no integers to tell its dtype
+    if array.dtype.kind not in "iub":
+        raise TypeError(f"{argument}: expected integers, got {array.dtype}")
+    if array.dtype == np.uint64 and array.size and int(array.max()) > _INT64.max:
+        raise ValueError(f"{argument}: {int(array.max())} does not fit int64")
+    return np.ascontiguousarray(array, dtype=np.int64).reshape(array.shape)
+
+
+def as_floats(argument: str, value: Any) -> npt.NDArray[np.float32] | None:
+    """Return `value` as contiguous float32, or None for None.
+
+    Raises
+    ------
+    TypeError
+        If it holds no real numbers.
+    ShapeError
+        If its rows differ in length.
+    """
+    if value is None:
+        return None
+    array = _as_array(argument, value)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{argument}: expected real numbers, got {array.dtype}")
+    return np.ascontiguousarray(array, dtype=np.float32).reshape(array.shape)
+
+
+def as_head_mask(value: Any, num_layers: int, num_heads: int) -> npt.NDArray[np.float32] | None:
+    """Return factors of shape (layers, heads) from (heads,) or (layers, heads), or None for None.
+
+    Raises
+    ------
+    TypeError, ShapeError
+        As in `as_floats`; also for any other shape.
+    """
+    mask = as_floats("head_mask", value)
+    if mask is None:
+        return None
+    if mask.shape not in ((num_heads,), (num_layers, num_heads)):
+        raise ShapeError(
+            f"head_mask: expected ({num_heads},) or ({num_layers}, {num_heads}), got {mask.shape}"
+        )
+    return np.ascontiguousarray(np.broadcast_to(mask, (num_layers, num_heads)))
+
+
+def as_labels(argument: str, value: Any) -> npt.NDArray[Any]:
+    """Return labels as an array of numbers in their own dtype.
+
+    Raises
+    ------
+    TypeError
+        If it holds no numbers.
+    """
+    array = _as_array(argument, value)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{argument}: expected numbers, got {array.dtype}")
+    return array

@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The modules inside a model, under the original's names.
+
+They compute nothing: the C model runs the whole forward.  They are what users walk through, switch quantizers on and
+print.  Each leaf leads to its parameters in the C block by name, and class names, order and texts are the original's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qdqbert._core import STAGE_CLIP, Model, Quantizer
+from qdqbert.configuration_qdqbert import QDQBertConfig
+from qdqbert.module import Module, ModuleList, Slot
+from qdqbert.nn import QuantLinear, TensorQuantizer
+from qdqbert.quant_descriptor import QuantDescriptor
+
+__all__ = ["Handles", "QDQBertEmbeddings", "QDQBertEncoder", "QDQBertPooler"]
+
+_ACTIVATION_CLASSES = {
+    "gelu": "GELUActivation",
+    "gelu_new": "NewGELUActivation",
+    "gelu_pytorch_tanh": "PytorchGELUTanh",
+    "relu": "ReLU",
+    "silu": "SiLU",
+    "swish": "SiLU",
+    "tanh": "Tanh",
+}
+
+
+class Handles:
+    """The parameters and quantizers of one C model, by name.
+
+    Parameters
+    ----------
+    model : _core.Model
+    input_desc, weight_desc : QuantDescriptor
+        What its quantizers were made from.
+    """
+
+    def __init__(self, model: Model, input_desc: QuantDescriptor, weight_desc: QuantDescriptor) -> None:
+        self.model = model
+        self._input_desc, self._weight_desc = input_desc, weight_desc
+        self._parameters = {
+            name: (index, view) for index, (name, view) in enumerate(model.parameters())
+        }
+        self._quantizers: dict[str, Quantizer] = dict(model.quantizers())
+
+    def parameter(self, name: str) -> Slot:
+        """Return the slot of one parameter."""
+        index, view = self._parameters[name]
+        return Slot(
+            read=lambda: view,
+            write=lambda value: _copy(self.model, index, value),
+            shape=view.shape,
+            open=lambda: self.model.parameter_write(index),
+        )
+
+    def quantizer(self, name: str) -> TensorQuantizer:
+        """Return the module around one quantizer."""
+        descriptor = self._weight_desc if name.endswith("_weight_quantizer") else self._input_desc
+        handle = self._quantizers[name]
+        if descriptor.amax is not None:
+            handle.set_amax(descriptor.amax)
+        if descriptor.learn_amax:
+            bound = 1.0 if descriptor.amax is None else float(descriptor.amax)
+            handle.set_clip(-bound, bound)
+            handle.stages |= STAGE_CLIP
+        return TensorQuantizer.from_handle(handle, descriptor, name, self.model.device)
+
+
+def _copy(model: Model, index: int, value: npt.NDArray[np.float32]) -> None:
+    model.parameter_write(index)[...] = value
+
+
+class Leaf(Module):
+    """A module with parameters that stand under its name in the model.
+
+    Parameters
+    ----------
+    handles : Handles
+    path : str
+        Dotted name in the model.
+    names : str
+        Its parameters.
+    """
+
+    def __init__(self, handles: Handles, path: str, *names: str) -> None:
+        super().__init__()
+        self._parameter_slots = {name: handles.parameter(f"{path}.{name}") for name in names}
+
+    def _slots(self) -> Mapping[str, Slot]:
+        return self._parameter_slots
+
+    @property
+    def weight(self) -> npt.NDArray[np.float32]:
+        """Read-only view of the weight."""
+        return _value(self._parameter_slots["weight"])
+
+
+class Embedding(Leaf):
+    """A table of vectors."""
+
+    def __init__(self, handles: Handles, path: str, padding_idx: int | None = None) -> None:
+        super().__init__(handles, path, "weight")
+        self.padding_idx = padding_idx
+
+    def extra_repr(self) -> str:
+        """Return rows, columns and the padding row."""
+        rows, columns = self.weight.shape
+        return f"{rows}, {columns}" + (f", padding_idx={self.padding_idx}" if self.padding_idx is not None else "")
+
+
+class LayerNorm(Leaf):
+    """Normalization over the features of a token."""
+
+    def __init__(self, handles: Handles, path: str, eps: float) -> None:
+        super().__init__(handles, path, "weight", "bias")
+        self.eps = eps
+
+    @property
+    def bias(self) -> npt.NDArray[np.float32]:
+        """Read-only view of the bias."""
+        return _value(self._parameter_slots["bias"])
+
+    def extra_repr(self) -> str:
+        """Return shape and eps."""
+        return f"{self.weight.shape}, eps={self.eps}, elementwise_affine=True"
+
+
+class Linear(Leaf):
+    """A product that is not quantized."""
+
+    def __init__(self, handles: Handles, path: str) -> None:
+        super().__init__(handles, path, "weight", "bias")
+
+    @property
+    def bias(self) -> npt.NDArray[np.float32]:
+        """Read-only view of the bias."""
+        return _value(self._parameter_slots["bias"])
+
+    def extra_repr(self) -> str:
+        """Return input and output features."""
+        rows, columns = self.weight.shape
+        return f"in_features={columns}, out_features={rows}, bias=True"
+
+
+class Dropout(Module):
+    """Where training drops elements; the identity in evaluation mode."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def extra_repr(self) -> str:
+        """Return the probability."""
+        return f"p={self.p}, inplace=False"
+
+
+def activation(name: str) -> Module:
+    """Return the module that stands for an activation function, of the original's class name."""
+    return type(_ACTIVATION_CLASSES.get(name, name), (Module,), {"__doc__": "An activation function."})()
+
+
+def quant_linear(handles: Handles, path: str) -> QuantLinear:
+    """Return the quantized linear layer of a name."""
+    return QuantLinear.from_handles(
+        handles.parameter(f"{path}.weight"),
+        handles.parameter(f"{path}.bias"),
+        handles.quantizer(f"{path}._input_quantizer"),
+        handles.quantizer(f"{path}._weight_quantizer"),
+    )
+
+
+class QDQBertEmbeddings(Module):
+    """Word, position and token-type embeddings, and their normalization."""
+
+    def __init__(self, handles: Handles, path: str, config: QDQBertConfig) -> None:
+        super().__init__()
+        self.add_module(
+            "word_embeddings", Embedding(handles, f"{path}.word_embeddings", config.pad_token_id)
+        )
+        self.add_module("position_embeddings", Embedding(handles, f"{path}.position_embeddings"))
+        self.add_module("token_type_embeddings", Embedding(handles, f"{path}.token_type_embeddings"))
+        self.add_module("LayerNorm", LayerNorm(handles, f"{path}.LayerNorm", config.layer_norm_eps))
+        self.add_module("dropout", Dropout(config.hidden_dropout_prob))
+        self._length = config.max_position_embeddings
+
+    def _slots(self) -> Mapping[str, Slot]:
+        # They follow from the configuration and are never saved.
+        return {
+            "position_ids": _derived(lambda: np.arange(self._length, dtype=np.int64)[None]),
+            "token_type_ids": _derived(lambda: np.zeros((1, self._length), np.int64)),
+        }
+
+
+class QDQBertSelfAttention(Module):
+    """Query, key and value, and the quantizers of the two products between them."""
+
+    def __init__(self, handles: Handles, path: str, config: QDQBertConfig) -> None:
+        super().__init__()
+        for name in ("query", "key", "value"):
+            self.add_module(name, quant_linear(handles, f"{path}.{name}"))
+        self.add_module("dropout", Dropout(config.attention_probs_dropout_prob))
+        for letter in "qkva":
+            name = f"matmul_{letter}_input_quantizer"
+            self.add_module(name, handles.quantizer(f"{path}.{name}"))
+
+
+class _Output(Module):
+    """A linear layer, the quantizers of the residual add, and the normalization after it."""
+
+    def __init__(self, handles: Handles, path: str, config: QDQBertConfig) -> None:
+        super().__init__()
+        self.add_module("dense", quant_linear(handles, f"{path}.dense"))
+        self.add_module("LayerNorm", LayerNorm(handles, f"{path}.LayerNorm", config.layer_norm_eps))
+        self.add_module("dropout", Dropout(config.hidden_dropout_prob))
+        for name in ("add_local_input_quantizer", "add_residual_input_quantizer"):
+            self.add_module(name, handles.quantizer(f"{path}.{name}"))
+
+
+class QDQBertSelfOutput(_Output):
+    """What follows attention."""
+
+
+class QDQBertOutput(_Output):
+    """What follows the feed-forward layer."""
+
+
+class QDQBertAttention(Module):
+    """Self-attention with its output."""
+
+    def __init__(self, handles: Handles, path: str, config: QDQBertConfig) -> None:
+        super().__init__()
+        self.add_module("self", QDQBertSelfAttention(handles, f"{path}.self", config))
+        self.add_module("output", QDQBertSelfOutput(handles, f"{path}.output", config))
+
+
+class QDQBertIntermediate(Module):
+    """The first half of the feed-forward layer."""
+
+    def __init__(self, handles: Handles, path: str, config: QDQBertConfig) -> None:
+        super().__init__()
+        self.add_module("dense", quant_linear(handles, f"{path}.dense"))
+        self.add_module("intermediate_act_fn", activation(config.hidden_act))
+
+
+class QDQBertLayer(Module):
+    """Attention and feed-forward."""
+
+    def __init__(self, handles: Handles, path: str, config: QDQBertConfig) -> None:
+        super().__init__()
+        self.add_module("attention", QDQBertAttention(handles, f"{path}.attention", config))
+        self.add_module("intermediate", QDQBertIntermediate(handles, f"{path}.intermediate", config))
+        self.add_module("output", QDQBertOutput(handles, f"{path}.output", config))
+
+
+class QDQBertEncoder(Module):
+    """The stack of layers."""
+
+    def __init__(self, handles: Handles, path: str, config: QDQBertConfig) -> None:
+        super().__init__()
+        layers = [QDQBertLayer(handles, f"{path}.layer.{i}", config) for i in range(config.num_hidden_layers)]
+        self.add_module("layer", ModuleList(layers))
+
+
+class QDQBertPooler(Module):
+    """A dense layer and tanh over the first token."""
+
+    def __init__(self, handles: Handles, path: str) -> None:
+        super().__init__()
+        self.add_module("dense", Linear(handles, f"{path}.dense"))
+        self.add_module("activation", activation("tanh"))
+
+
+def _derived(make: Callable[[], npt.NDArray[Any]]) -> Slot:
+    def refuse(value: npt.NDArray[Any]) -> None:
+        raise AssertionError("a derived buffer is never written")
+
+    return Slot(read=make, write=refuse, is_parameter=False, required=False, persistent=False)
+
+
+def _value(slot: Slot) -> npt.NDArray[np.float32]:
+    value = slot.read()
+    assert value is not None
+    return value
