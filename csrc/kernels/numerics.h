@@ -17,16 +17,17 @@
  *     p = fma(fma(c, r, 1), r, 1)
  *     exp = p * 2^n, rounded once                                    two exact powers of two where 2^n is no float
  *
- * gelu(x) = x Phi(x), |error| <= 4 ulp for every x (down to the denormals of the left tail)
+ * gelu(x) = x Phi(x), |error| <= 4 ulp for x >= -1, and <= 6 ulp in the left tail, down to its denormals
  *
  * With g(t) = t Phi(-t) it is -g(-x) on the left and x - g(x) on the right, without cancellation on either side (g <=
  * x / 2), and Phi(-t) = exp(-t^2 / 2) M(t) with the bounded, smooth Mills ratio M.  The rounding error of t^2 would be
  * magnified t^2 times by exp, so it is carried along.
  *
  *     t = min(15, |x|),  s = -t / 2,  h = t * s,  l = fma(t, s, -h)
- *     z, n as in exp(h);  r = fma(n, -ln2_high, h) + fma(n, -ln2_low, l);  c, p as in exp
+ *     z, n as in exp(h);  r = fma(n, -ln2_high, h) + fma(n, -ln2_low, l);  c as in exp
+ *     q = fma(t, fma(c, r, 1) * r, t)                                t exp(r), rounded once at the end
  *     M = (N0 + N1 t + ... + N4 t^4) / (1 + D1 t + ... + D5 t^5)     Horner, fma; all terms positive
- *     gelu = max(x, 0) - ((t * p) * M) * 2^n
+ *     gelu = max(x, 0) - (q * M) * 2^n
  *
  * tanh(x), |error| <= 3 ulp
  *

@@ -93,7 +93,8 @@ ref_gelu(float x)
     const float l = fmaf(t, s, -h);
     const float n = ref_exp_integer(h);
     const float r = fmaf(n, -QB_EXP_LN2_HIGH, h) + fmaf(n, -QB_EXP_LN2_LOW, l);
-    const float g = ref_scale_exponent(t * ref_exp_reduced(r) * ref_mills(t), (int)n);
+    const float q = fmaf(t, fmaf(ref_exp_tail(r), r, 1.0f) * r, t);
+    const float g = ref_scale_exponent(q * ref_mills(t), (int)n);
     return ref_max(x, 0.0f) - g;
 }
 

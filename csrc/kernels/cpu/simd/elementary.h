@@ -77,7 +77,8 @@ vec_gelu(vec_f32 x)
     const vec_f32 z = vec_exp_shifted(h);
     const vec_f32 n = vec_sub(z, vec_set(QB_EXP_SHIFT));
     const vec_f32 r = vec_add(vec_fma(n, vec_set(-QB_EXP_LN2_HIGH), h), vec_fma(n, vec_set(-QB_EXP_LN2_LOW), l));
-    const vec_f32 g = vec_scale_exponent(vec_mul(vec_mul(t, vec_exp_reduced(r)), vec_mills(t)), z);
+    const vec_f32 q = vec_fma(t, vec_mul(vec_fma(vec_exp_tail(r), r, vec_set(1.0f)), r), t);
+    const vec_f32 g = vec_scale_exponent(vec_mul(q, vec_mills(t)), z);
     return vec_sub(vec_max(x, vec_set(0.0f)), g);
 }
 
