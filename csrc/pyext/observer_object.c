@@ -81,8 +81,8 @@ read_axes(PyObject *axis, qb_observer_options *options)
 static PyObject *
 observer_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"device",     "kind", "axis",      "track_amax", "num_bins",
-                            "skip_zeros", "rule", "fixed_max", NULL};
+    static const char *const names[] = {"device",     "kind", "axis",      "track_amax", "num_bins",
+                                        "skip_zeros", "rule", "fixed_max", NULL};
     static const char *const kinds[] = {"max", "histogram", NULL};
     static const char *const rules[] = {"from_zero", "from_min", "fixed", NULL};
     qb_observer_options options = {.struct_size = sizeof options};
@@ -93,8 +93,9 @@ observer_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     int track_amax = 0;
     int skip_zeros = 0;
     long long num_bins = 2048;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "Os|$OpLpsf:Observer", names, &device_object, &kind_text,
-                                     &axis, &track_amax, &num_bins, &skip_zeros, &rule_text, &options.fixed_max)) {
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "Os|$OpLpsf:Observer", qb_py_keywords(names), &device_object,
+                                     &kind_text, &axis, &track_amax, &num_bins, &skip_zeros, &rule_text,
+                                     &options.fixed_max)) {
         return NULL;
     }
     qb_py_state *state = qb_py_state_of_type(type);

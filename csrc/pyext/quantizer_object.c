@@ -56,10 +56,11 @@ qb_py_quantizer_wrap(qb_py_state *state, qb_quantizer *quantizer)
 static PyObject *
 quantizer_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"device", "options", NULL};
+    static const char *const names[] = {"device", "options", NULL};
     PyObject *device_object = NULL;
     PyObject *dict = NULL;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O|O:Quantizer", names, &device_object, &dict)) {
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O|O:Quantizer", qb_py_keywords(names), &device_object,
+                                     &dict)) {
         return NULL;
     }
     qb_py_state *state = qb_py_state_of_type(type);
