@@ -13,6 +13,7 @@
 enum {
     TILE_ROWS = 6,
     TILE_COLUMNS = 16,
+    TILE_DEPTH = 768,             /* of a chunk */
     TILE_CACHE_BYTES = 384 * 1024 /* of a level-2 cache of 512 KiB or more, for the rows of a */
 };
 
@@ -41,6 +42,16 @@ enum {
 #define ZERO_5 ZERO_4 ZERO(12, 13)
 #define ZERO_6 ZERO_5 ZERO(14, 15)
 
+#define RESUME(row, x, y)                                                                                              \
+    "vmovups " #row "*64(%[tile]), %%ymm" #x "\n\t"                                                                    \
+    "vmovups " #row "*64+32(%[tile]), %%ymm" #y "\n\t"
+#define RESUME_1 RESUME(0, 4, 5)
+#define RESUME_2 RESUME_1 RESUME(1, 6, 7)
+#define RESUME_3 RESUME_2 RESUME(2, 8, 9)
+#define RESUME_4 RESUME_3 RESUME(3, 10, 11)
+#define RESUME_5 RESUME_4 RESUME(4, 12, 13)
+#define RESUME_6 RESUME_5 RESUME(5, 14, 15)
+
 #define STORE(row, x, y)                                                                                               \
     "vmovups %%ymm" #x ", " #row "*64(%[tile])\n\t"                                                                    \
     "vmovups %%ymm" #y ", " #row "*64+32(%[tile])\n\t"
@@ -56,35 +67,45 @@ enum {
     "add $" #D "*64, %[b]\n\t"
 
 /* clang-format off */
-/* tile (R, 16) = a (R, k; row distance lda) times panel (k, 16). */
+/* tile (R, 16) = a (R, k; row distance lda) times panel (k, 16), on top of what tile holds if resume.  A quarter of a
+ * cache line per depth is fetched from `ahead` on, which may be any address. */
 #define DEFINE_TILE(R)                                                                                                 \
-    static void tile_##R(int64_t k, const float *a, int64_t lda, const float *panel, float *tile)                      \
+    static void tile_##R(int64_t k, const float *a, int64_t lda, const float *panel, int resume, float *tile,          \
+                         const char *ahead)                                                                            \
     {                                                                                                                  \
         const int64_t stride = lda * (int64_t)sizeof(float);                                                           \
         const int64_t stride3 = 3 * stride;                                                                            \
         const int64_t stride5 = 5 * stride;                                                                            \
         int64_t quads = k / 4;                                                                                         \
         int64_t rest = k % 4;                                                                                          \
-        __asm__ volatile(ZERO_##R                                                                                      \
-                         "test %[quads], %[quads]\n\t"                                                                 \
-                         "jz 2f\n\t"                                                                                   \
-                         ".p2align 5\n\t"                                                                              \
+        __asm__ volatile("test %[resume], %[resume]\n\t"                                                               \
+                         "jnz 1f\n\t"                                                                                  \
+                         ZERO_##R                                                                                      \
+                         "jmp 2f\n\t"                                                                                  \
                          "1:\n\t"                                                                                      \
-                         STEP_##R(0) STEP_##R(1) STEP_##R(2) STEP_##R(3) ADVANCE(4)                                    \
-                         "dec %[quads]\n\t"                                                                            \
-                         "jnz 1b\n\t"                                                                                  \
+                         RESUME_##R                                                                                    \
                          "2:\n\t"                                                                                      \
-                         "test %[rest], %[rest]\n\t"                                                                   \
+                         "test %[quads], %[quads]\n\t"                                                                 \
                          "jz 4f\n\t"                                                                                   \
+                         ".p2align 5\n\t"                                                                              \
                          "3:\n\t"                                                                                      \
-                         STEP_##R(0) ADVANCE(1)                                                                        \
-                         "dec %[rest]\n\t"                                                                             \
+                         "prefetcht1 (%[ahead])\n\t"                                                                   \
+                         STEP_##R(0) STEP_##R(1) STEP_##R(2) STEP_##R(3) ADVANCE(4)                                    \
+                         "add $64, %[ahead]\n\t"                                                                       \
+                         "dec %[quads]\n\t"                                                                            \
                          "jnz 3b\n\t"                                                                                  \
                          "4:\n\t"                                                                                      \
+                         "test %[rest], %[rest]\n\t"                                                                   \
+                         "jz 6f\n\t"                                                                                   \
+                         "5:\n\t"                                                                                      \
+                         STEP_##R(0) ADVANCE(1)                                                                        \
+                         "dec %[rest]\n\t"                                                                             \
+                         "jnz 5b\n\t"                                                                                  \
+                         "6:\n\t"                                                                                      \
                          STORE_##R                                                                                     \
                          "vzeroupper\n\t"                                                                              \
-                         : [a0] "+&r"(a), [b] "+&r"(panel), [quads] "+&r"(quads), [rest] "+&r"(rest)                   \
-                         : [s] "r"(stride), [s3] "r"(stride3), [s5] "r"(stride5), [tile] "r"(tile)                     \
+                         : [a0] "+&r"(a), [b] "+&r"(panel), [ahead] "+&r"(ahead), [quads] "+&r"(quads), [rest] "+&r"(rest)\
+                         : [s] "r"(stride), [s3] "r"(stride3), [s5] "r"(stride5), [tile] "r"(tile), [resume] "r"(resume)\
                          : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",     \
                            "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");                              \
     }
@@ -97,7 +118,7 @@ DEFINE_TILE(4)
 DEFINE_TILE(5)
 DEFINE_TILE(6)
 
-static void (*const tiles[TILE_ROWS])(int64_t, const float *, int64_t, const float *,
-                                      float *) = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
+static void (*const tiles[TILE_ROWS])(int64_t, const float *, int64_t, const float *, int, float *,
+                                      const char *) = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
 
 #endif

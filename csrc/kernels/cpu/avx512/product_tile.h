@@ -17,6 +17,7 @@
 enum {
     TILE_ROWS = 14,
     TILE_COLUMNS = 32,
+    TILE_DEPTH = 768,             /* of a chunk */
     TILE_CACHE_BYTES = 768 * 1024 /* of a level-2 cache of 1 MiB or more, for the rows of a */
 };
 
@@ -61,6 +62,24 @@ enum {
 #define ZERO_13 ZERO_12 ZERO(28, 29)
 #define ZERO_14 ZERO_13 ZERO(30, 31)
 
+#define RESUME(row, x, y)                                                                                              \
+    "vmovups " #row "*128(%[tile]), %%zmm" #x "\n\t"                                                                   \
+    "vmovups " #row "*128+64(%[tile]), %%zmm" #y "\n\t"
+#define RESUME_1 RESUME(0, 4, 5)
+#define RESUME_2 RESUME_1 RESUME(1, 6, 7)
+#define RESUME_3 RESUME_2 RESUME(2, 8, 9)
+#define RESUME_4 RESUME_3 RESUME(3, 10, 11)
+#define RESUME_5 RESUME_4 RESUME(4, 12, 13)
+#define RESUME_6 RESUME_5 RESUME(5, 14, 15)
+#define RESUME_7 RESUME_6 RESUME(6, 16, 17)
+#define RESUME_8 RESUME_7 RESUME(7, 18, 19)
+#define RESUME_9 RESUME_8 RESUME(8, 20, 21)
+#define RESUME_10 RESUME_9 RESUME(9, 22, 23)
+#define RESUME_11 RESUME_10 RESUME(10, 24, 25)
+#define RESUME_12 RESUME_11 RESUME(11, 26, 27)
+#define RESUME_13 RESUME_12 RESUME(12, 28, 29)
+#define RESUME_14 RESUME_13 RESUME(13, 30, 31)
+
 #define STORE(row, x, y)                                                                                               \
     "vmovups %%zmm" #x ", " #row "*128(%[tile])\n\t"                                                                   \
     "vmovups %%zmm" #y ", " #row "*128+64(%[tile])\n\t"
@@ -86,38 +105,48 @@ enum {
     "add $" #D "*128, %[b]\n\t"
 
 /* clang-format off */
-/* tile (R, 32) = a (R, k; row distance lda) times panel (k, 32). */
+/* tile (R, 32) = a (R, k; row distance lda) times panel (k, 32), on top of what tile holds if resume.  A quarter of a
+ * cache line per depth is fetched from `ahead` on, which may be any address. */
 #define DEFINE_TILE(R)                                                                                                 \
-    static void tile_##R(int64_t k, const float *a, int64_t lda, const float *panel, float *tile)                      \
+    static void tile_##R(int64_t k, const float *a, int64_t lda, const float *panel, int resume, float *tile,          \
+                         const char *ahead)                                                                            \
     {                                                                                                                  \
-        int64_t stride = lda * (int64_t)sizeof(float);                                                                 \
-        int64_t stride3 = 3 * stride;                                                                                  \
+        const int64_t stride = lda * (int64_t)sizeof(float);                                                           \
+        const int64_t stride3 = 3 * stride;                                                                            \
         const char *a0 = (const char *)a;                                                                              \
-        const char *a5 = a0 + (R > 5 ? 5 * stride : 0);                                                                \
-        const char *a10 = a0 + (R > 10 ? 10 * stride : 0);                                                             \
+        const char *a5 = a0 + ((R) > 5 ? 5 * stride : 0);                                                              \
+        const char *a10 = a0 + ((R) > 10 ? 10 * stride : 0);                                                           \
         int64_t quads = k / 4;                                                                                         \
         int64_t rest = k % 4;                                                                                          \
-        __asm__ volatile(ZERO_##R                                                                                      \
-                         "test %[quads], %[quads]\n\t"                                                                 \
-                         "jz 2f\n\t"                                                                                   \
-                         ".p2align 6\n\t"                                                                              \
+        __asm__ volatile("test %[resume], %[resume]\n\t"                                                               \
+                         "jnz 1f\n\t"                                                                                  \
+                         ZERO_##R                                                                                      \
+                         "jmp 2f\n\t"                                                                                  \
                          "1:\n\t"                                                                                      \
-                         STEP_##R(0) STEP_##R(1) STEP_##R(2) STEP_##R(3) ADVANCE(4)                                    \
-                         "dec %[quads]\n\t"                                                                            \
-                         "jnz 1b\n\t"                                                                                  \
+                         RESUME_##R                                                                                    \
                          "2:\n\t"                                                                                      \
-                         "test %[rest], %[rest]\n\t"                                                                   \
+                         "test %[quads], %[quads]\n\t"                                                                 \
                          "jz 4f\n\t"                                                                                   \
+                         ".p2align 6\n\t"                                                                              \
                          "3:\n\t"                                                                                      \
-                         STEP_##R(0) ADVANCE(1)                                                                        \
-                         "dec %[rest]\n\t"                                                                             \
+                         "prefetcht1 (%[ahead])\n\t"                                                                   \
+                         STEP_##R(0) STEP_##R(1) STEP_##R(2) STEP_##R(3) ADVANCE(4)                                    \
+                         "add $64, %[ahead]\n\t"                                                                       \
+                         "dec %[quads]\n\t"                                                                            \
                          "jnz 3b\n\t"                                                                                  \
                          "4:\n\t"                                                                                      \
+                         "test %[rest], %[rest]\n\t"                                                                   \
+                         "jz 6f\n\t"                                                                                   \
+                         "5:\n\t"                                                                                      \
+                         STEP_##R(0) ADVANCE(1)                                                                        \
+                         "dec %[rest]\n\t"                                                                             \
+                         "jnz 5b\n\t"                                                                                  \
+                         "6:\n\t"                                                                                      \
                          STORE_##R                                                                                     \
                          "vzeroupper\n\t"                                                                              \
-                         : [a0] "+&r"(a0), [a5] "+&r"(a5), [a10] "+&r"(a10), [b] "+&r"(panel), [quads] "+&r"(quads),   \
-                           [rest] "+&r"(rest)                                                                          \
-                         : [s] "r"(stride), [s3] "r"(stride3), [tile] "r"(tile)                                        \
+                         : [a0] "+&r"(a0), [a5] "+&r"(a5), [a10] "+&r"(a10), [b] "+&r"(panel), [ahead] "+&r"(ahead),   \
+                           [quads] "+&r"(quads), [rest] "+&r"(rest)                                                    \
+                         : [s] "r"(stride), [s3] "r"(stride3), [tile] "r"(tile), [resume] "r"(resume)                  \
                          : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",     \
                            "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18",    \
                            "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25", "xmm26", "xmm27", "xmm28",   \
@@ -140,8 +169,8 @@ DEFINE_TILE(12)
 DEFINE_TILE(13)
 DEFINE_TILE(14)
 
-static void (*const tiles[TILE_ROWS])(int64_t, const float *, int64_t, const float *,
-                                      float *) = {tile_1, tile_2, tile_3,  tile_4,  tile_5,  tile_6,  tile_7,
-                                                  tile_8, tile_9, tile_10, tile_11, tile_12, tile_13, tile_14};
+static void (*const tiles[TILE_ROWS])(int64_t, const float *, int64_t, const float *, int, float *,
+                                      const char *) = {tile_1, tile_2, tile_3,  tile_4,  tile_5,  tile_6,  tile_7,
+                                                       tile_8, tile_9, tile_10, tile_11, tile_12, tile_13, tile_14};
 
 #endif

@@ -14,6 +14,7 @@
 enum {
     TILE_ROWS = 8,
     TILE_COLUMNS = 8,
+    TILE_DEPTH = 768,             /* of a chunk */
     TILE_CACHE_BYTES = 256 * 1024 /* of a level-2 cache of 512 KiB or more, for the rows of a */
 };
 
@@ -28,19 +29,22 @@ enum {
         }                                                                                                              \
     } while (0)
 
-/* tile (R, 8) = a (R, k; row distance lda) times panel (k, 8). */
+/* tile (R, 8) = a (R, k; row distance lda) times panel (k, 8), on top of what tile holds if resume.  A quarter of a
+ * cache line per depth is fetched from `ahead` on, which may be any address. */
 #define DEFINE_TILE(R)                                                                                                 \
-    static void tile_##R(int64_t k, const float *a, int64_t lda, const float *panel, float *tile)                      \
+    static void tile_##R(int64_t k, const float *a, int64_t lda, const float *panel, int resume, float *tile,          \
+                         const char *ahead)                                                                            \
     {                                                                                                                  \
         float32x4_t low[R];                                                                                            \
         float32x4_t high[R];                                                                                           \
         float32x4_t rows[R];                                                                                           \
         for (int i = 0; i < (R); ++i) {                                                                                \
-            low[i] = vdupq_n_f32(0.0f);                                                                                \
-            high[i] = vdupq_n_f32(0.0f);                                                                               \
+            low[i] = resume ? vld1q_f32(tile + i * 8) : vdupq_n_f32(0.0f);                                             \
+            high[i] = resume ? vld1q_f32(tile + i * 8 + 4) : vdupq_n_f32(0.0f);                                        \
         }                                                                                                              \
         int64_t first = 0;                                                                                             \
         for (; first + 4 <= k; first += 4) {                                                                           \
+            __builtin_prefetch(ahead + first * 16, 0, 2);                                                              \
             for (int i = 0; i < (R); ++i) {                                                                            \
                 rows[i] = vld1q_f32(a + i * lda + first);                                                              \
             }                                                                                                          \

@@ -1,18 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Products with a packed operand, for every variant that has a product_tile.h: `tiles[rows - 1]` computes rows x
- * TILE_COLUMNS raw sums over the whole depth given to it, in order, and this file does everything around it.
+ * TILE_COLUMNS raw sums, and this file does everything around it.
  *
  * Packing: b lies in panels of TILE_COLUMNS columns, depth by depth, the last one padded with zeros.  a is not packed:
- * a tile reads its rows in place, once per panel, so a block of rows that fits the level-2 cache is taken through all
- * panels before the next block starts (TILE_CACHE_BYTES), and a panel is read once per block.  Rows are divided into
- * tiles of equal height as far as possible (16 rows are 8 + 8 rather than 14 + 2).  A tile's sums go through a buffer
- * of a few KiB, in which bias, step, divisor and activation are applied while it is in the nearest cache.
+ * a tile reads its rows in place, or in scratch where that is better for the cache.
  *
- * Code products run on the same tile: codes are packed as int8, widened to float32 per panel and per block of rows, and
- * every sum of up to QS8_CHUNK products of codes is an integer below 2^24 + 1, so float32 holds every partial sum
- * exactly in any order; longer depths are cut and their sums added as int32.  A variant with integer instructions
- * replaces the four qs8 slots in its overlay and nothing else.
+ * Order (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008): blocks of rows, chunks of
+ * depth, panels, tiles.  A chunk of a block of rows stays in the level-2 cache while all panels pass by, and a tile
+ * asks for a slice of the next panel while it works.  Between chunks the raw sums wait in c: storing and loading a sum
+ * does not change the chain.  Rows are divided into tiles of equal height as far as possible (16 rows are 8 + 8 rather
+ * than 14 + 2).  A tile's sums go through a buffer of a few KiB, in which bias, step, divisor and activation are
+ * applied while it is in the nearest cache.
+ *
+ * Code products run on the same tile: codes are packed as int8 and widened to float32 per chunk of a panel and block of
+ * rows.  A sum of up to EXACT_DEPTH products of codes is an integer of magnitude 2^24 at most, so float32 holds every
+ * partial sum exactly in any order; sums of chunks are added as int32.  A variant with integer instructions replaces
+ * the three qs8 slots in its overlay and nothing else.
  */
 #include <math.h>
 #include <string.h>
@@ -21,10 +25,15 @@
 #include "product_tile.h"
 
 enum {
-    QS8_CHUNK = 1024, /* 1024 * 128 * 128 = 2^24: float32 counts that far */
-    LINE_FLOATS = 16, /* of a cache line */
-    SET_PERIOD = 2048 /* bytes; rows this far apart share the few sets of a level-1 cache */
+    EXACT_DEPTH = 1024, /* 1024 * 128 * 128 = 2^24: float32 counts that far */
+    AHEAD_BYTES = 16,   /* that a tile fetches ahead per depth */
+    BLOCK_TILES = 16,   /* rows of a block at most, in tiles */
+    LINE_FLOATS = 16,   /* of a cache line */
+    SET_PERIOD = 2048   /* bytes; rows this far apart share the few sets of a level-1 cache */
 };
+
+_Static_assert((int)TILE_DEPTH <= (int)EXACT_DEPTH && (int)TILE_DEPTH % (int)LINE_FLOATS == 0,
+               "chunks must be exact for codes");
 
 /* The epilogue of one panel, padded to its width, so that loops over it have a constant length. */
 typedef struct panel_epilogue {
@@ -92,50 +101,171 @@ finish_tile(float *restrict tile, int64_t rows, const panel_epilogue *restrict p
     }
 }
 
-/* ---- blocks of rows ------------------------------------------------------------------------------------------------
- */
+/* ---- blocks of rows and chunks of depth ------------------------------------------------------------------------ */
 
-/* m rows in `tiles` tiles of nearly equal height, the tiles in `blocks` blocks of nearly equal size. */
-typedef struct row_split {
+/* m rows in `tiles` tiles of nearly equal height, these in `blocks` blocks of nearly equal size, and k in chunks of
+ * `depth`, at least one. */
+typedef struct split {
     int64_t m;
     int64_t tiles;
     int64_t blocks;
-} row_split;
+    int64_t chunks;
+    int64_t depth;
+} split;
 
 /* Row distance, in floats, of rows copied to scratch: an odd number of cache lines, so that the rows of a tile lie in
  * different sets. */
 static int64_t
-copied_stride(int64_t k)
+copied_stride(int64_t depth)
 {
-    return (((k + LINE_FLOATS - 1) / LINE_FLOATS) | 1) * LINE_FLOATS;
+    return (((depth + LINE_FLOATS - 1) / LINE_FLOATS) | 1) * LINE_FLOATS;
+}
+
+static int64_t
+chunk_depth(int64_t k)
+{
+    const int64_t chunks = (k + TILE_DEPTH - 1) / TILE_DEPTH;
+    const int64_t depth = chunks > 0 ? (k + chunks - 1) / chunks : 0;
+    return (depth + LINE_FLOATS - 1) / LINE_FLOATS * LINE_FLOATS;
 }
 
 static int64_t
 tiles_per_block(int64_t k)
 {
-    const int64_t tile_bytes = TILE_ROWS * copied_stride(k) * (int64_t)sizeof(float);
+    const int64_t tile_bytes = TILE_ROWS * copied_stride(chunk_depth(k)) * (int64_t)sizeof(float);
     const int64_t tiles_that_fit = TILE_CACHE_BYTES / tile_bytes;
-    return tiles_that_fit < 1 ? 1 : tiles_that_fit > 16 ? 16 : tiles_that_fit;
+    return tiles_that_fit < BLOCK_TILES ? tiles_that_fit : BLOCK_TILES;
 }
 
-static row_split
-split_rows(int64_t m, int64_t k)
+static split
+split_of(int64_t m, int64_t k)
 {
     const int64_t per_block = tiles_per_block(k);
     const int64_t count = (m + TILE_ROWS - 1) / TILE_ROWS;
-    return (row_split){.m = m, .tiles = count, .blocks = (count + per_block - 1) / per_block};
+    const int64_t depth = chunk_depth(k);
+    return (split){.m = m,
+                   .tiles = count,
+                   .blocks = (count + per_block - 1) / per_block,
+                   .chunks = depth > 0 ? (k + depth - 1) / depth : 1,
+                   .depth = depth};
 }
 
 static int64_t
-first_tile(const row_split *split, int64_t block)
+first_tile(const split *s, int64_t block)
 {
-    return split->tiles * block / split->blocks;
+    return s->tiles * block / s->blocks;
 }
 
 static int64_t
-first_row(const row_split *split, int64_t tile)
+first_row(const split *s, int64_t tile)
 {
-    return split->m * tile / split->tiles;
+    return s->m * tile / s->tiles;
+}
+
+/* ---- one panel against one chunk of one block of rows ---------------------------------------------------------- */
+
+typedef struct block_chunk {
+    const split *split;
+    int64_t tile0, tile1; /* tiles of the block */
+    int64_t row0, row1;   /* rows of the block */
+    const float *rows;    /* element (row0, first depth of the chunk) */
+    int64_t stride;       /* between rows */
+    int64_t depth;        /* of the chunk */
+    int is_first, is_last;
+} block_chunk;
+
+/* What the tiles of a panel fetch ahead of its use. */
+typedef struct fetch {
+    const char *start;
+    int64_t bytes;
+} fetch;
+
+static block_chunk
+block_chunk_of(const split *s, int64_t block, int64_t chunk, int64_t k)
+{
+    block_chunk made;
+    made.split = s;
+    made.tile0 = first_tile(s, block);
+    made.tile1 = first_tile(s, block + 1);
+    made.row0 = first_row(s, made.tile0);
+    made.row1 = first_row(s, made.tile1);
+    made.rows = NULL;
+    made.stride = 0;
+    made.depth = k - chunk * s->depth < s->depth ? k - chunk * s->depth : s->depth;
+    made.is_first = chunk == 0;
+    made.is_last = chunk == s->chunks - 1;
+    return made;
+}
+
+/* The raw sums that wait in c (rows, columns), padded with zeros. */
+static void
+load_sums(float *tile, int64_t rows, int64_t columns, const float *c, int64_t ldc)
+{
+    if (columns < TILE_COLUMNS) {
+        memset(tile, 0, (size_t)(rows * TILE_COLUMNS) * sizeof(float));
+    }
+    for (int64_t i = 0; i < rows; ++i) {
+        memcpy(tile + i * TILE_COLUMNS, c + i * ldc, (size_t)columns * sizeof(float));
+    }
+}
+
+static void
+store_sums(const float *tile, int64_t rows, int64_t columns, float *c, int64_t ldc)
+{
+    for (int64_t i = 0; i < rows; ++i) {
+        memcpy(c + i * ldc, tile + i * TILE_COLUMNS, (size_t)columns * sizeof(float));
+    }
+}
+
+/* Add a chunk's sums of codes to those of the chunks before, which wait as int32 in c: as float32 after the last chunk,
+ * as int32 bits, to be stored, before. */
+static void
+add_counts(float *tile, int64_t rows, int64_t columns, const float *c, int64_t ldc, int is_first, int is_last)
+{
+    for (int64_t i = 0; i < rows; ++i) {
+        for (int64_t j = 0; j < columns; ++j) {
+            int32_t before = 0;
+            if (!is_first) {
+                memcpy(&before, c + i * ldc + j, sizeof(before));
+            }
+            const int32_t sum = before + (int32_t)tile[i * TILE_COLUMNS + j];
+            if (is_last) {
+                tile[i * TILE_COLUMNS + j] = (float)sum;
+            }
+            else {
+                memcpy(tile + i * TILE_COLUMNS + j, &sum, sizeof(sum));
+            }
+        }
+    }
+}
+
+/* c points to row 0 and the panel's first column. */
+static void
+multiply_panel(const block_chunk *chunk, const float *panel, fetch ahead, const panel_epilogue *finish, float *c,
+               int64_t ldc)
+{
+    _Alignas(64) float tile[TILE_ROWS * TILE_COLUMNS];
+    const int resume = !chunk->is_first && !finish->scaled;
+    for (int64_t t = chunk->tile0; t < chunk->tile1; ++t) {
+        const int64_t row = first_row(chunk->split, t);
+        const int64_t height = first_row(chunk->split, t + 1) - row;
+        const int64_t fetched = (t - chunk->tile0) * chunk->depth * AHEAD_BYTES;
+        float *out = c + row * ldc;
+        if (resume) {
+            load_sums(tile, height, finish->columns, out, ldc);
+        }
+        tiles[height - 1](chunk->depth, chunk->rows + (row - chunk->row0) * chunk->stride, chunk->stride, panel, resume,
+                          tile, fetched < ahead.bytes ? ahead.start + fetched : (const char *)panel);
+        if (finish->scaled && !(chunk->is_first && chunk->is_last)) {
+            add_counts(tile, height, finish->columns, out, ldc, chunk->is_first, chunk->is_last);
+        }
+        if (chunk->is_last) {
+            finish_tile(tile, height, finish, out, ldc);
+        }
+        else {
+            store_sums(tile, height, finish->columns, out, ldc);
+        }
+    }
 }
 
 /* ---- float products
@@ -147,7 +277,7 @@ QB_FN(pack_f32_size)(int64_t n, int64_t k, int64_t *panel, size_t *bytes, size_t
     const int64_t padded = (n + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS;
     *panel = TILE_COLUMNS;
     *bytes = (size_t)(padded * k) * sizeof(float);
-    *scratch = (size_t)(tiles_per_block(k) * TILE_ROWS * copied_stride(k)) * sizeof(float);
+    *scratch = (size_t)(tiles_per_block(k) * TILE_ROWS * copied_stride(chunk_depth(k))) * sizeof(float);
 }
 
 void
@@ -188,44 +318,36 @@ QB_FN(product_f32)(const float *a, int64_t lda, int64_t m, const void *packed, i
                    int64_t k, const qb_epilogue *epilogue, float *c, int64_t ldc, void *scratch)
 {
     (void)n;
-    _Alignas(64) float tile[TILE_ROWS * TILE_COLUMNS];
-    const row_split split = split_rows(m, k);
+    const split s = split_of(m, k);
     const int copy = rows_need_copy(lda, m, n1 - n0);
-    for (int64_t block = 0; block < split.blocks; ++block) {
-        const int64_t tile0 = first_tile(&split, block);
-        const int64_t tile1 = first_tile(&split, block + 1);
-        const int64_t row0 = first_row(&split, tile0);
-        const float *rows = a + row0 * lda;
-        int64_t stride = lda;
+    for (int64_t step = 0; step < s.blocks * s.chunks; ++step) {
+        const int64_t first = step % s.chunks * s.depth;
+        block_chunk chunk = block_chunk_of(&s, step / s.chunks, step % s.chunks, k);
+        chunk.rows = a + chunk.row0 * lda + first;
+        chunk.stride = lda;
         if (copy) {
             float *copied = scratch;
-            stride = copied_stride(k);
-            for (int64_t i = 0; i < first_row(&split, tile1) - row0; ++i) {
-                memcpy(copied + i * stride, rows + i * lda, (size_t)k * sizeof(float));
+            chunk.stride = copied_stride(chunk.depth);
+            for (int64_t i = 0; i < chunk.row1 - chunk.row0; ++i) {
+                memcpy(copied + i * chunk.stride, chunk.rows + i * lda, (size_t)chunk.depth * sizeof(float));
             }
-            rows = copied;
+            chunk.rows = copied;
         }
         for (int64_t column = n0; column < n1; column += TILE_COLUMNS) {
-            const float *panel = (const float *)packed + column * k;
+            const float *panel = (const float *)packed + column * k + first * TILE_COLUMNS;
             const panel_epilogue finish = panel_epilogue_of(epilogue, 0, column, n1);
-            for (int64_t t = tile0; t < tile1; ++t) {
-                const int64_t row = first_row(&split, t);
-                const int64_t height = first_row(&split, t + 1) - row;
-                tiles[height - 1](k, rows + (row - row0) * stride, stride, panel, tile);
-                finish_tile(tile, height, &finish, c + row * ldc + column, ldc);
+            fetch ahead = {(const char *)panel, 0};
+            if (column + TILE_COLUMNS < n1) {
+                ahead = (fetch){(const char *)(panel + k * TILE_COLUMNS),
+                                chunk.depth * TILE_COLUMNS * (int64_t)sizeof(float)};
             }
+            multiply_panel(&chunk, panel, ahead, &finish, c + column, ldc);
         }
     }
 }
 
 /* ---- code products
  * --------------------------------------------------------------------------------------------------- */
-
-static int64_t
-chunk_depth(int64_t k)
-{
-    return k < QS8_CHUNK ? k : QS8_CHUNK;
-}
 
 void
 QB_FN(pack_qs8_size)(int64_t n, int64_t k, int64_t *panel, size_t *bytes, size_t *scratch)
@@ -234,8 +356,7 @@ QB_FN(pack_qs8_size)(int64_t n, int64_t k, int64_t *panel, size_t *bytes, size_t
     const int64_t block_rows = tiles_per_block(k) * TILE_ROWS;
     *panel = TILE_COLUMNS;
     *bytes = (size_t)(padded * k);
-    *scratch = (size_t)(block_rows * copied_stride(k) + chunk_depth(k) * TILE_COLUMNS) * sizeof(float) +
-               (size_t)(block_rows * TILE_COLUMNS) * sizeof(int32_t);
+    *scratch = (size_t)(block_rows * copied_stride(chunk_depth(k)) + chunk_depth(k) * TILE_COLUMNS) * sizeof(float);
 }
 
 void
@@ -276,91 +397,31 @@ widen_codes(const int8_t *restrict x, int64_t n, float *restrict y)
     }
 }
 
-/* Where one call works: the rows of a block and one chunk of a panel as floats, and sums over chunks. */
-typedef struct qs8_work {
-    float *rows;
-    int64_t stride;
-    float *panel;
-    int32_t *sums; /* (rows of the block, TILE_COLUMNS) */
-} qs8_work;
-
-/* One panel for one block of rows whose depth is one chunk or less. */
-static void
-panel_of_one_chunk(const qs8_work *work, const row_split *split, int64_t tile0, int64_t tile1, int64_t k,
-                   const int8_t *codes, const panel_epilogue *finish, float *c, int64_t ldc)
-{
-    _Alignas(64) float tile[TILE_ROWS * TILE_COLUMNS];
-    const int64_t row0 = first_row(split, tile0);
-    widen_codes(codes, k * TILE_COLUMNS, work->panel);
-    for (int64_t t = tile0; t < tile1; ++t) {
-        const int64_t row = first_row(split, t);
-        const int64_t height = first_row(split, t + 1) - row;
-        tiles[height - 1](k, work->rows + (row - row0) * work->stride, work->stride, work->panel, tile);
-        finish_tile(tile, height, finish, c + row * ldc, ldc);
-    }
-}
-
-/* One panel for one block of rows, any depth: exact float sums per chunk, int32 sums over chunks. */
-static void
-panel_of_chunks(const qs8_work *work, const row_split *split, int64_t tile0, int64_t tile1, int64_t k,
-                const int8_t *codes, const panel_epilogue *finish, float *c, int64_t ldc)
-{
-    _Alignas(64) float tile[TILE_ROWS * TILE_COLUMNS];
-    const int64_t row0 = first_row(split, tile0);
-    const int64_t rows = first_row(split, tile1) - row0;
-    memset(work->sums, 0, (size_t)(rows * TILE_COLUMNS) * sizeof(int32_t));
-    for (int64_t first = 0; first < k; first += QS8_CHUNK) {
-        const int64_t depth = k - first < QS8_CHUNK ? k - first : QS8_CHUNK;
-        widen_codes(codes + first * TILE_COLUMNS, depth * TILE_COLUMNS, work->panel);
-        for (int64_t t = tile0; t < tile1; ++t) {
-            const int64_t row = first_row(split, t) - row0;
-            const int64_t height = first_row(split, t + 1) - row0 - row;
-            int32_t *sums = work->sums + row * TILE_COLUMNS;
-            tiles[height - 1](depth, work->rows + row * work->stride + first, work->stride, work->panel, tile);
-            for (int64_t i = 0; i < height * TILE_COLUMNS; ++i) {
-                sums[i] += (int32_t)tile[i];
-            }
-        }
-    }
-    for (int64_t t = tile0; t < tile1; ++t) {
-        const int64_t row = first_row(split, t);
-        const int64_t height = first_row(split, t + 1) - row;
-        const int32_t *sums = work->sums + (row - row0) * TILE_COLUMNS;
-        for (int64_t i = 0; i < height * TILE_COLUMNS; ++i) {
-            tile[i] = (float)sums[i];
-        }
-        finish_tile(tile, height, finish, c + row * ldc, ldc);
-    }
-}
-
 void
 QB_FN(product_qs8)(const int8_t *a, int64_t lda, int64_t m, const void *packed, int64_t n0, int64_t n1, int64_t n,
                    int64_t k, const qb_epilogue *epilogue, float *c, int64_t ldc, void *scratch)
 {
     (void)n;
-    const row_split split = split_rows(m, k);
-    const int64_t block_rows = tiles_per_block(k) * TILE_ROWS;
-    qs8_work work;
-    work.rows = scratch;
-    work.stride = copied_stride(k);
-    work.panel = work.rows + block_rows * work.stride;
-    work.sums = (int32_t *)(void *)(work.panel + chunk_depth(k) * TILE_COLUMNS);
-    for (int64_t block = 0; block < split.blocks; ++block) {
-        const int64_t tile0 = first_tile(&split, block);
-        const int64_t tile1 = first_tile(&split, block + 1);
-        const int64_t row0 = first_row(&split, tile0);
-        for (int64_t i = row0; i < first_row(&split, tile1); ++i) {
-            widen_codes(a + i * lda, k, work.rows + (i - row0) * work.stride);
+    const split s = split_of(m, k);
+    float *rows = scratch;
+    float *panel = rows + tiles_per_block(k) * TILE_ROWS * copied_stride(s.depth);
+    for (int64_t step = 0; step < s.blocks * s.chunks; ++step) {
+        const int64_t first = step % s.chunks * s.depth;
+        block_chunk chunk = block_chunk_of(&s, step / s.chunks, step % s.chunks, k);
+        chunk.rows = rows;
+        chunk.stride = copied_stride(chunk.depth);
+        for (int64_t i = chunk.row0; i < chunk.row1; ++i) {
+            widen_codes(a + i * lda + first, chunk.depth, rows + (i - chunk.row0) * chunk.stride);
         }
         for (int64_t column = n0; column < n1; column += TILE_COLUMNS) {
-            const int8_t *codes = (const int8_t *)packed + column * k;
+            const int8_t *codes = (const int8_t *)packed + column * k + first * TILE_COLUMNS;
             const panel_epilogue finish = panel_epilogue_of(epilogue, 1, column, n1);
-            if (k <= QS8_CHUNK) {
-                panel_of_one_chunk(&work, &split, tile0, tile1, k, codes, &finish, c + column, ldc);
+            fetch ahead = {(const char *)codes, 0};
+            if (column + TILE_COLUMNS < n1) {
+                ahead = (fetch){(const char *)(codes + k * TILE_COLUMNS), chunk.depth * TILE_COLUMNS};
             }
-            else {
-                panel_of_chunks(&work, &split, tile0, tile1, k, codes, &finish, c + column, ldc);
-            }
+            widen_codes(codes, chunk.depth * TILE_COLUMNS, panel);
+            multiply_panel(&chunk, panel, ahead, &finish, c + column, ldc);
         }
     }
 }
