@@ -141,6 +141,7 @@ typedef struct observer_step {
     qb_observer *observer;
     int32_t times; /* how often it stands in the list */
     qb_max_step max;
+    float largest;         /* magnitude in the tensor */
     qb_histogram next;     /* new edges; bins 0: they stay */
     const int64_t *counts; /* to add; NULL: nothing */
     int64_t *own_counts;   /* the same if this step counted them; owned */
@@ -191,11 +192,13 @@ fold(observer_step *step, qb_heap *heap)
         qb_max_fold(&observer->max, &observer->options, heap, step->times, &step->max);
         return;
     }
+    const float before = observer->histogram.largest;
     if (step->next.bins > 0) {
         qb_histogram_clear(&observer->histogram, heap);
         observer->histogram = step->next;
         step->next = (qb_histogram){0};
     }
+    observer->histogram.largest = step->largest > before ? step->largest : before;
     for (int64_t i = 0; step->counts != NULL && i < observer->histogram.bins; i++) {
         observer->histogram.counts[i] += step->counts[i] * step->times;
     }
@@ -233,6 +236,7 @@ prepare_all(observer_step *steps, int32_t count, const qb_run *run, const float 
     }
     for (int32_t i = 0; i < count; i++) {
         qb_observer *observer = steps[i].observer;
+        steps[i].largest = largest;
         if (observer->options.kind == QB_OBSERVER_MAX) {
             QB_TRY(qb_max_prepare(&observer->max, &observer->options, run, x, rank, shape, largest, steps[i].times,
                                   &steps[i].max));
@@ -392,6 +396,7 @@ merge_histogram(qb_observer *observer, const qb_observer *other, const qb_run *r
     for (int64_t i = 0; i < ours->bins; i++) {
         ours->counts[i] += theirs->counts[i];
     }
+    ours->largest = theirs->largest > ours->largest ? theirs->largest : ours->largest;
     return QB_OK;
 }
 
@@ -439,7 +444,13 @@ qb_status
 qb_observer_amax(const qb_observer *observer, const float **values, int32_t *rank, const int64_t **shape,
                  qb_error *error)
 {
-    QB_TRY(check_readable(observer, QB_OBSERVER_MAX, error));
+    QB_TRY(check_readable(observer, observer->options.kind, error));
+    if (observer->options.kind == QB_OBSERVER_HISTOGRAM) {
+        *values = &observer->histogram.largest;
+        *rank = 0;
+        *shape = observer->max.shape;
+        return QB_OK;
+    }
     *values = observer->max.amax;
     *rank = observer->max.rank;
     *shape = observer->max.shape;
@@ -522,6 +533,7 @@ qb_observer_set_histogram(qb_observer *observer, const int64_t *counts, const fl
     for (int64_t i = 0; i <= bins; i++) {
         made.fine[i] = (double)edges[i];
     }
+    made.largest = edges[bins];
     const qb_status status = enter(observer, &run);
     if (status != QB_OK) {
         qb_histogram_clear(&made, run.heap);
@@ -534,15 +546,28 @@ qb_observer_set_histogram(qb_observer *observer, const int64_t *counts, const fl
     return QB_OK;
 }
 
+static qb_status
+set_largest(qb_histogram *histogram, const float *values, int32_t rank, qb_error *error)
+{
+    if (histogram->bins == 0) {
+        return qb_fail(error, NULL, QB_ERR_STATE, "the histogram is empty: set its counts and edges first");
+    }
+    if (rank != 0 || !(*values >= 0.0f && *values <= histogram->edges[histogram->bins])) {
+        return qb_fail(error, NULL, QB_ERR_VALUE, "expected one magnitude up to the last edge, %g",
+                       (double)histogram->edges[histogram->bins]);
+    }
+    histogram->largest = *values;
+    return QB_OK;
+}
+
 qb_status
 qb_observer_set_amax(qb_observer *observer, const float *values, int32_t rank, const int64_t *shape, qb_error *error)
 {
     const qb_run run = qb_device_run(observer->device, NULL, error);
-    if (observer->options.kind != QB_OBSERVER_MAX) {
-        return qb_fail(error, NULL, QB_ERR_STATE, "the observer keeps a histogram, not largest magnitudes");
-    }
     QB_TRY(enter(observer, &run));
-    const qb_status status = qb_max_set(&observer->max, values, rank, shape, &run);
+    const qb_status status = observer->options.kind == QB_OBSERVER_MAX
+                                 ? qb_max_set(&observer->max, values, rank, shape, &run)
+                                 : set_largest(&observer->histogram, values, rank, error);
     observer->revision++;
     leave(observer);
     return status;

@@ -51,6 +51,7 @@ qb_histogram_copy(const qb_histogram *histogram, qb_histogram *copy, const qb_ru
         qb_histogram_clear(copy, run->heap);
         *copy = made;
     }
+    copy->largest = histogram->largest;
     memcpy(copy->counts, histogram->counts, (size_t)histogram->bins * sizeof *copy->counts);
     memcpy(copy->fine, histogram->fine, (size_t)(histogram->bins + 1) * sizeof *copy->fine);
     memcpy(copy->edges, histogram->edges, (size_t)(histogram->bins + 1) * sizeof *copy->edges);

@@ -26,6 +26,7 @@ typedef struct qb_histogram {
     int64_t *counts; /* (bins); the start of the only block */
     double *fine;    /* (bins + 1) the edges that decide; of FROM_MIN they have more digits than float32 */
     float *edges;    /* (bins + 1) the same, rounded */
+    float largest;   /* largest magnitude seen, exact whatever the edges are */
     int is_appended; /* FROM_MIN: edges were appended, so arithmetic on them is float64 from then on */
 } qb_histogram;
 

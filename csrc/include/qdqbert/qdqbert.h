@@ -171,7 +171,8 @@ QB_API qb_status qb_observer_reset(qb_observer *observer);
 QB_API qb_status qb_observer_merge(qb_observer *observer, const qb_observer *other, qb_error *error);
 
 QB_API int qb_observer_has_data(const qb_observer *observer);
-/* max: values (product of shape) with kept dimensions, rank 0 if single; QB_ERR_STATE before any data. */
+/* max: values (product of shape) with kept dimensions, rank 0 if single; histogram: the largest magnitude, rank 0,
+ * exact whatever the edges are.  QB_ERR_STATE before any data. */
 QB_API qb_status qb_observer_amax(const qb_observer *observer, const float **values, int32_t *rank,
                                   const int64_t **shape, qb_error *error);
 /* max with track_amax: number of batches kept, and each one's values (same shape as qb_observer_amax). */
@@ -183,7 +184,8 @@ QB_API qb_status qb_observer_histogram(const qb_observer *observer, const int64_
 /* histogram: replace the contents (resuming a calibration).  counts >= 0, edges increasing. */
 QB_API qb_status qb_observer_set_histogram(qb_observer *observer, const int64_t *counts, const float *edges,
                                            int64_t bins, qb_error *error);
-/* max: replace the contents (resuming a calibration). */
+/* max: replace the contents (resuming a calibration).  histogram: put back the largest magnitude, which
+ * qb_observer_set_histogram takes to be the last edge; QB_ERR_VALUE if it lies above that. */
 QB_API qb_status qb_observer_set_amax(qb_observer *observer, const float *values, int32_t rank, const int64_t *shape,
                                       qb_error *error);
 
