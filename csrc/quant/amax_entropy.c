@@ -11,8 +11,9 @@
  *       spread evenly over those of its bins that are not empty;
  *   divergence = sum_j p_j log(p_j / q_j) with p = P / sum P, q = Q / sum Q; infinite where p_j > 0 and q_j = 0.
  *
- * The last smallest one wins, and the range is the left edge of bin i (REFERENCE 2.8).  Where the original's divergence
- * is not a number, because nothing lies inside the range, ours is infinite.
+ * The last smallest one wins, and the range is the left edge of bin i (REFERENCE 2.8).  With nothing inside the range
+ * the divergence is 0 / 0, and as in the original the last such candidate wins over all numbers: data whose first
+ * start_bin bins are empty give a range below all of them.
  *
  * With sums F_j of b log b, of counts and of non-empty bins up to j, the divergence of a candidate is
  *
@@ -74,7 +75,10 @@ divergence_by_sums(entropy_search *search, int64_t i)
 {
     const int64_t inside = search->below[i];
     const int64_t outside = search->total - inside;
-    if (inside == 0 || (outside > 0 && count_of(search, i - 1) == 0)) {
+    if (inside == 0) {
+        return (double)NAN;
+    }
+    if (outside > 0 && count_of(search, i - 1) == 0) {
         return HUGE_VAL;
     }
     double spread = 0.0; /* sum_d S_d log m_d */
@@ -192,7 +196,10 @@ search_by_terms(void *argument, int64_t begin, int64_t end, int32_t worker)
     for (int64_t slice = begin; slice < end; slice++) {
         double *q = search->terms + (size_t)slice * 2 * (size_t)search->bins;
         for (int64_t c = slice; c < search->candidates; c += search->slices) {
-            if (!(search->divergences[c] <= search->doubt)) {
+            if (isnan(search->divergences[c])) {
+                continue;
+            }
+            if (search->divergences[c] > search->doubt) {
                 search->divergences[c] = HUGE_VAL;
                 continue;
             }
@@ -259,6 +266,22 @@ least_of(const double *values, int64_t count)
     return least;
 }
 
+/* Not-a-number counts as smaller than every number, as for numpy.argmin. */
+static int64_t
+last_minimum(const double *values, int64_t count)
+{
+    int64_t best = count - 1;
+    for (int64_t i = count - 1; i >= 0; i--) {
+        if (isnan(values[i])) {
+            return i;
+        }
+        if (values[i] < values[best]) {
+            best = i;
+        }
+    }
+    return best;
+}
+
 static qb_status
 search_both_passes(qb_device *device, entropy_search *search, qb_error *error)
 {
@@ -304,13 +327,7 @@ qb_amax_entropy(qb_device *device, const int64_t *counts, const float *edges, in
     search.terms = block + 5 * slots;
     const qb_status status = search_both_passes(device, &search, error);
     if (status == QB_OK) {
-        int64_t best = search.candidates - 1;
-        for (int64_t c = best - 1; c >= 0; c--) {
-            if (search.divergences[c] < search.divergences[best]) {
-                best = c;
-            }
-        }
-        *amax = edges[start_bin + best * stride];
+        *amax = edges[start_bin + last_minimum(search.divergences, search.candidates) * stride];
     }
     qb_heap_release(&device->heap, block);
     return status;

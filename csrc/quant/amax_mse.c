@@ -65,7 +65,7 @@ candidate_range(const mse_search *search, int64_t candidate)
 {
     const float amax = center_of(search->edges, search->start_bin + candidate * search->stride);
     if (search->num_bits == 0) {
-        return (qb_quant_range){.scale = QB_E4M3_MAX / amax, .lower = -QB_E4M3_MAX, .upper = QB_E4M3_MAX};
+        return (qb_quant_range){.scale = qb_e4m3_scale(amax), .lower = -QB_E4M3_MAX, .upper = QB_E4M3_MAX};
     }
     return qb_quant_spec_range(search->num_bits, search->is_unsigned, 1, amax);
 }

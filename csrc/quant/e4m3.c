@@ -26,6 +26,12 @@ qb_e4m3_round(float x)
 }
 
 float
+qb_e4m3_scale(float amax)
+{
+    return (1.0f / amax) * QB_E4M3_MAX;
+}
+
+float
 qb_e4m3_round_scaled(float x, float scale)
 {
     if (fabsf(x) < QB_AMAX_DEAD) {

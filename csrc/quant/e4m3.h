@@ -10,6 +10,9 @@
  * sign of zero is kept. */
 float qb_e4m3_round(float x);
 
+/* The scale of a range: 448 * (1 / amax), rounded twice, as the original's 448 / amax is computed. */
+float qb_e4m3_scale(float amax);
+
 /* qb_e4m3_round(x * scale) / scale, and 0 where |x| < 2^-24, which hides what a tiny amax would do. */
 float qb_e4m3_round_scaled(float x, float scale);
 

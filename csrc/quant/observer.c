@@ -552,7 +552,7 @@ set_largest(qb_histogram *histogram, const float *values, int32_t rank, qb_error
     if (histogram->bins == 0) {
         return qb_fail(error, NULL, QB_ERR_STATE, "the histogram is empty: set its counts and edges first");
     }
-    if (rank != 0 || !(*values >= 0.0f && *values <= histogram->edges[histogram->bins])) {
+    if (values == NULL || rank != 0 || !(*values >= 0.0f && *values <= histogram->edges[histogram->bins])) {
         return qb_fail(error, NULL, QB_ERR_VALUE, "expected one magnitude up to the last edge, %g",
                        (double)histogram->edges[histogram->bins]);
     }

@@ -142,7 +142,7 @@ quantize_e4m3(const tensor_job *job, int64_t at, int64_t small, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
         const float amax = scaled_amax(job->quantization, job->small[small + i * job->plan->step]);
-        job->y[at + i] = qb_e4m3_round_scaled(job->x[at + i], QB_E4M3_MAX / amax);
+        job->y[at + i] = qb_e4m3_round_scaled(job->x[at + i], qb_e4m3_scale(amax));
     }
 }
 

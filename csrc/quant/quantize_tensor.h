@@ -26,7 +26,7 @@ qb_status qb_plan_over(const qb_run *run, int32_t rank, const int64_t *shape, co
 /* y = x quantized with amax stretched by `plan`.  y may alias x.  No allocation.
  * Integer format: NUMERICS section 4.  A range whose scale is zero without being dead (amax infinite, or one signed
  * bit) gives NaN when fake, as 0 / 0 in the original.
- * E4M3: round(x * 448 / amax) / (448 / amax), 0 where |x| < 2^-24; always fake.
+ * E4M3: round(x * s) / s with s = qb_e4m3_scale(amax), 0 where |x| < 2^-24; always fake.
  * QB_ERR_VALUE: a negative element of an unsigned tensor; QB_ERR_INTERRUPTED. */
 qb_status qb_quantize_over(const qb_run *run, const qb_quantization *quantization, const float *x, const float *amax,
                            const qb_broadcast *plan, float *y);
