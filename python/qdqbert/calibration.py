@@ -1,0 +1,527 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calibration of a model: run data, collect statistics of every activation, choose ranges.
+
+One pass over the data serves every method, because what is kept are histograms with the exact largest magnitude beside
+them.  Memory does not depend on the number of batches.
+
+Order and splits.  Maxima are exact in any order.  Histograms follow the original's rule: the first batch fixes the
+width of the bins, so another first batch gives another histogram (the same counts in other bins).  With ``passes=2``
+a first pass finds the largest magnitudes and a second one counts into bins that depend on nothing else: then any order
+and any split of the data into batches gives the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from qdqbert._core import STAGE_CALIB, STAGE_DISABLED, STAGE_QUANT
+from qdqbert.arrays import Array
+from qdqbert.calib import HistogramCalibrator, MaxCalibrator, calibrate_weights
+from qdqbert.errors import CheckpointError, ShapeError, StateError
+from qdqbert.module import Module
+from qdqbert.nn import TensorQuantizer
+from qdqbert.rules import QuantizerState, named_quantizers
+from qdqbert.serialization.atomic import replacing
+
+__all__ = ["Calibration", "calibrate"]
+
+METHODS = ("max", "percentile", "mse", "entropy")
+_WEIGHT_METHODS = ("max", "percentile", "mse", None)
+_FORMAT = 1
+_CHECKPOINT_EVERY = 16  # batches
+
+
+class Calibration:
+    """Statistics of the activations of one model, and the ranges that follow from them.
+
+    Parameters
+    ----------
+    model : Module
+        With quantizers named ``..._input_quantizer``.  Those that are disabled take no part.
+    statistics : {"histogram", "max"}
+        Histograms serve every method; maxima only ``"max"``, a little faster.
+    passes : {1, 2}
+        2: the caller shows the same data twice; see the module's text.
+    num_bins : int
+        Of the histograms, at least 1.
+
+    Raises
+    ------
+    StateError
+        If the model has no enabled input quantizer.
+    ValueError
+        If an argument is out of range.
+
+    Notes
+    -----
+    `collect` may be called any number of times.  While it runs, input quantizers collect and nothing quantizes; when
+    it ends, for whatever reason, every quantizer is back in its state, and the statistics hold whole batches only.
+    """
+
+    def __init__(
+        self, model: Module, *, statistics: str = "histogram", passes: int = 1, num_bins: int = 2048
+    ) -> None:
+        if statistics not in ("histogram", "max"):
+            raise ValueError(f"statistics: expected 'histogram' or 'max', got {statistics!r}")
+        if passes not in (1, 2):
+            raise ValueError(f"passes: expected 1 or 2, got {passes!r}")
+        if isinstance(num_bins, bool) or not isinstance(num_bins, int) or num_bins < 1:
+            raise ValueError(f"num_bins: expected an integer of at least 1, got {num_bins!r}")
+        self.model = model
+        self.statistics = statistics
+        self.passes = 1 if statistics == "max" else passes
+        self.num_bins = num_bins
+        self.batches_done = 0
+        self._pass = 1
+        self._all = named_quantizers(model)
+        self._inputs = [
+            (name, quantizer)
+            for name, quantizer in self._all
+            if name.endswith("_input_quantizer") and not quantizer._handle.stages & STAGE_DISABLED
+        ]
+        if not self._inputs:
+            raise StateError("calibrate: the model has no enabled quantizer whose name ends in '_input_quantizer'")
+        self._fixed: dict[str, float] = {}  # largest magnitudes of the first of two passes
+        self._calibrators = {name: self._calibrator(name, quantizer) for name, quantizer in self._inputs}
+
+    def _calibrator(self, name: str, quantizer: TensorQuantizer) -> MaxCalibrator | HistogramCalibrator:
+        """Make the calibrator of one quantizer for the present pass."""
+        bits, axis, unsigned = quantizer.num_bits, quantizer.axis, quantizer.unsigned
+        device = quantizer._device
+        is_first_of_two = self.passes == 2 and self._pass == 1
+        if axis is not None or self.statistics == "max" or is_first_of_two:
+            return MaxCalibrator(bits, axis, unsigned, device=device)
+        return HistogramCalibrator(
+            bits, None, unsigned, num_bins=self.num_bins, fixed_range=self._fixed.get(name), device=device
+        )
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every pass has begun, so that `apply` has what it needs once the data were shown."""
+        return self._pass == self.passes
+
+    def next_pass(self) -> None:
+        """Turn from the first pass of two, which found the largest magnitudes, to the second.
+
+        Raises
+        ------
+        StateError
+            If there is no further pass, or nothing was collected yet.
+        """
+        if self._pass >= self.passes:
+            raise StateError(f"next_pass: this is pass {self._pass} of {self.passes}")
+        largest = {}
+        for name, calibrator in self._calibrators.items():
+            amax = calibrator.compute_amax()  # type: ignore[call-arg]
+            if amax is None:
+                raise StateError(f"{name}: no data were collected in the first pass")
+            # A tensor of zeros needs a range too; any will do.
+            largest[name] = float(np.max(amax)) or 1.0
+        self._pass, self._fixed, self.batches_done = 2, largest, 0
+        self._calibrators = {name: self._calibrator(name, quantizer) for name, quantizer in self._inputs}
+
+    # ---- collecting --------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _collecting(self) -> Iterator[None]:
+        before = [(quantizer, quantizer._handle.stages) for _, quantizer in self._all]
+        try:
+            for _, quantizer in self._all:
+                quantizer._handle.stages &= ~(STAGE_QUANT | STAGE_CALIB)
+            for name, quantizer in self._inputs:
+                calibrator = self._calibrators[name]
+                quantizer._calibrator = calibrator
+                quantizer._handle.set_observer(calibrator._observer)
+                quantizer._handle.stages |= STAGE_CALIB
+            yield
+        finally:
+            for quantizer, stages in before:
+                quantizer._handle.stages = stages
+
+    def collect(
+        self,
+        batches: Iterable[Any],
+        *,
+        progress: bool | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = _CHECKPOINT_EVERY,
+    ) -> Self:
+        """Run batches through the model and count what the quantizers see.
+
+        Parameters
+        ----------
+        batches : iterable
+            Of dicts with the model's arguments, or of `input_ids` alone.  The first `batches_done` of them are
+            skipped, so a resumed calibration is given the same data again.
+        progress : bool, optional
+            Show a bar; by default only if the standard error is a terminal.
+        checkpoint : path, optional
+            File that keeps the statistics: written every `checkpoint_every` batches, at the end, and when anything
+            stops the run, Ctrl-C included.
+        checkpoint_every : int
+            At least 1.
+
+        Returns
+        -------
+        Calibration
+            This one.
+
+        Raises
+        ------
+        ValueError
+            If an activation is NaN or infinite; with the batch and the quantizer.  What the model raises for a bad
+            batch is raised with the batch's number before it.
+        KeyboardInterrupt
+            After at most a tenth of a second; whole batches stay counted.
+        """
+        if checkpoint_every < 1:
+            raise ValueError(f"checkpoint_every: expected at least 1, got {checkpoint_every}")
+        total = len(batches) if isinstance(batches, Sized) else None
+        try:
+            with self._collecting(), _bar(progress, total, f"pass {self._pass} of {self.passes}") as advance:
+                for index, batch in enumerate(batches):
+                    if index >= self.batches_done:
+                        self._run(index, batch)
+                        self.batches_done = index + 1
+                        if checkpoint is not None and self.batches_done % checkpoint_every == 0:
+                            self.save(checkpoint)
+                    advance()
+        finally:
+            if checkpoint is not None:
+                self.save(checkpoint)
+        return self
+
+    def _run(self, index: int, batch: Any) -> None:
+        try:
+            if isinstance(batch, Mapping):
+                self.model(**batch)  # type: ignore[operator]
+            else:
+                self.model(batch)  # type: ignore[operator]
+        except (ValueError, TypeError, IndexError, StateError) as error:
+            if type(error) in (ValueError, TypeError, IndexError, StateError, ShapeError):
+                raise type(error)(f"batch {index}: {error}") from error
+            raise
+
+    # ---- ranges ------------------------------------------------------------------------------------------------
+
+    def ranges(self, method: str = "percentile", **options: Any) -> dict[str, Array]:
+        """Return the range of every input quantizer, without changing the model.
+
+        Parameters
+        ----------
+        method : {"max", "percentile", "mse", "entropy"}
+        **options
+            ``percentile`` in [0, 100] (default 99.99), ``stride`` and ``start_bin``; see
+            `HistogramCalibrator.compute_amax`.
+
+        Raises
+        ------
+        StateError
+            If a quantizer saw no data, or only maxima were collected and `method` needs a histogram; it is named.
+        ValueError
+            If `method` or an option is unknown or out of range.
+        """
+        if method not in METHODS:
+            raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+        if self._pass < self.passes and method != "max":
+            raise StateError(f"method {method!r} needs the second pass; call next_pass() and collect again")
+        found: dict[tuple[Any, ...], Array] = {}
+        ranges = {}
+        for name, calibrator in self._calibrators.items():
+            if not calibrator._observer.has_data:
+                raise StateError(f"{name}: no data were collected, so there is no range to load")
+            ranges[name] = self._range(name, calibrator, method, options, found)
+        return ranges
+
+    def _range(
+        self,
+        name: str,
+        calibrator: MaxCalibrator | HistogramCalibrator,
+        method: str,
+        options: dict[str, Any],
+        found: dict[tuple[Any, ...], Array],
+    ) -> Array:
+        if method == "max" or (isinstance(calibrator, MaxCalibrator) and calibrator._axis is not None):
+            return np.asarray(calibrator._observer.amax())
+        if isinstance(calibrator, MaxCalibrator):
+            raise StateError(
+                f"{name}: only maxima were collected; method {method!r} needs statistics='histogram'"
+            )
+        histogram = calibrator.histogram()
+        assert histogram is not None
+        # Query, key, value and residual of one tensor have one histogram: search it once.
+        key = (histogram[0].tobytes(), histogram[1].tobytes(), calibrator._num_bits, calibrator._unsigned)
+        if key not in found:
+            amax = calibrator.compute_amax(method, **options)
+            assert amax is not None
+            found[key] = amax
+        return found[key]
+
+    def apply(
+        self, method: str = "percentile", *, weights: str | None = "max", **options: Any
+    ) -> Self:
+        """Load ranges into the model and switch its quantizers to quantizing.
+
+        Parameters
+        ----------
+        method : {"max", "percentile", "mse", "entropy"}
+            For activations.
+        weights : {"max", "percentile", "mse"} or None
+            For weights, per row or per tensor as their quantizers say; None leaves them as they are.
+        **options
+            See `ranges`.
+
+        Returns
+        -------
+        Calibration
+            This one; another method may be applied at any time, without new data.
+
+        Raises
+        ------
+        StateError, ValueError
+            See `ranges`; also a weight that is NaN or infinite.  The model is then as it was.
+        """
+        if weights not in _WEIGHT_METHODS:
+            raise ValueError(f"weights: expected 'max', 'percentile', 'mse' or None, got {weights!r}")
+        ranges = self.ranges(method, **options)
+        before = [(quantizer, QuantizerState.of(quantizer)) for _, quantizer in self._all]
+        try:
+            if weights is not None:
+                _calibrate_weights(self.model, weights, options.get("percentile", 99.99))
+            for name, quantizer in self._inputs:
+                quantizer._handle.set_amax(ranges[name])
+                quantizer._handle.stages = quantizer._handle.stages & ~STAGE_CALIB | STAGE_QUANT
+        except BaseException:
+            for quantizer, state in before:
+                state.apply(quantizer)
+            raise
+        return self
+
+    # ---- files -------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the statistics to a file, replacing an old one at once.
+
+        Parameters
+        ----------
+        path : str or path
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; an old file is as it was.
+        """
+        header = {
+            "format": _FORMAT,
+            "statistics": self.statistics,
+            "passes": self.passes,
+            "pass": self._pass,
+            "num_bins": self.num_bins,
+            "batches_done": self.batches_done,
+            "quantizers": [name for name, _ in self._inputs],
+        }
+        arrays: dict[str, Array] = {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)}
+        for name, calibrator in self._calibrators.items():
+            if calibrator._observer.has_data:
+                arrays[f"{name}/amax"] = np.asarray(calibrator._observer.amax())
+                if isinstance(calibrator, HistogramCalibrator):
+                    arrays[f"{name}/counts"], arrays[f"{name}/edges"] = calibrator._observer.histogram()
+            if name in self._fixed:
+                arrays[f"{name}/fixed_range"] = np.array(self._fixed[name], np.float32)
+        memory = io.BytesIO()
+        np.savez(memory, **arrays)  # type: ignore[arg-type]
+        with replacing(Path(path)) as file:
+            file.write(memory.getbuffer())
+
+    @classmethod
+    def load(cls, model: Module, path: str | os.PathLike[str]) -> Self:
+        """Continue from a file that `save` wrote.
+
+        Parameters
+        ----------
+        model : Module
+            The model, or one with the same quantizers enabled.
+        path : str or path
+
+        Raises
+        ------
+        CheckpointError
+            If the file is missing, is damaged, or belongs to another model.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                header = json.loads(arrays["header"].tobytes())
+                contents = {key: arrays[key] for key in arrays.files if key != "header"}
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+        except Exception as error:  # zipfile, json and NumPy have many ways to say that a file is damaged
+            raise CheckpointError(f"{path}: not the statistics of a calibration: {error}") from error
+        try:
+            if header["format"] != _FORMAT:
+                raise CheckpointError(f"{path}: format {header['format']}, expected {_FORMAT}")
+            self = cls(
+                model,
+                statistics=header["statistics"],
+                passes=header["passes"],
+                num_bins=header["num_bins"],
+            )
+            names = [name for name, _ in self._inputs]
+            if header["quantizers"] != names:
+                raise CheckpointError(
+                    f"{path}: was collected for {len(header['quantizers'])} quantizers, the model has "
+                    f"{len(names)} enabled ones, and their names differ"
+                )
+            self._pass, self.batches_done = header["pass"], header["batches_done"]
+            for name, quantizer in self._inputs:
+                self._restore(name, quantizer, contents)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"{path}: not the statistics of a calibration: {error!r}") from error
+        return self
+
+    def _restore(self, name: str, quantizer: TensorQuantizer, contents: Mapping[str, Array]) -> None:
+        if f"{name}/fixed_range" in contents:
+            self._fixed[name] = float(contents[f"{name}/fixed_range"])
+        calibrator = self._calibrators[name] = self._calibrator(name, quantizer)
+        if f"{name}/amax" not in contents:
+            return
+        if isinstance(calibrator, HistogramCalibrator):
+            calibrator._observer.set_histogram(contents[f"{name}/counts"], contents[f"{name}/edges"])
+        calibrator._observer.set_amax(contents[f"{name}/amax"])
+
+    def __repr__(self) -> str:
+        return (
+            f"Calibration({len(self._inputs)} quantizers, statistics={self.statistics!r}, "
+            f"pass {self._pass} of {self.passes}, {self.batches_done} batches)"
+        )
+
+
+def calibrate(
+    model: Module,
+    batches: Iterable[Any],
+    *,
+    method: str = "percentile",
+    percentile: float = 99.99,
+    weights: str | None = "max",
+    passes: int = 1,
+    num_bins: int = 2048,
+    statistics: str | None = None,
+    progress: bool | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume_from: str | os.PathLike[str] | None = None,
+) -> Calibration:
+    """Calibrate a model: collect statistics, choose every range, and start quantizing.
+
+    Parameters
+    ----------
+    model : Module
+        Changed in place; on failure it is as it was.
+    batches : iterable
+        Of dicts with the model's arguments.  With ``passes=2`` it must be possible to go through it twice.
+    method : {"max", "percentile", "mse", "entropy"}
+        How the ranges of activations are chosen.
+    percentile : float
+        In [0, 100]; for the method of that name.
+    weights : {"max", "percentile", "mse"} or None
+        How those of weights are; None leaves them as they are.
+    passes : {1, 2}
+        2: independent of the order and the split of the data, for twice the time.
+    num_bins : int
+        Of the histograms.
+    statistics : {"histogram", "max"}, optional
+        What is kept; by default histograms, or maxima if `method` is ``"max"``.
+    progress : bool, optional
+        Show a bar; by default only on a terminal.
+    checkpoint : path, optional
+        File that keeps the statistics while the run goes on.
+    resume_from : path, optional
+        File of an earlier run over the same batches; those that it has are skipped.
+
+    Returns
+    -------
+    Calibration
+        Its `Calibration.apply` chooses by another method without new data.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or an activation or weight is NaN or infinite (with batch and name).
+    StateError
+        If there is nothing to calibrate, or there were no batches.
+    CheckpointError
+        If `resume_from` cannot be used.
+    KeyboardInterrupt
+        After at most a tenth of a second; the model is as it was, and `checkpoint` has what was collected.
+
+    Examples
+    --------
+    ::
+
+        calibration = qdqbert.calibrate(model, batches, method="percentile", percentile=99.99)
+        calibration.apply("entropy")  # the same data, another choice
+    """
+    if method not in METHODS:
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+    if not isinstance(percentile, int | float) or not 0 <= percentile <= 100 or math.isnan(percentile):
+        raise ValueError(f"percentile: expected a number in [0, 100], got {percentile!r}")
+    if weights not in _WEIGHT_METHODS:
+        raise ValueError(f"weights: expected 'max', 'percentile', 'mse' or None, got {weights!r}")
+    if passes == 2 and iter(batches) is batches:
+        raise ValueError("batches: passes=2 goes through them twice; give a list or another iterable, not an iterator")
+    if resume_from is not None:
+        calibration = Calibration.load(model, resume_from)
+    else:
+        kept = statistics or ("max" if method == "max" and passes == 1 else "histogram")
+        calibration = Calibration(model, statistics=kept, passes=passes, num_bins=num_bins)
+    calibration.collect(batches, progress=progress, checkpoint=checkpoint)
+    if not calibration.is_complete:
+        calibration.next_pass()
+        calibration.collect(batches, progress=progress, checkpoint=checkpoint)
+    options = {"percentile": percentile} if method == "percentile" else {}
+    return calibration.apply(method, weights=weights, **options)
+
+
+def _calibrate_weights(model: Module, method: str, percentile: float) -> None:
+    """Ranges of weights that follow each quantizer's axis, where it is enabled."""
+    for name, module in model.named_modules():
+        quantizer = getattr(module, "weight_quantizer", None)
+        if not isinstance(quantizer, TensorQuantizer) or quantizer._handle.stages & STAGE_DISABLED:
+            continue
+        try:
+            if method == "max":
+                calibrator = MaxCalibrator(
+                    quantizer.num_bits, quantizer.axis, quantizer.unsigned, device=quantizer._device
+                )
+                calibrator.collect(module.weight)
+                quantizer._handle.set_amax(calibrator._observer.amax())
+            else:
+                quantizer._handle.set_amax(None)
+                calibrate_weights(module, method, perchannel=quantizer.axis is not None, percentile=percentile)
+        except ValueError as error:
+            raise ValueError(f"{name}.weight: {str(error).removeprefix('weight: ')}") from error
+        quantizer._handle.stages = quantizer._handle.stages & ~STAGE_CALIB | STAGE_QUANT
+
+
+@contextlib.contextmanager
+def _bar(progress: bool | None, total: int | None, text: str) -> Iterator[Any]:
+    """A callable that advances a progress bar, or does nothing."""
+    if progress is None:
+        progress = sys.stderr is not None and sys.stderr.isatty()
+    if not progress:
+        yield lambda: None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, desc=f"calibrating, {text}", unit="batch") as bar:
+        yield bar.update

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Switch quantizers by name: an ordered list of patterns, of which later ones win.
+
+A pattern is a glob over whole dotted names (``*`` also crosses dots, ``[0-3]`` and ``?`` work), so nothing is switched
+because a name happens to contain another.  A rule that matches nothing is an error: silence would mean a measurement
+of something else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import fnmatch
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from qdqbert._core import STAGE_CALIB, STAGE_DISABLED, STAGE_QUANT
+from qdqbert.arrays import Array
+from qdqbert.errors import RuleError
+from qdqbert.module import Module
+from qdqbert.nn import TensorQuantizer
+
+__all__ = ["Changes", "QuantizerState", "named_quantizers", "quantizers"]
+
+_STATES = ("on", "off", "calib")
+_OPTIONS = ("num_bits", "unsigned", "narrow_range", "scale_amax")
+_ATTRIBUTES = ("state", "amax", *_OPTIONS)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class QuantizerState:
+    """What rules can change about one quantizer.
+
+    Attributes
+    ----------
+    stages : int
+        The ``STAGE_*`` bits.
+    options : dict
+        Number format, axis and flags.
+    amax : ndarray or None
+        Range; None while it is dynamic.
+    """
+
+    stages: int
+    options: dict[str, Any]
+    amax: Array | None
+
+    @classmethod
+    def of(cls, quantizer: TensorQuantizer) -> QuantizerState:
+        """Return the present state."""
+        handle = quantizer._handle
+        return cls(handle.stages, handle.options(), handle.amax())
+
+    def apply(self, quantizer: TensorQuantizer) -> None:
+        """Put the quantizer into this state."""
+        handle = quantizer._handle
+        handle.set_options(self.options)
+        handle.set_amax(self.amax)
+        handle.stages = self.stages
+
+    @property
+    def state(self) -> str:
+        """``"off"``, ``"on"``, ``"calib"`` or ``"calib+quant"``; ``"idle"`` if neither stage is on."""
+        if self.stages & STAGE_DISABLED:
+            return "off"
+        calib, quant = bool(self.stages & STAGE_CALIB), bool(self.stages & STAGE_QUANT)
+        return {(False, True): "on", (True, False): "calib", (True, True): "calib+quant"}.get(
+            (calib, quant), "idle"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, QuantizerState):
+            return NotImplemented
+        if (self.amax is None) != (other.amax is None):
+            return False
+        same_range = self.amax is None or (
+            other.amax is not None
+            and self.amax.shape == other.amax.shape
+            and np.array_equal(self.amax, other.amax, equal_nan=True)
+        )
+        return self.stages == other.stages and self.options == other.options and same_range
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        bits = self.options["num_bits"]
+        if self.amax is None:
+            amax = "dynamic"
+        elif self.amax.size == 1:
+            amax = f"{self.amax.item():.4g}"
+        else:
+            amax = f"{self.amax.size} values"
+        return f"<{self.state}, {bits} bits, amax {amax}>"
+
+
+class Changes(Mapping[str, tuple[QuantizerState, QuantizerState]]):
+    """What a call of `quantizers` changed: name -> (before, after).  A context manager that restores on exit.
+
+    Parameters
+    ----------
+    entries : list of (str, TensorQuantizer, QuantizerState, QuantizerState)
+    """
+
+    def __init__(self, entries: list[tuple[str, TensorQuantizer, QuantizerState, QuantizerState]]) -> None:
+        self._entries = entries
+        self._by_name = {name: (before, after) for name, _, before, after in entries}
+
+    def __getitem__(self, name: str) -> tuple[QuantizerState, QuantizerState]:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def restore(self) -> None:
+        """Put every quantizer that was changed back into the state before the call."""
+        for _, quantizer, before, _ in self._entries:
+            before.apply(quantizer)
+
+    def __enter__(self) -> Changes:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.restore()
+
+    def __repr__(self) -> str:
+        lines = [f"{len(self)} quantizers changed"]
+        lines += [f"  {name}: {before!r} -> {after!r}" for name, (before, after) in self.items()]
+        return "\n".join(lines)
+
+
+def named_quantizers(model: Module) -> list[tuple[str, TensorQuantizer]]:
+    """Return (dotted name, quantizer) of every quantizer of a model, in the order of `Module.named_modules`."""
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, TensorQuantizer)]
+
+
+def quantizers(
+    model: Module, rules: Mapping[str, Any] | Iterable[tuple[str, Any]], *, allow_unmatched: bool = False
+) -> Changes:
+    """Switch or change quantizers by name.
+
+    Parameters
+    ----------
+    model : Module
+    rules : mapping or list of (pattern, setting)
+        Patterns are globs over whole dotted names.  A setting is ``"off"``, ``"on"`` (quantizes, does not collect),
+        ``"calib"`` (collects, does not quantize), or a dict with any of ``state`` (one of the three), ``num_bits``,
+        ``unsigned``, ``narrow_range``, ``scale_amax`` and ``amax`` (None: dynamic).  Later rules win, attribute by
+        attribute.
+    allow_unmatched : bool
+        Ignore rules that match nothing.
+
+    Returns
+    -------
+    Changes
+        What changed, by name; as a context manager it restores on exit, also after an exception.
+
+    Raises
+    ------
+    RuleError
+        If a rule matches no quantizer; a KeyError, with the nearest names.
+    TypeError, ValueError
+        If a setting cannot be; the rule is named.  Nothing is changed then.
+
+    Examples
+    --------
+    ::
+
+        with qdqbert.quantizers(model, {"*": "off", "*.layer.0.*": "on"}):
+            ...  # only the first layer is quantized
+    """
+    entries = named_quantizers(model)
+    wanted: dict[str, dict[str, Any]] = {}
+    for pattern, setting in list(rules.items() if isinstance(rules, Mapping) else rules):
+        if not isinstance(pattern, str):
+            raise TypeError(f"rules: expected patterns, got {pattern!r}")
+        attributes = _attributes(pattern, setting)
+        matches = re.compile(fnmatch.translate(pattern)).match
+        matched = [name for name, _ in entries if matches(name)]
+        if not matched and not allow_unmatched:
+            raise RuleError(_nothing_matches(pattern, [name for name, _ in entries]))
+        for name in matched:
+            wanted.setdefault(name, {}).update(attributes)
+    changed: list[tuple[str, TensorQuantizer, QuantizerState, QuantizerState]] = []
+    for name, quantizer in entries:
+        if name not in wanted:
+            continue
+        before = QuantizerState.of(quantizer)
+        try:
+            _changed(before, wanted[name]).apply(quantizer)
+        except BaseException as error:
+            before.apply(quantizer)
+            Changes(changed).restore()
+            if isinstance(error, TypeError | ValueError):
+                raise type(error)(f"{name}: {error}") from error
+            raise
+        after = QuantizerState.of(quantizer)
+        if after != before:
+            changed.append((name, quantizer, before, after))
+    return Changes(changed)
+
+
+def _attributes(pattern: str, setting: Any) -> dict[str, Any]:
+    attributes = {"state": setting} if isinstance(setting, str) else setting
+    if not isinstance(attributes, Mapping):
+        raise TypeError(f"rules[{pattern!r}]: expected 'on', 'off', 'calib' or a dict, got {setting!r}")
+    unknown = [key for key in attributes if key not in _ATTRIBUTES]
+    if unknown:
+        raise TypeError(f"rules[{pattern!r}]: unknown attribute {unknown[0]!r}; known are {', '.join(_ATTRIBUTES)}")
+    if "state" in attributes and attributes["state"] not in _STATES:
+        raise ValueError(f"rules[{pattern!r}]: expected 'on', 'off' or 'calib', got {attributes['state']!r}")
+    return dict(attributes)
+
+
+def _changed(before: QuantizerState, attributes: dict[str, Any]) -> QuantizerState:
+    stages = before.stages
+    match attributes.get("state"):
+        case "off":
+            stages |= STAGE_DISABLED
+        case "on":
+            stages = stages & ~(STAGE_DISABLED | STAGE_CALIB) | STAGE_QUANT
+        case "calib":
+            stages = stages & ~(STAGE_DISABLED | STAGE_QUANT) | STAGE_CALIB
+    options = before.options | {key: attributes[key] for key in _OPTIONS if key in attributes}
+    amax = before.amax
+    if "amax" in attributes:
+        value = attributes["amax"]
+        amax = None if value is None else np.array(value, dtype=np.float32)
+    return QuantizerState(stages, options, amax)
+
+
+def _nothing_matches(pattern: str, names: list[str]) -> str:
+    if not names:
+        return f"rules: {pattern!r} matches no quantizer: the model has none"
+    near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.0)
+    return f"rules: {pattern!r} matches no quantizer; the nearest names are {', '.join(near)}"
