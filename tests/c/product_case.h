@@ -8,35 +8,22 @@
 #ifndef QB_TESTS_PRODUCT_CASE_H
 #define QB_TESTS_PRODUCT_CASE_H
 
-#include <math.h>
-#include <stdint.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "check.h"
-#include "core/kernels.h"
+#include "kernel_check.h"
 
-enum { GUARD = 256, GUARD_BYTE = 0xA5, MAX_VARIANTS = 16, REGION_BYTES = 16 << 20 };
-
-#define COUNT(array) ((int64_t)(sizeof(array) / sizeof((array)[0])))
+enum { REGION_BYTES = 16 << 20 };
 
 /* ---- variants and guarded memory
  * ---------------------------------------------------------------------------------------- */
 
-static qb_kernels tables[MAX_VARIANTS]; /* tables[0] is the reference */
-static int64_t table_count;
+static kernel_tables tables; /* tables.at[0] is the reference */
 
 static void
 load_tables(void)
 {
-    for (size_t i = 0; i < qb_variant_count() && table_count < MAX_VARIANTS; ++i) {
-        if (qb_variant_is_supported(i)) {
-            qb_error error;
-            CHECK(qb_cpu_kernels_select(qb_variant_name(i), &tables[table_count], &error) == QB_OK);
-            ++table_count;
-        }
-    }
-    CHECK(table_count > 0 && strcmp(tables[0].isa, "ref") == 0);
+    tables = kernel_tables_load();
 }
 
 /* One region per operand, made once; its end is where access ends. */
@@ -65,18 +52,19 @@ load_regions(void)
     }
 }
 
-/* The last `bytes` of the region that start on a multiple of `alignment`; they and their surroundings are GUARD_BYTE.
+/* The last `bytes` of the region that start on a multiple of `alignment`; they and their surroundings are
+ * GUARD_PATTERN.
  */
 static block
 block_make(role r, size_t bytes, size_t alignment)
 {
     const size_t gap = (alignment - bytes % alignment) % alignment;
     const block made = {.data = region_end[r] - gap - bytes, .bytes = bytes, .gap = gap};
-    if (bytes + gap + GUARD > REGION_BYTES) {
+    if (bytes + gap + GUARD_BYTES > REGION_BYTES) {
         (void)fprintf(stderr, "a test needs larger regions: %zu bytes\n", bytes);
         exit(EXIT_FAILURE);
     }
-    memset(made.data - GUARD, GUARD_BYTE, GUARD + bytes + gap);
+    memset(made.data - GUARD_BYTES, GUARD_PATTERN, GUARD_BYTES + bytes + gap);
     return made;
 }
 
@@ -84,11 +72,11 @@ static void
 block_check(const block *b)
 {
     int intact = 1;
-    for (size_t i = 1; i <= GUARD; ++i) {
-        intact = intact && b->data[-(ptrdiff_t)i] == GUARD_BYTE;
+    for (size_t i = 1; i <= GUARD_BYTES; ++i) {
+        intact = intact && b->data[-(ptrdiff_t)i] == GUARD_PATTERN;
     }
     for (size_t i = 0; i < b->gap; ++i) {
-        intact = intact && b->data[b->bytes + i] == GUARD_BYTE;
+        intact = intact && b->data[b->bytes + i] == GUARD_PATTERN;
     }
     CHECK(intact);
 }
@@ -222,7 +210,7 @@ run_product(const qb_kernels *kernels, const product_case *p, const operands *o,
     for (int64_t i = 0; i < p->m; ++i) {
         memcpy(c + i * p->n, outs + i * ldc, (size_t)p->n * sizeof(float));
         for (size_t byte = 0; i + 1 < p->m && byte < (size_t)p->c_gap * sizeof(float); ++byte) {
-            gaps_intact = gaps_intact && out.data[(size_t)(i * ldc + p->n) * sizeof(float) + byte] == GUARD_BYTE;
+            gaps_intact = gaps_intact && out.data[(size_t)(i * ldc + p->n) * sizeof(float) + byte] == GUARD_PATTERN;
         }
     }
     CHECK(gaps_intact);
@@ -233,30 +221,20 @@ run_product(const qb_kernels *kernels, const product_case *p, const operands *o,
     block_check(&scratch);
 }
 
-/* Equal bits, except that every NaN equals every other: which NaN an operation makes is the processor's choice. */
-static int
-same_bits(const float *x, const float *y, int64_t n)
-{
-    for (int64_t i = 0; i < n; ++i) {
-        if (memcmp(x + i, y + i, sizeof(float)) != 0 && !(isnan(x[i]) && isnan(y[i]))) {
-            return 0;
-        }
-    }
-    return 1;
-}
-
+/* Equal bits on every variant, except that every NaN equals every other: which NaN an operation makes is the
+ * processor's choice. */
 static void
 compare_operands(const product_case *p, const operands *o, int codes)
 {
     float *expected = take((size_t)(p->m * p->n) * sizeof(float));
     float *got = take((size_t)(p->m * p->n) * sizeof(float));
-    run_product(&tables[0], p, o, codes, expected);
-    for (int64_t v = 1; v < table_count; ++v) {
-        run_product(&tables[v], p, o, codes, got);
-        const int same = same_bits(expected, got, p->m * p->n);
+    run_product(&tables.at[0], p, o, codes, expected);
+    for (size_t v = 1; v < tables.count; ++v) {
+        run_product(&tables.at[v], p, o, codes, got);
+        const int same = same_floats(expected, got, (size_t)(p->m * p->n));
         CHECK(same);
         if (!same) {
-            (void)fprintf(stderr, "  %s %s m %lld n %lld k %lld\n", tables[v].isa, codes ? "qs8" : "f32",
+            (void)fprintf(stderr, "  %s %s m %lld n %lld k %lld\n", tables.at[v].isa, codes ? "qs8" : "f32",
                           (long long)p->m, (long long)p->n, (long long)p->k);
         }
     }

@@ -18,7 +18,7 @@ test_reference_is_the_definition(void)
     operands o = operands_make(&p, 1);
     float c[5 * 19];
 
-    run_product(&tables[0], &p, &o, 0, c);
+    run_product(&tables.at[0], &p, &o, 0, c);
     for (int64_t i = 0; i < p.m * p.n; ++i) {
         float sum = 0.0f;
         for (int64_t t = 0; t < p.k; ++t) {
@@ -27,7 +27,7 @@ test_reference_is_the_definition(void)
         const float y = (sum + o.bias[i % p.n]) / p.divisor;
         CHECK(c[i] == y);
     }
-    run_product(&tables[0], &p, &o, 1, c);
+    run_product(&tables.at[0], &p, &o, 1, c);
     for (int64_t i = 0; i < p.m * p.n; ++i) {
         int64_t sum = 0;
         for (int64_t t = 0; t < p.k; ++t) {
@@ -45,9 +45,9 @@ test_bits_equal_reference_around_the_tiles(void)
     static const int64_t rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 29, 31};
     static const int64_t columns[] = {1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 61};
     static const int64_t depths[] = {0, 1, 2, 3, 4, 5, 7, 8, 31, 64, 67};
-    for (int64_t i = 0; i < COUNT(rows); ++i) {
-        for (int64_t j = 0; j < COUNT(columns); ++j) {
-            for (int64_t t = 0; t < COUNT(depths); ++t) {
+    for (size_t i = 0; i < COUNT(rows); ++i) {
+        for (size_t j = 0; j < COUNT(columns); ++j) {
+            for (size_t t = 0; t < COUNT(depths); ++t) {
                 const product_case p = {.m = rows[i], .n = columns[j], .k = depths[t]};
                 compare(&p);
             }
@@ -59,7 +59,7 @@ static void
 test_bits_equal_reference_around_the_chunks(void)
 {
     static const int64_t depths[] = {1023, 1024, 1025, 2047, 2048, 2049, 3072, 3079};
-    for (int64_t t = 0; t < COUNT(depths); ++t) {
+    for (size_t t = 0; t < COUNT(depths); ++t) {
         const product_case one = {.m = 1, .n = 33, .k = depths[t]};
         const product_case many = {.m = 31, .n = 35, .k = depths[t], .a_gap = 5, .c_gap = 1};
         compare(&one);
@@ -149,9 +149,9 @@ test_a_range_writes_its_own_columns_only(void)
     enum { M = 15, N = 97, K = 21 };
     const product_case p = {.m = M, .n = N, .k = K};
     operands o = operands_make(&p, 3);
-    for (int64_t v = 0; v < table_count; ++v) {
+    for (size_t v = 0; v < tables.count; ++v) {
         for (int codes = 0; codes < 2; ++codes) {
-            const qb_kernels *kernels = &tables[v];
+            const qb_kernels *kernels = &tables.at[v];
             int64_t panel = 0;
             size_t packed_bytes = 0;
             size_t scratch_bytes = 0;
@@ -203,8 +203,8 @@ test_extreme_codes_are_exact(void)
                                       {-127, 127, 127, -127},   {-128, 127, -128, 127}, {-128, 127, 127, -128},
                                       {-127, -127, -128, -127}, {0, -128, 1, -128}};
     static const int64_t depths[] = {64, 1023, 1024, 1025, 3072, 3073};
-    for (int64_t e = 0; e < COUNT(extremes); ++e) {
-        for (int64_t t = 0; t < COUNT(depths); ++t) {
+    for (size_t e = 0; e < COUNT(extremes); ++e) {
+        for (size_t t = 0; t < COUNT(depths); ++t) {
             const product_case p = {.m = 15, .n = 33, .k = depths[t], .without_bias = 1};
             operands o = operands_make(&p, 5);
             fill(o.qa, p.m * p.k, extremes[e][0], extremes[e][1]);
@@ -213,8 +213,8 @@ test_extreme_codes_are_exact(void)
                 o.step[j] = 1.0f;
             }
             float c[15 * 33];
-            for (int64_t v = 0; v < table_count; ++v) {
-                run_product(&tables[v], &p, &o, 1, c);
+            for (size_t v = 0; v < tables.count; ++v) {
+                run_product(&tables.at[v], &p, &o, 1, c);
                 int exact = 1;
                 for (int64_t i = 0; i < p.m * p.n; ++i) {
                     int64_t sum = 0;
@@ -238,8 +238,8 @@ test_the_longest_depth_is_exact(void)
     memset(o.qa, -128, (size_t)(p.m * p.k));
     memset(o.qb, -128, (size_t)(p.n * p.k));
     float c[2 * 3];
-    for (int64_t v = 0; v < table_count; ++v) {
-        run_product(&tables[v], &p, &o, 1, c);
+    for (size_t v = 0; v < tables.count; ++v) {
+        run_product(&tables.at[v], &p, &o, 1, c);
         for (int64_t i = 0; i < p.m * p.n; ++i) {
             CHECK(c[i] == fmaf((float)(INT64_C(131071) * 16384), o.step[i % p.n], 0.0f));
         }
@@ -260,8 +260,8 @@ test_non_finite_values_propagate(void)
     o.b[8 * p.k + 2] = 0.0f; /* infinity times zero */
     compare_operands(&p, &o, 0);
     float c[17 * 35];
-    for (int64_t v = 0; v < table_count; ++v) {
-        run_product(&tables[v], &p, &o, 0, c);
+    for (size_t v = 0; v < tables.count; ++v) {
+        run_product(&tables.at[v], &p, &o, 0, c);
         for (int64_t i = 0; i < p.m * p.n; ++i) {
             const int64_t row = i / p.n;
             const int64_t column = i % p.n;
@@ -293,8 +293,8 @@ test_denormals_and_signed_zeros_are_kept(void)
         o.b[i] = -1e-30f;
     }
     float c[15 * 33];
-    for (int64_t v = 0; v < table_count; ++v) {
-        run_product(&tables[v], &p, &o, 0, c);
+    for (size_t v = 0; v < tables.count; ++v) {
+        run_product(&tables.at[v], &p, &o, 0, c);
         for (int64_t i = 0; i < p.m * p.n; ++i) {
             CHECK(c[i] == 0.0f && signbit(c[i]));
         }
@@ -311,14 +311,14 @@ test_a_row_does_not_depend_on_its_mates(void)
     operands o = operands_make(&all, 9);
     float *together = take(31 * 65 * sizeof(float));
     float alone[65];
-    for (int64_t v = 0; v < table_count; ++v) {
+    for (size_t v = 0; v < tables.count; ++v) {
         for (int codes = 0; codes < 2; ++codes) {
-            run_product(&tables[v], &all, &o, codes, together);
+            run_product(&tables.at[v], &all, &o, codes, together);
             for (int64_t i = 0; i < all.m; ++i) {
                 operands row = o;
                 row.a += i * all.k;
                 row.qa += i * all.k;
-                run_product(&tables[v], &one, &row, codes, alone);
+                run_product(&tables.at[v], &one, &row, codes, alone);
                 CHECK(memcmp(alone, together + i * all.n, sizeof(alone)) == 0);
             }
         }
