@@ -59,12 +59,31 @@ vec_store(float *p, vec_f32 v)
     _mm256_storeu_ps(p + 8, v.high);
 }
 
+/* In pieces of 8, 4, 2 and 1: a masked store blocks loads of its whole 32 bytes until it has left the store buffer, and
+ * what follows a row's tail is often the next row; on some CPUs it is a long microcoded instruction as well. */
 static inline void
 vec_store_n(float *p, vec_f32 v, size_t n)
 {
-    const vec_s32 first = vec_first(n);
-    _mm256_maskstore_ps(p, first.low, v.low);
-    _mm256_maskstore_ps(p + 8, first.high, v.high);
+    __m256 eight = v.low;
+    if (n & 8) {
+        _mm256_storeu_ps(p, eight);
+        eight = v.high;
+        p += 8;
+    }
+    __m128 four = _mm256_castps256_ps128(eight);
+    if (n & 4) {
+        _mm_storeu_ps(p, four);
+        four = _mm256_extractf128_ps(eight, 1);
+        p += 4;
+    }
+    if (n & 2) {
+        _mm_storel_pi((void *)p, four);
+        four = _mm_movehl_ps(four, four);
+        p += 2;
+    }
+    if (n & 1) {
+        _mm_store_ss(p, four);
+    }
 }
 
 static inline vec_f32

@@ -199,12 +199,21 @@ vec_select_less_equal(vec_f32 a, vec_f32 b, vec_f32 yes, vec_f32 no)
                      vbslq_f32(vcleq_f32(a.q2, b.q2), yes.q2, no.q2), vbslq_f32(vcleq_f32(a.q3, b.q3), yes.q3, no.q3)};
 }
 
+/* q where the lane number, first + 0 .. 3, is below n. */
+static inline float32x4_t
+vec_quad_keep(float32x4_t q, uint32_t first, size_t n)
+{
+    static const uint32_t lanes[4] = {0, 1, 2, 3};
+    const uint32x4_t lane = vaddq_u32(vld1q_u32(lanes), vdupq_n_u32(first));
+    const uint32x4_t kept = vcltq_u32(lane, vdupq_n_u32((uint32_t)n));
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(q), kept));
+}
+
 static inline vec_f32
 vec_keep_n(vec_f32 v, size_t n)
 {
-    float lanes[16];
-    vec_store(lanes, v);
-    return vec_load_n(lanes, n, 0.0f);
+    return (vec_f32){vec_quad_keep(v.q0, 0, n), vec_quad_keep(v.q1, 4, n), vec_quad_keep(v.q2, 8, n),
+                     vec_quad_keep(v.q3, 12, n)};
 }
 
 /* p * 2^n of one register: 2^n as a product of two floats, the first of which is exact. */

@@ -2,8 +2,9 @@
  *
  * Softmax of rows, in place, in three passes over a row that stays in the level-1 cache: mask and maximum; exponentials
  * and their sum; scaling.  exp takes longer than the latency of an addition, so one chain per lane for the sum costs
- * nothing.  Absent lanes of the last vector hold -infinity: the maximum ignores them and their exponential is +0, which
- * leaves a sum of nonnegative terms as it is.
+ * nothing.  The last, partial vector of a row stays in a register from the first pass to the third, because its store
+ * could not be forwarded to the load of the next pass.  Its absent lanes hold -infinity for the maximum, and then +0,
+ * which leaves a sum of nonnegative terms as it is.
  *
  * The order in which maxima are combined does not matter: the only ties that differ in bits are +0 and -0, which
  * subtract alike except for the sign of a zero difference, and a NaN makes the row NaN through its own exponential.
@@ -12,14 +13,14 @@
 
 #include "kernels/cpu/simd/elementary.h"
 
-/* x + mask, stored, and the largest of it. */
-static float
-mask_and_maximum(float *x, size_t columns, const float *mask)
+/* x (full, a multiple of LANES) = x + mask, and the largest of x and `tail`. */
+static inline float
+mask_and_maximum(float *x, size_t full, const float *mask, vec_f32 tail)
 {
-    vec_f32 max0 = vec_set(-INFINITY);
-    vec_f32 max1 = max0;
+    vec_f32 max0 = tail;
+    vec_f32 max1 = tail;
     size_t c = 0;
-    for (; c + 2 * LANES <= columns; c += 2 * LANES) {
+    for (; c + 2 * LANES <= full; c += 2 * LANES) {
         vec_f32 v0 = vec_load(x + c);
         vec_f32 v1 = vec_load(x + c + LANES);
         if (mask != NULL) {
@@ -31,50 +32,54 @@ mask_and_maximum(float *x, size_t columns, const float *mask)
         max0 = vec_max(max0, v0);
         max1 = vec_max(max1, v1);
     }
-    for (; c < columns; c += LANES) {
-        const size_t n = columns - c < LANES ? columns - c : LANES;
-        vec_f32 v = n == LANES ? vec_load(x + c) : vec_load_n(x + c, n, -INFINITY);
+    if (c < full) {
+        vec_f32 v = vec_load(x + c);
         if (mask != NULL) {
-            v = vec_add(v, n == LANES ? vec_load(mask + c) : vec_load_n(mask + c, n, 0.0f));
-            if (n == LANES) {
-                vec_store(x + c, v);
-            }
-            else {
-                vec_store_n(x + c, v, n);
-            }
+            v = vec_add(v, vec_load(mask + c));
+            vec_store(x + c, v);
         }
         max0 = vec_max(max0, v);
     }
     return vec_reduce_max(vec_max(max0, max1));
 }
 
-/* x = exp(x - maximum), and the sum of it. */
-static float
-exponentials(float *x, size_t columns, float maximum)
+static inline void
+softmax_row(float *x, size_t columns, const float *mask)
 {
-    const vec_f32 max = vec_set(maximum);
+    const size_t rest = columns % LANES;
+    const size_t full = columns - rest;
+    vec_f32 tail = vec_set(-INFINITY);
+    if (rest > 0) {
+        tail = vec_load_n(x + full, rest, -INFINITY);
+        if (mask != NULL) {
+            tail = vec_add(tail, vec_load_n(mask + full, rest, 0.0f));
+        }
+    }
+    const vec_f32 max = vec_set(mask_and_maximum(x, full, mask, tail));
     vec_f32 sum = vec_set(0.0f);
-    size_t c = 0;
-    for (; c + LANES <= columns; c += LANES) {
+    for (size_t c = 0; c < full; c += LANES) {
         const vec_f32 e = vec_exp_bounded(vec_sub(vec_load(x + c), max));
         vec_store(x + c, e);
         sum = vec_add(sum, e);
     }
-    if (c < columns) {
-        const vec_f32 e = vec_exp_bounded(vec_sub(vec_load_n(x + c, columns - c, -INFINITY), max));
-        vec_store_n(x + c, e, columns - c);
-        sum = vec_add(sum, e);
+    if (rest > 0) {
+        /* exp(-infinity) would be 0 too, but by an underflow that takes some CPUs a hundred cycles */
+        tail = vec_keep_n(vec_exp_bounded(vec_keep_n(vec_sub(tail, max), rest)), rest);
+        sum = vec_add(sum, tail);
     }
-    return vec_reduce_add(sum);
+    const vec_f32 factor = vec_set(1.0f / vec_reduce_add(sum));
+    for (size_t c = 0; c < full; c += LANES) {
+        vec_store(x + c, vec_mul(vec_load(x + c), factor));
+    }
+    if (rest > 0) {
+        vec_store_n(x + full, vec_mul(tail, factor), rest);
+    }
 }
 
 void
 QB_FN(softmax_f32)(float *scores, size_t rows, size_t columns, size_t stride, const float *mask)
 {
     for (size_t r = 0; r < rows; ++r) {
-        float *x = scores + r * stride;
-        const float maximum = mask_and_maximum(x, columns, mask);
-        const float sum = exponentials(x, columns, maximum);
-        QB_FN(scale_f32)(x, 1.0f / sum, columns, x);
+        softmax_row(scores + r * stride, columns, mask);
     }
 }
