@@ -74,7 +74,7 @@ DEFINE_TILE(6)
 DEFINE_TILE(7)
 DEFINE_TILE(8)
 
-static void (*const tiles[TILE_ROWS])(int64_t, const float *, int64_t, const float *,
-                                      float *) = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6, tile_7, tile_8};
+static void (*const tiles[TILE_ROWS])(int64_t, const float *, int64_t, const float *, int, float *,
+                                      const char *) = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6, tile_7, tile_8};
 
 #endif
