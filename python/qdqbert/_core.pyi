@@ -67,6 +67,82 @@ class Observer:
     def histogram(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
     def set_histogram(self, counts: _Tensor, edges: _Tensor, /) -> None: ...
 
+@final
+class Model:
+    def __new__(
+        cls,
+        device: Device,
+        *,
+        vocab_size: int,
+        hidden_size: int,
+        num_layers: int,
+        num_heads: int,
+        intermediate_size: int,
+        max_positions: int,
+        type_vocab_size: int,
+        num_labels: int,
+        layer_norm_eps: float,
+        hidden_act: str,
+        add_pooling_layer: bool,
+        head: str,
+        input_quantizer: dict[str, Any],
+        weight_quantizer: dict[str, Any],
+    ) -> Self: ...
+    @property
+    def device(self) -> Device: ...
+    def parameters(self) -> list[tuple[str, NDArray[np.float32]]]: ...
+    def parameter_write(self, index: int, /) -> NDArray[np.float32]: ...
+    def quantizers(self) -> list[tuple[str, Quantizer]]: ...
+    def sites(self) -> list[tuple[str, str, str]]: ...
+    def needs_probabilities(self) -> bool: ...
+
+OUTPUT_LAST_HIDDEN_STATE: int
+OUTPUT_POOLER_OUTPUT: int
+OUTPUT_LOGITS: int
+OUTPUT_HIDDEN_STATES: int
+OUTPUT_ATTENTIONS: int
+
+@final
+class Session:
+    def __new__(
+        cls,
+        model: Model,
+        *,
+        max_sequences: int,
+        max_length: int,
+        max_tokens: int = 0,
+        keep_probabilities: bool = False,
+    ) -> Self: ...
+    @property
+    def max_sequences(self) -> int: ...
+    @property
+    def max_length(self) -> int: ...
+    @property
+    def max_tokens(self) -> int: ...
+    @property
+    def keep_probabilities(self) -> bool: ...
+    def forward(
+        self,
+        input_ids: _Tensor | None,
+        inputs_embeds: _Tensor | None,
+        attention_mask: _Tensor | None,
+        token_type_ids: _Tensor | None,
+        position_ids: _Tensor | None,
+        head_mask: _Tensor | None,
+        compute_padding: bool,
+        outputs: int,
+        /,
+    ) -> tuple[
+        NDArray[np.float32] | None,
+        NDArray[np.float32] | None,
+        NDArray[np.float32] | None,
+        NDArray[np.float32] | None,
+        NDArray[np.float32] | None,
+    ]: ...
+
+def cross_entropy(logits: _Tensor, labels: _Tensor, ignore_index: int, /) -> float: ...
+def mean_squared_error(x: _Tensor, y: _Tensor, /) -> float: ...
+def binary_cross_entropy(logits: _Tensor, labels: _Tensor, /) -> float: ...
 def tensor_quant(
     device: Device, x: _Tensor, amax: _Tensor, num_bits: int, unsigned: bool, narrow_range: bool, /
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Calibration of a model: run data, collect statistics of every activation, choose ranges.
 
-One pass over the data serves every method, because what is kept are histograms with the exact largest magnitude beside
-them.  Memory does not depend on the number of batches.
+One pass over the data serves every method, because what is kept are histograms with the exact largest
+magnitude beside them.  Memory does not depend on the number of batches.
 
-Order and splits.  Maxima are exact in any order.  Histograms follow the original's rule: the first batch fixes the
-width of the bins, so another first batch gives another histogram (the same counts in other bins).  With ``passes=2``
-a first pass finds the largest magnitudes and a second one counts into bins that depend on nothing else: then any order
-and any split of the data into batches gives the same bits.
+Order and splits.  Maxima are exact in any order.  Histograms follow the original's rule: the first batch
+fixes the width of the bins, so another first batch gives another histogram (the same counts in other bins).
+With ``passes=2`` a first pass finds the largest magnitudes and a second one counts into bins that depend on
+nothing else: then any order and any split of the data into batches gives the same bits.
 """
 
 from __future__ import annotations
@@ -64,8 +64,9 @@ class Calibration:
 
     Notes
     -----
-    `collect` may be called any number of times.  While it runs, input quantizers collect and nothing quantizes; when
-    it ends, for whatever reason, every quantizer is back in its state, and the statistics hold whole batches only.
+    `collect` may be called any number of times.  While it runs, input quantizers collect and nothing
+    quantizes; when it ends, for whatever reason, every quantizer is back in its state, and the statistics
+    hold whole batches only.
     """
 
     def __init__(
@@ -90,7 +91,9 @@ class Calibration:
             if name.endswith("_input_quantizer") and not quantizer._handle.stages & STAGE_DISABLED
         ]
         if not self._inputs:
-            raise StateError("calibrate: the model has no enabled quantizer whose name ends in '_input_quantizer'")
+            raise StateError(
+                "calibrate: the model has no enabled quantizer whose name ends in '_input_quantizer'"
+            )
         self._fixed: dict[str, float] = {}  # largest magnitudes of the first of two passes
         self._calibrators = {name: self._calibrator(name, quantizer) for name, quantizer in self._inputs}
 
@@ -130,7 +133,7 @@ class Calibration:
         self._pass, self._fixed, self.batches_done = 2, largest, 0
         self._calibrators = {name: self._calibrator(name, quantizer) for name, quantizer in self._inputs}
 
-    # ---- collecting --------------------------------------------------------------------------------------------
+    # ---- collecting ----------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _collecting(self) -> Iterator[None]:
@@ -161,13 +164,13 @@ class Calibration:
         Parameters
         ----------
         batches : iterable
-            Of dicts with the model's arguments, or of `input_ids` alone.  The first `batches_done` of them are
-            skipped, so a resumed calibration is given the same data again.
+            Of dicts with the model's arguments, or of `input_ids` alone.  The first `batches_done` of them
+            are skipped, so a resumed calibration is given the same data again.
         progress : bool, optional
             Show a bar; by default only if the standard error is a terminal.
         checkpoint : path, optional
-            File that keeps the statistics: written every `checkpoint_every` batches, at the end, and when anything
-            stops the run, Ctrl-C included.
+            File that keeps the statistics: written every `checkpoint_every` batches, at the end, and when
+            anything stops the run, Ctrl-C included.
         checkpoint_every : int
             At least 1.
 
@@ -179,8 +182,8 @@ class Calibration:
         Raises
         ------
         ValueError
-            If an activation is NaN or infinite; with the batch and the quantizer.  What the model raises for a bad
-            batch is raised with the batch's number before it.
+            If an activation is NaN or infinite; with the batch and the quantizer.  What the model raises for
+            a bad batch is raised with the batch's number before it.
         KeyboardInterrupt
             After at most a tenth of a second; whole batches stay counted.
         """
@@ -212,7 +215,7 @@ class Calibration:
                 raise type(error)(f"batch {index}: {error}") from error
             raise
 
-    # ---- ranges ------------------------------------------------------------------------------------------------
+    # ---- ranges --------------------------------------------------------------------------------------------
 
     def ranges(self, method: str = "percentile", **options: Any) -> dict[str, Array]:
         """Return the range of every input quantizer, without changing the model.
@@ -227,7 +230,8 @@ class Calibration:
         Raises
         ------
         StateError
-            If a quantizer saw no data, or only maxima were collected and `method` needs a histogram; it is named.
+            If a quantizer saw no data, or only maxima were collected and `method` needs a histogram; it is
+            named.
         ValueError
             If `method` or an option is unknown or out of range.
         """
@@ -267,9 +271,7 @@ class Calibration:
             found[key] = amax
         return found[key]
 
-    def apply(
-        self, method: str = "percentile", *, weights: str | None = "max", **options: Any
-    ) -> Self:
+    def apply(self, method: str = "percentile", *, weights: str | None = "max", **options: Any) -> Self:
         """Load ranges into the model and switch its quantizers to quantizing.
 
         Parameters
@@ -307,7 +309,7 @@ class Calibration:
             raise
         return self
 
-    # ---- files -------------------------------------------------------------------------------------------------
+    # ---- files ---------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the statistics to a file, replacing an old one at once.
@@ -478,7 +480,9 @@ def calibrate(
     if weights not in _WEIGHT_METHODS:
         raise ValueError(f"weights: expected 'max', 'percentile', 'mse' or None, got {weights!r}")
     if passes == 2 and iter(batches) is batches:
-        raise ValueError("batches: passes=2 goes through them twice; give a list or another iterable, not an iterator")
+        raise ValueError(
+            "batches: passes=2 goes through them twice; give a list or another iterable, not an iterator"
+        )
     if resume_from is not None:
         calibration = Calibration.load(model, resume_from)
     else:
@@ -507,7 +511,9 @@ def _calibrate_weights(model: Module, method: str, percentile: float) -> None:
                 quantizer._handle.set_amax(calibrator._observer.amax())
             else:
                 quantizer._handle.set_amax(None)
-                calibrate_weights(module, method, perchannel=quantizer.axis is not None, percentile=percentile)
+                calibrate_weights(
+                    module, method, perchannel=quantizer.axis is not None, percentile=percentile
+                )
         except ValueError as error:
             raise ValueError(f"{name}.weight: {str(error).removeprefix('weight: ')}") from error
         quantizer._handle.stages = quantizer._handle.stages & ~STAGE_CALIB | STAGE_QUANT
@@ -515,7 +521,7 @@ def _calibrate_weights(model: Module, method: str, percentile: float) -> None:
 
 @contextlib.contextmanager
 def _bar(progress: bool | None, total: int | None, text: str) -> Iterator[Any]:
-    """A callable that advances a progress bar, or does nothing."""
+    """Give a callable that advances a progress bar, or does nothing."""
     if progress is None:
         progress = sys.stderr is not None and sys.stderr.isatty()
     if not progress:

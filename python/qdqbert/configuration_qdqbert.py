@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`QDQBertConfig`: the shape of a model and everything else that ``config.json`` holds.
 
-Fields, defaults and the two dictionary forms are those of transformers' QDQBERT 4.39.  Keys that are not fields are
-kept as attributes and written back, so a file survives the round trip.  Written differently on purpose: the keys of
-``pruned_heads`` are integers however the configuration was read, and quantization settings have a home under
-``quantization_config``.
+Fields, defaults and the two dictionary forms are those of transformers' QDQBERT 4.39.  Keys that are not
+fields are kept as attributes and written back, so a file survives the round trip.  Written differently on
+purpose: the keys of ``pruned_heads`` are integers however the configuration was read, and quantization
+settings have a home under ``quantization_config``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, overload
 
 from qdqbert.errors import CheckpointError, UnsupportedError
 from qdqbert.serialization.atomic import write_text
@@ -27,8 +27,8 @@ CONFIG_NAME = "config.json"
 SUPPORTED_MODEL_TYPES = ("bert", "qdqbert")
 _PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
-# The fields of the library's base configuration that models, tests or files use.  A field that still has this value
-# is left out of config.json.
+# The fields of the library's base configuration that models, tests or files use.  A field that still has this
+# value is left out of config.json.
 _BASE_DEFAULTS: dict[str, Any] = {
     "return_dict": True,
     "output_hidden_states": False,
@@ -82,7 +82,8 @@ class QDQBertConfig:
         The defaults 1, 0 and 2 are the original's (RoBERTa's numbers, not BERT's); files carry their own.
     **kwargs
         Fields of the base configuration (`num_labels`, `id2label`, `label2id`, `problem_type`, `return_dict`,
-        `output_attentions`, `output_hidden_states`, `pruned_heads`, ...); anything else is kept as an attribute.
+        `output_attentions`, `output_hidden_states`, `pruned_heads`, ...); anything else is kept as an
+        attribute.
 
     Raises
     ------
@@ -160,14 +161,15 @@ class QDQBertConfig:
         if self.problem_type is not None and self.problem_type not in _PROBLEM_TYPES:
             raise ValueError(
                 f"The config parameter `problem_type` was not understood: received {self.problem_type} "
-                "but only 'regression', 'single_label_classification' and 'multi_label_classification' are valid."
+                "but only 'regression', 'single_label_classification' and "
+                "'multi_label_classification' are valid."
             )
         for key, value in kwargs.items():
             if not isinstance(key, str) or not key or hasattr(type(self), key):
                 raise ValueError(f"{key!r} cannot be a key of a configuration")
             setattr(self, key, value)
 
-    # ---- labels ------------------------------------------------------------------------------------------------
+    # ---- labels --------------------------------------------------------------------------------------------
 
     def _set_labels(self, id2label: Any, label2id: Any, num_labels: int | None) -> None:
         for name, value in (("id2label", id2label), ("label2id", label2id)):
@@ -217,7 +219,7 @@ class QDQBertConfig:
         """Whether models return a `ModelOutput` unless told otherwise."""
         return bool(self.return_dict) and not self.torchscript
 
-    # ---- validation --------------------------------------------------------------------------------------------
+    # ---- validation ----------------------------------------------------------------------------------------
 
     def validate(self) -> None:
         """Check what building a model relies on.
@@ -225,8 +227,8 @@ class QDQBertConfig:
         Raises
         ------
         ValueError
-            If a size is not a positive integer, `hidden_size` is no multiple of `num_attention_heads`, or a number is
-            out of range; the field is named.
+            If a size is not a positive integer, `hidden_size` is no multiple of `num_attention_heads`, or a
+            number is out of range; the field is named.
         UnsupportedError
             For a decoder, cross-attention, relative positions and pruned heads, which are not built yet.
         """
@@ -271,7 +273,7 @@ class QDQBertConfig:
         if any(self.pruned_heads.values()):
             raise UnsupportedError(f"pruned_heads: pruning is not built yet, got {self.pruned_heads}")
 
-    # ---- dictionaries ------------------------------------------------------------------------------------------
+    # ---- dictionaries --------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field, with ``model_type``; a deep copy."""
@@ -279,7 +281,7 @@ class QDQBertConfig:
         return {**copy.deepcopy(state), "model_type": self.model_type}
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """Return the fields that ``config.json`` needs: those of this class, and others that differ from defaults."""
+        """Return the fields that ``config.json`` needs: those of this class, others where they differ."""
         state = self.to_dict()
         default = type(self)().to_dict()
         return {
@@ -296,7 +298,9 @@ class QDQBertConfig:
         use_diff : bool
             `to_diff_dict` instead of `to_dict`.
         """
-        return json.dumps(self.to_diff_dict() if use_diff else self.to_dict(), indent=2, sort_keys=True) + "\n"
+        return (
+            json.dumps(self.to_diff_dict() if use_diff else self.to_dict(), indent=2, sort_keys=True) + "\n"
+        )
 
     def to_json_file(self, json_file_path: str | os.PathLike[str], use_diff: bool = True) -> None:
         """Write `to_json_string` to a file, replacing it at once."""
@@ -320,6 +324,18 @@ class QDQBertConfig:
         """Set attributes from a dictionary."""
         for key, value in config_dict.items():
             setattr(self, key, value)
+
+    @overload
+    @classmethod
+    def from_dict(
+        cls, config_dict: dict[str, Any], return_unused_kwargs: Literal[False] = False, **kwargs: Any
+    ) -> Self: ...
+
+    @overload
+    @classmethod
+    def from_dict(
+        cls, config_dict: dict[str, Any], return_unused_kwargs: Literal[True], **kwargs: Any
+    ) -> tuple[Self, dict[str, Any]]: ...
 
     @classmethod
     def from_dict(
@@ -380,14 +396,11 @@ class QDQBertConfig:
         """
         from qdqbert.serialization.folder import read_json
 
-        config = cls._named(cls.from_dict(read_json(Path(json_file))), json_file)
-        return config
-
-    @classmethod
-    def _named(cls, config: Any, source: object) -> Self:
-        if not isinstance(config, cls):
-            raise TypeError(f"expected {cls.__name__}, got {type(config).__name__}")
-        config.name_or_path = str(source)
+        try:
+            config = cls.from_dict(read_json(Path(json_file)))
+        except ValueError as error:
+            raise CheckpointError(f"{json_file}: {error}") from error
+        config.name_or_path = str(json_file)
         return config
 
     @classmethod
@@ -436,10 +449,10 @@ class QDQBertConfig:
             )
             path = source.require(CONFIG_NAME)
         try:
-            config, unused = cls.from_dict(read_json(path), return_unused_kwargs=True, **kwargs)  # type: ignore[misc]
-        except (CheckpointError, ValueError) as error:
+            config, unused = cls.from_dict(read_json(path), return_unused_kwargs=True, **kwargs)
+        except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from error
-        config = cls._named(config, pretrained_model_name_or_path)
+        config.name_or_path = str(pretrained_model_name_or_path)
         if return_unused_kwargs:
             return config, unused
         if unused:

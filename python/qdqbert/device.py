@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The device that models use unless they are given one, and its number of threads.
 
-It is opened by the first model, not by the import: opening reads ``QDQBERT_CPU_ISA`` and asks how many processors this
-process may use.
+It is opened by the first model, not by the import: opening reads ``QDQBERT_CPU_ISA`` and asks how many
+processors this process may use.
 """
 
 from __future__ import annotations

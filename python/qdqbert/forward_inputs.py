@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arguments of a forward call as the arrays that C reads: int64 ids and masks, float32 vectors, all contiguous.
+"""Arguments of a forward call as the arrays that C reads: contiguous int64 and float32.
 
-Whatever offers numbers is accepted: lists, the buffer protocol, ``__array__`` (PyTorch CPU tensors among others) and
-DLPack.  Only the kind of number is checked here; shapes and ranges are checked against the model by the C side.
+Whatever offers numbers is accepted: lists, the buffer protocol, ``__array__`` (PyTorch CPU tensors among
+others) and DLPack.  Only the kind of number is checked here; shapes and ranges are checked against the model
+by the C side.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What models return: ordered dictionaries with attributes, that also index like the tuple of what is there.
 
-``out.logits``, ``out["logits"]`` and ``out[0]`` are the same array; fields that are None have no key and no index.
-As in transformers, iterating gives keys: use `ModelOutput.to_tuple` to unpack values.
+``out.logits``, ``out["logits"]`` and ``out[0]`` are the same array; fields that are None have no key and no
+index. As in transformers, iterating gives keys: use `ModelOutput.to_tuple` to unpack values.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The modules inside a model, under the original's names.
 
-They compute nothing: the C model runs the whole forward.  They are what users walk through, switch quantizers on and
-print.  Each leaf leads to its parameters in the C block by name, and class names, order and texts are the original's.
+They compute nothing: the C model runs the whole forward.  They are what users walk through, switch quantizers
+on and print.  Each leaf leads to its parameters in the C block by name, and class names, order and texts are
+the original's.
 """
 
 from __future__ import annotations
@@ -45,9 +46,7 @@ class Handles:
     def __init__(self, model: Model, input_desc: QuantDescriptor, weight_desc: QuantDescriptor) -> None:
         self.model = model
         self._input_desc, self._weight_desc = input_desc, weight_desc
-        self._parameters = {
-            name: (index, view) for index, (name, view) in enumerate(model.parameters())
-        }
+        self._parameters = {name: (index, view) for index, (name, view) in enumerate(model.parameters())}
         self._quantizers: dict[str, Quantizer] = dict(model.quantizers())
 
     def parameter(self, name: str) -> Slot:
@@ -112,7 +111,9 @@ class Embedding(Leaf):
     def extra_repr(self) -> str:
         """Return rows, columns and the padding row."""
         rows, columns = self.weight.shape
-        return f"{rows}, {columns}" + (f", padding_idx={self.padding_idx}" if self.padding_idx is not None else "")
+        return f"{rows}, {columns}" + (
+            f", padding_idx={self.padding_idx}" if self.padding_idx is not None else ""
+        )
 
 
 class LayerNorm(Leaf):
@@ -163,7 +164,10 @@ class Dropout(Module):
 
 def activation(name: str) -> Module:
     """Return the module that stands for an activation function, of the original's class name."""
-    return type(_ACTIVATION_CLASSES.get(name, name), (Module,), {"__doc__": "An activation function."})()
+    made: type[Module] = type(
+        _ACTIVATION_CLASSES.get(name, name), (Module,), {"__doc__": "An activation function."}
+    )
+    return made()
 
 
 def quant_linear(handles: Handles, path: str) -> QuantLinear:
@@ -181,9 +185,7 @@ class QDQBertEmbeddings(Module):
 
     def __init__(self, handles: Handles, path: str, config: QDQBertConfig) -> None:
         super().__init__()
-        self.add_module(
-            "word_embeddings", Embedding(handles, f"{path}.word_embeddings", config.pad_token_id)
-        )
+        self.add_module("word_embeddings", Embedding(handles, f"{path}.word_embeddings", config.pad_token_id))
         self.add_module("position_embeddings", Embedding(handles, f"{path}.position_embeddings"))
         self.add_module("token_type_embeddings", Embedding(handles, f"{path}.token_type_embeddings"))
         self.add_module("LayerNorm", LayerNorm(handles, f"{path}.LayerNorm", config.layer_norm_eps))

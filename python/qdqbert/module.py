@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tree of named modules: `named_modules`, `state_dict`, `load_state_dict`, `repr`, as users know them.
 
-A module holds children and *slots*.  A slot is one named tensor of the module: it knows how to read and how to write
-it, so that the tree itself owns no number.  Inside a model the slots lead to the C block of parameters and to the C
-quantizers; a standalone ``QuantLinear`` keeps its weight in an array of its own.
+A module holds children and *slots*.  A slot is one named tensor of the module: it knows how to read and how
+to write it, so that the tree itself owns no number.  Inside a model the slots lead to the C block of
+parameters and to the C quantizers; a standalone ``QuantLinear`` keeps its weight in an array of its own.
 
 Two rules follow: what is read is a view that cannot be written to, and whatever is loaded goes through
 `Module.load_state_dict`, which checks everything before it writes anything.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -71,14 +71,12 @@ class IncompatibleKeys(NamedTuple):
             return "<All keys matched successfully>"
         return f"IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
 
-    __str__ = __repr__
-
 
 class Module:
     """A node of the tree: named children, named tensors, and no numbers of its own.
 
-    Subclasses call ``super().__init__()``, add children with `add_module` and override `_slots` and `extra_repr`.
-    A child is also an attribute, under its name.
+    Subclasses call ``super().__init__()``, add children with `add_module` and override `_slots` and
+    `extra_repr`. A child is also an attribute, under its name.
     """
 
     training: bool = False
@@ -86,7 +84,7 @@ class Module:
     def __init__(self) -> None:
         self._modules: dict[str, Module] = {}
 
-    # ---- the tree ---------------------------------------------------------------------------------------------
+    # ---- the tree ------------------------------------------------------------------------------------------
 
     def add_module(self, name: str, module: Module) -> None:
         """Add a child, or replace the one of that name.
@@ -173,7 +171,7 @@ class Module:
         function(self)
         return self
 
-    # ---- modes -------------------------------------------------------------------------------------------------
+    # ---- modes ---------------------------------------------------------------------------------------------
 
     def eval(self) -> Self:
         """Return this module: evaluation mode is the only one built."""
@@ -194,7 +192,7 @@ class Module:
             )
         return self
 
-    # ---- tensors -----------------------------------------------------------------------------------------------
+    # ---- tensors -------------------------------------------------------------------------------------------
 
     def _named_slots(self, prefix: str = "") -> Iterator[tuple[str, Slot]]:
         for path, module in self.named_modules(prefix):
@@ -213,7 +211,7 @@ class Module:
             yield value
 
     def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Array]]:
-        """Yield (dotted name, value) of tensors that are no parameters, such as ``_amax``, while they exist."""
+        """Yield (dotted name, value) of what is no parameter, such as ``_amax``, while it exists."""
         for name, slot in self._named_slots(prefix):
             if not slot.is_parameter and (value := slot.read()) is not None:
                 yield name, value
@@ -245,8 +243,8 @@ class Module:
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
         """Copy tensors into this module and all below it.
 
-        Ranges (``_amax``) are optional: one that the module lacks is created, one that `state_dict` lacks is kept.
-        Everything is checked before anything is written.
+        Ranges (``_amax``) are optional: one that the module lacks is created, one that `state_dict` lacks is
+        kept. Everything is checked before anything is written.
 
         Parameters
         ----------
@@ -263,8 +261,8 @@ class Module:
         Raises
         ------
         CheckpointError
-            Which is also a RuntimeError: wrong shapes or values that are no numbers, and with `strict` missing and
-            unexpected keys; all of them are listed.
+            Which is also a RuntimeError: wrong shapes or values that are no numbers, and with `strict`
+            missing and unexpected keys; all of them are listed.
         StateError
             If a forward runs on the model at this moment.
         """
@@ -302,7 +300,7 @@ class Module:
             slots[name].write(value)
         return IncompatibleKeys(missing, unexpected)
 
-    # ---- text --------------------------------------------------------------------------------------------------
+    # ---- text ----------------------------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
         """Return what stands between the parentheses of `repr` before the children."""
@@ -317,7 +315,7 @@ class Module:
 class ModuleList(Module):
     """Children numbered from 0; supports ``len``, indexing, slicing and iteration."""
 
-    def __init__(self, modules: list[Module] | tuple[Module, ...] = ()) -> None:
+    def __init__(self, modules: Sequence[Module] = ()) -> None:
         super().__init__()
         for index, module in enumerate(modules):
             self._modules[str(index)] = module

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a model is quantized, as ``config.json`` records it under ``quantization_config``.
 
-The original stores no such thing: bits, axes and calibrators live in class attributes of ``QuantLinear``, so a saved
-folder does not say how it was made.  Here a folder does::
+The original stores no such thing: bits, axes and calibrators live in class attributes of ``QuantLinear``, so
+a saved folder does not say how it was made.  Here a folder does::
 
     "quantization_config": {
         "quant_method": "qdqbert",
@@ -11,9 +11,10 @@ folder does not say how it was made.  Here a folder does::
         "quantizers": {"bert.encoder.layer.0.attention.output.add_local_input_quantizer": {"disabled": true}}
     }
 
-``input`` and ``weight`` are the arguments of the two descriptors; ``quantizers`` lists those that deviate from theirs.
-Without the section the class attributes of ``QuantLinear`` decide, as in the original.  A model whose settings are the
-package's own defaults and that has no ranges is a float model: the section is left out, so that it opens anywhere.
+``input`` and ``weight`` are the arguments of the two descriptors; ``quantizers`` lists those that deviate
+from theirs. Without the section the class attributes of ``QuantLinear`` decide, as in the original.  A model
+whose settings are the package's own defaults and that has no ranges is a float model: the section is left
+out, so that it opens anywhere.
 """
 
 from __future__ import annotations
@@ -55,10 +56,12 @@ def _descriptor(section: Mapping[str, Any], key: str) -> QuantDescriptor:
     fields = section.get(key, {})
     if not isinstance(fields, Mapping):
         raise CheckpointError(f"quantization_config.{key}: expected an object, got {fields!r}")
+    arguments: dict[str, Any] = dict(fields)
+    for name in ("axis", "num_bits"):
+        if isinstance(arguments.get(name), list):
+            arguments[name] = tuple(arguments[name])
     try:
-        return QuantDescriptor(
-            **{name: tuple(v) if name in ("axis", "num_bits") and isinstance(v, list) else v for name, v in fields.items()}
-        )
+        return QuantDescriptor(**arguments)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"quantization_config.{key}: {error}") from error
 
@@ -80,7 +83,9 @@ def describe(
         if deviation:
             deviations[name] = deviation
         has_ranges = has_ranges or quantizer.amax() is not None or options["learn_amax"]
-    is_default = input_desc == QUANT_DESC_8BIT_PER_TENSOR and weight_desc == QUANT_DESC_8BIT_LINEAR_WEIGHT_PER_ROW
+    is_default = (
+        input_desc == QUANT_DESC_8BIT_PER_TENSOR and weight_desc == QUANT_DESC_8BIT_LINEAR_WEIGHT_PER_ROW
+    )
     if is_default and not has_ranges:
         return None
     return {

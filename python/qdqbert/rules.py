@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Switch quantizers by name: an ordered list of patterns, of which later ones win.
 
-A pattern is a glob over whole dotted names (``*`` also crosses dots, ``[0-3]`` and ``?`` work), so nothing is switched
-because a name happens to contain another.  A rule that matches nothing is an error: silence would mean a measurement
-of something else.
+A pattern is a glob over whole dotted names (``*`` also crosses dots, ``[0-3]`` and ``?`` work), so nothing is
+switched because a name happens to contain another.  A rule that matches nothing is an error: silence would
+mean a measurement of something else.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Changes(Mapping[str, tuple[QuantizerState, QuantizerState]]):
 
 
 def named_quantizers(model: Module) -> list[tuple[str, TensorQuantizer]]:
-    """Return (dotted name, quantizer) of every quantizer of a model, in the order of `Module.named_modules`."""
+    """Return (dotted name, quantizer) of every quantizer, in the order of `Module.named_modules`."""
     return [(name, module) for name, module in model.named_modules() if isinstance(module, TensorQuantizer)]
 
 
@@ -154,10 +154,10 @@ def quantizers(
     ----------
     model : Module
     rules : mapping or list of (pattern, setting)
-        Patterns are globs over whole dotted names.  A setting is ``"off"``, ``"on"`` (quantizes, does not collect),
-        ``"calib"`` (collects, does not quantize), or a dict with any of ``state`` (one of the three), ``num_bits``,
-        ``unsigned``, ``narrow_range``, ``scale_amax`` and ``amax`` (None: dynamic).  Later rules win, attribute by
-        attribute.
+        Patterns are globs over whole dotted names.  A setting is ``"off"``, ``"on"`` (quantizes, does not
+        collect), ``"calib"`` (collects, does not quantize), or a dict with any of ``state`` (one of the
+        three), ``num_bits``, ``unsigned``, ``narrow_range``, ``scale_amax`` and ``amax`` (None: dynamic).
+        Later rules win, attribute by attribute.
     allow_unmatched : bool
         Ignore rules that match nothing.
 
@@ -217,7 +217,9 @@ def _attributes(pattern: str, setting: Any) -> dict[str, Any]:
         raise TypeError(f"rules[{pattern!r}]: expected 'on', 'off', 'calib' or a dict, got {setting!r}")
     unknown = [key for key in attributes if key not in _ATTRIBUTES]
     if unknown:
-        raise TypeError(f"rules[{pattern!r}]: unknown attribute {unknown[0]!r}; known are {', '.join(_ATTRIBUTES)}")
+        raise TypeError(
+            f"rules[{pattern!r}]: unknown attribute {unknown[0]!r}; known are {', '.join(_ATTRIBUTES)}"
+        )
     if "state" in attributes and attributes["state"] not in _STATES:
         raise ValueError(f"rules[{pattern!r}]: expected 'on', 'off' or 'calib', got {attributes['state']!r}")
     return dict(attributes)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sessions of one model: made when needed, kept, grown.
 
-A session is the workspace of one call at a time.  The pool hands out one that is free and large enough, so a model may
-be called from several threads, and repeated calls of one size allocate nothing.
+A session is the workspace of one call at a time.  The pool hands out one that is free and large enough, so a
+model may be called from several threads, and repeated calls of one size allocate nothing.
 """
 
 from __future__ import annotations
@@ -72,7 +72,12 @@ class SessionPool:
                 # One that is too small gives way to one with room for both kinds of call.  Probabilities take
                 # batch * length^2 and are asked for rarely: there the combination would waste too much.
                 old = self._free.pop(0)[0]
-                grown = Limits(*(max(mine, wanted) for mine, wanted in zip(old[:3], needed[:3], strict=True)), False)
+                grown = Limits(
+                    max(old.max_sequences, needed.max_sequences),
+                    max(old.max_length, needed.max_length),
+                    max(old.max_tokens, needed.max_tokens),
+                    False,
+                )
             elif self._free:
                 self._free.pop(0)
         return grown, Session(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replace files at once: a reader sees the old content or the new one, never a part, whatever stops the writer.
+"""Replace files at once: readers see the old content or the new one, whatever stops the writer.
 
-The new content goes to a temporary file in the same folder, is flushed to the disk, takes the place of the old file by
-``os.replace``, and the folder entry is flushed too.
+The new content goes to a temporary file in the same folder, is flushed to the disk, takes the place of the
+old file by ``os.replace``, and the folder entry is flushed too.
 """
 
 from __future__ import annotations

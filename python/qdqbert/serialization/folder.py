@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the files of a model are: a folder, or a repository on the Hugging Face hub.
 
-A folder never touches the network.  Files of the hub come through ``huggingface_hub``, which is imported on first use
-and brings its own cache, its tokens and its environment variables (``HF_HOME``, ``HF_HUB_OFFLINE``, ...).
+A folder never touches the network.  Files of the hub come through ``huggingface_hub``, which is imported on
+first use and brings its own cache, its tokens and its environment variables (``HF_HOME``, ``HF_HUB_OFFLINE``,
+...).
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Source:
         subfolder: str = "",
     ) -> None:
         self.name = os.fspath(name_or_path)
-        self._options = {
+        self._options: dict[str, Any] = {
             "revision": revision,
             "cache_dir": cache_dir,
             "local_files_only": local_files_only,
@@ -74,7 +75,9 @@ class Source:
             if not self.folder.is_dir():
                 raise CheckpointError(f"subfolder: {folder} has no folder {subfolder!r}")
         elif folder.exists():
-            raise CheckpointError(f"{self.name}: expected a folder with {WEIGHTS_NAME} and config.json, got a file")
+            raise CheckpointError(
+                f"{self.name}: expected a folder with {WEIGHTS_NAME} and config.json, got a file"
+            )
         elif _looks_like_path(self.name):
             raise CheckpointError(f"{self.name}: no such folder")
 
@@ -98,7 +101,7 @@ class Source:
                 f"cannot be imported: {error}"
             ) from error
         try:
-            return Path(hf_hub_download(self.name, filename, **self._options))
+            return Path(str(hf_hub_download(self.name, filename, **self._options)))
         except LocalEntryNotFoundError as error:
             raise CheckpointError(f"{self.name}: {filename} is not in the cache: {error}") from error
         except EntryNotFoundError:
@@ -140,8 +143,8 @@ class Source:
         for filename, kind in _OTHER_FORMATS.items():
             if self.folder is not None and (self.folder / filename).exists():
                 raise UnsupportedError(
-                    f"{self.name}: {filename} is {kind}; only safetensors can be read yet (other formats come "
-                    f"with the next release); convert it to {WEIGHTS_NAME}"
+                    f"{self.name}: {filename} is {kind}; only safetensors can be read yet (other formats "
+                    f"come with the next release); convert it to {WEIGHTS_NAME}"
                 )
         raise CheckpointError(f"{self.name}: no weights ({WEIGHTS_NAME} or {INDEX_NAME}){self._contents()}")
 
@@ -169,7 +172,9 @@ def read_json(path: Path) -> dict[str, Any]:
     if len(data) > _MAX_JSON_BYTES:
         raise CheckpointError(f"{path}: larger than {_MAX_JSON_BYTES} bytes")
     if data.startswith(_LFS_MARK):
-        raise CheckpointError(f"{path}: is a Git-LFS pointer, not the file; run `git lfs pull` in its repository")
+        raise CheckpointError(
+            f"{path}: is a Git-LFS pointer, not the file; run `git lfs pull` in its repository"
+        )
     try:
         value = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -186,7 +191,9 @@ def _shard_names(index: Path) -> list[str]:
     for key, name in weight_map.items():
         # A shard lies beside its index: a path would lead out of the folder.
         if not isinstance(name, str) or not name or Path(name).name != name or name in (".", ".."):
-            raise CheckpointError(f"{index}: {key}: expected the name of a file in the same folder, got {name!r}")
+            raise CheckpointError(
+                f"{index}: {key}: expected the name of a file in the same folder, got {name!r}"
+            )
     return sorted(set(weight_map.values()))
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the tensors of a checkpoint to the slots of a model, with an honest report.
 
-The steps: rename what TensorFlow called gamma and beta (as the last part of a name only); add or strip the prefix of
-the base model; compare names and shapes; refuse, or read.  Nothing is read before every name and shape is known.
+The steps: rename what TensorFlow called gamma and beta (as the last part of a name only); add or strip the
+prefix of the base model; compare names and shapes; refuse, or read.  Nothing is read before every name and
+shape is known.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ from qdqbert.errors import CheckpointError
 from qdqbert.module import Slot
 from qdqbert.serialization.safetensors_file import SafetensorsFile
 
-__all__ = ["LoadingReport", "Tensor", "load_tensors", "log_report", "tensors_of_files", "tensors_of_state_dict"]
+__all__ = [
+    "LoadingReport",
+    "Tensor",
+    "load_tensors",
+    "log_report",
+    "tensors_of_files",
+    "tensors_of_state_dict",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -127,7 +135,8 @@ def load_tensors(
     Raises
     ------
     CheckpointError
-        If a shape differs (all are listed), two keys mean one tensor, a value is not allowed, or reading fails.
+        If a shape differs (all are listed), two keys mean one tensor, a value is not allowed, or reading
+        fails.
     """
     named = _match_names(slots, tensors, class_name, base_prefix)
     mismatched = [
@@ -144,7 +153,7 @@ def load_tensors(
         raise CheckpointError(
             f"Error(s) in loading state_dict for {class_name}:\n\t"
             + "\n\t".join(lines)
-            + "\n\tYou may consider adding `ignore_mismatched_sizes=True` in the model `from_pretrained` method."
+            + "\n\tYou may consider adding `ignore_mismatched_sizes=True` in `from_pretrained`."
         )
     left_out = {name for name, _, _ in mismatched}
     for name, key in named.items():
@@ -171,7 +180,7 @@ def _match_names(
         strays = [key for key in tensors if _renamed(key) in slots]
         if strays:
             raise CheckpointError(
-                f"The state dictionary for {class_name} is corrupted: it has no key that starts with {prefix!r}, "
+                f"The state dictionary for {class_name} is corrupted: no key starts with {prefix!r}, "
                 f"as if it came from a base model, and yet {', '.join(strays[:5])}"
             )
     named: dict[str, str] = {}
@@ -222,17 +231,17 @@ def log_report(report: LoadingReport, class_name: str, source: str, architecture
         )
     if report.missing_keys:
         _logger.warning(
-            "Some weights of %s were not initialized from the checkpoint at %s and are newly initialized: %s\n"
-            "You should probably TRAIN this model on a down-stream task to be able to use it for predictions "
-            "and inference.",
+            "Some weights of %s were not initialized from the checkpoint at %s and are newly initialized: "
+            "%s\nYou should probably TRAIN this model on a down-stream task to be able to use it for "
+            "predictions and inference.",
             class_name,
             source,
             report.missing_keys,
         )
     if report.mismatched_keys:
         _logger.warning(
-            "Some weights of %s were not initialized from the checkpoint at %s and are newly initialized because "
-            "the shapes did not match:\n%s",
+            "Some weights of %s were not initialized from the checkpoint at %s and are newly initialized "
+            "because the shapes did not match:\n%s",
             class_name,
             source,
             "\n".join(

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The safetensors format, read and written without holding a file in memory.
 
-A file is eight bytes of header length (little endian), a JSON header and the tensors, which fill the rest without gaps:
-``{"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, "__metadata__": {...}}``.
+A file is eight bytes of header length (little endian), a JSON header and the tensors, which fill the rest
+without gaps: ``{"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, "__metadata__": {...}}``.
 
-The ``safetensors`` package returns whole tensors, so a float16 checkpoint exists twice while it is converted, bfloat16
-needs PyTorch, and a mapped file counts its pages as the process's memory.  Here a tensor is read straight into the
-memory where the model keeps it, and other number formats are converted chunk by chunk, so loading costs one chunk
-beyond the model.  The package is the witness of the tests.
+The ``safetensors`` package returns whole tensors, so a float16 checkpoint exists twice while it is converted,
+bfloat16 needs PyTorch, and a mapped file counts its pages as the process's memory.  Here a tensor is read
+straight into the memory where the model keeps it, and other number formats are converted chunk by chunk, so
+loading costs one chunk beyond the model.  The package is the witness of the tests.
 
-Everything the header claims is checked against the file before any tensor is read: length, offsets, shapes, no holes,
-no overlaps, no duplicate names.
+Everything the header claims is checked against the file before any tensor is read: length, offsets, shapes,
+no holes, no overlaps, no duplicate names.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from qdqbert.serialization.atomic import replacing
 
 __all__ = ["SafetensorsFile", "TensorInfo", "write_safetensors"]
 
-# Enough for a hundred thousand tensors; the format's own limit is 100 MB, which as Python objects would be gigabytes.
+# Enough for a hundred thousand tensors; the format's own limit is 100 MB, which as Python objects would be
+# gigabytes.
 MAX_HEADER_BYTES = 16 << 20
 _CHUNK_BYTES = 1 << 20
 _LFS_MARK = b"version https://git-lfs"
@@ -145,7 +146,9 @@ class SafetensorsFile:
         for name, info in ordered.items():
             if info.begin != position:
                 what = "overlaps the tensor before it" if info.begin < position else "leaves a hole before it"
-                raise self._fail(f"{name}: begins at byte {info.begin} of the data, {what} (expected {position})")
+                raise self._fail(
+                    f"{name}: begins at byte {info.begin} of the data, {what} (expected {position})"
+                )
             position = info.end
         available = os.fstat(self._file.fileno()).st_size - self._data_begin
         if position != available:
@@ -157,7 +160,9 @@ class SafetensorsFile:
 
     def _check_entry(self, name: str, entry: Any) -> TensorInfo:
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-            raise self._fail(f"{name}: expected an entry with dtype, shape and data_offsets, got {str(entry)[:80]}")
+            raise self._fail(
+                f"{name}: expected an entry with dtype, shape and data_offsets, got {str(entry)[:80]}"
+            )
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not isinstance(dtype, str) or dtype not in _DTYPE_BYTES:
             raise self._fail(f"{name}: unknown dtype {str(dtype)[:40]!r}")
@@ -202,7 +207,7 @@ class SafetensorsFile:
         try:
             self._file.seek(self._data_begin + info.begin)
             if info.dtype == "F32" and np.little_endian:
-                self._read_exactly(memoryview(target.reshape(-1)).cast("B"), name)
+                self._read_exactly(_bytes_of(target.reshape(-1)), name)
             else:
                 self._convert_into(name, info.dtype, target.reshape(-1))
         except OSError as error:
@@ -215,11 +220,13 @@ class SafetensorsFile:
         for begin in range(0, target.size, step):
             part = target[begin : begin + step]
             chunk = buffer[: part.size]
-            self._read_exactly(memoryview(chunk).cast("B"), name)
+            self._read_exactly(_bytes_of(chunk), name)
             if dtype == "BF16":
                 np.left_shift(chunk, 16, out=part.view(np.uint32), dtype=np.uint32)
             else:
-                with np.errstate(over="ignore"):  # float64 beyond float32's range becomes infinite, as in a cast
+                with np.errstate(
+                    over="ignore"
+                ):  # float64 beyond float32's range becomes infinite, as in a cast
                     part[...] = chunk
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
@@ -227,6 +234,11 @@ class SafetensorsFile:
         target = np.empty(self.tensors[name].shape, np.float32)
         self.read_into(name, target)
         return target
+
+
+def _bytes_of(array: npt.NDArray[Any]) -> memoryview:
+    """Return the memory of a contiguous array as bytes."""
+    return array.view(np.uint8).data
 
 
 def _is_size(value: Any) -> bool:
@@ -281,5 +293,5 @@ def write_safetensors(
         for _, array in entries:
             contiguous = np.ascontiguousarray(array, dtype="<f4").reshape(-1)
             if contiguous.size:
-                file.write(memoryview(contiguous).cast("B"))
+                file.write(_bytes_of(contiguous))
     return position

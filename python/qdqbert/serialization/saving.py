@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write the weights of a model into a folder: one file, or shards with an index.
 
-Every file takes its place at once; files of an older save that the new one does not use go last, so that whatever
-stops the writer, the folder holds a whole checkpoint.
+Every file takes its place at once; files of an older save that the new one does not use go last, so that
+whatever stops the writer, the folder holds a whole checkpoint.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def parse_size(size: int | str) -> int:
     return int(match[1]) * _UNITS[match[2] or "B"]
 
 
-def save_weights(folder: Path, state: Mapping[str, npt.NDArray[Any]], max_shard_size: int | str) -> list[Path]:
+def save_weights(
+    folder: Path, state: Mapping[str, npt.NDArray[Any]], max_shard_size: int | str
+) -> list[Path]:
     """Write tensors as ``model.safetensors``, or as shards when they need more than `max_shard_size`.
 
     Parameters
