@@ -180,4 +180,30 @@ same_floats(const float *a, const float *b, size_t n)
     return 1;
 }
 
+/* FNV-1a over the bits, every NaN alike: what a result is on one machine, another can be held to. */
+static inline uint64_t
+hash_floats(uint64_t hash, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; ++i) {
+        const uint32_t bits = isnan(x[i]) ? 0x7fc00000u : float_bits(x[i]);
+        for (int shift = 0; shift < 32; shift += 8) {
+            hash = (hash ^ (bits >> shift & 0xffu)) * 0x100000001b3u;
+        }
+    }
+    return hash;
+}
+
+static const uint64_t hash_start = 0xcbf29ce484222325u;
+
+/* The recorded hash, or a message with the new one. */
+static inline int
+same_hash(const char *name, uint64_t found, uint64_t recorded)
+{
+    if (found != recorded) {
+        (void)fprintf(stderr, "%s: bits hash to 0x%016llx, recorded 0x%016llx\n", name, (unsigned long long)found,
+                      (unsigned long long)recorded);
+    }
+    return found == recorded;
+}
+
 #endif
