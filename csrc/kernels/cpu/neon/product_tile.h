@@ -2,8 +2,9 @@
  *
  * The inner loop of the float product on Advanced SIMD: up to 8 rows by 8 columns.
  *
- * 16 accumulators, two registers of b and 8 of a (four depths of each row, used lane by lane) fit the 32 registers, so
- * intrinsics are enough here.  Every accumulator is one chain over the depth, in order.
+ * 16 accumulators, two registers of b and 8 of a (four depths of each row, used lane by lane) fit the 32 registers.
+ * They are named variables, not arrays, which gcc would store in every round.  Every accumulator is one chain over the
+ * depth, in order.
  */
 #ifndef QB_KERNELS_CPU_NEON_PRODUCT_TILE_H
 #define QB_KERNELS_CPU_NEON_PRODUCT_TILE_H
@@ -18,16 +19,39 @@ enum {
     TILE_CACHE_BYTES = 256 * 1024 /* of a level-2 cache of 512 KiB or more, for the rows of a */
 };
 
-/* sums[i] += a[i][lane] * b, for the depth `first + lane`. */
+/* X for each row of a tile */
+#define ROWS_1(X) X(0)
+#define ROWS_2(X) ROWS_1(X) X(1)
+#define ROWS_3(X) ROWS_2(X) X(2)
+#define ROWS_4(X) ROWS_3(X) X(3)
+#define ROWS_5(X) ROWS_4(X) X(4)
+#define ROWS_6(X) ROWS_5(X) X(5)
+#define ROWS_7(X) ROWS_6(X) X(6)
+#define ROWS_8(X) ROWS_7(X) X(7)
+
+/* clang-format off */
+#define BEGIN(i)                                                                                                       \
+    float32x4_t low##i = resume ? vld1q_f32(tile + (i) * 8) : vdupq_n_f32(0.0f);                                       \
+    float32x4_t high##i = resume ? vld1q_f32(tile + (i) * 8 + 4) : vdupq_n_f32(0.0f);                                  \
+    float32x4_t row##i;
+#define LOAD_FOUR(i) row##i = vld1q_f32(a + (i) * lda + t);
+#define LOAD_ONE(i) row##i = vld1q_dup_f32(a + (i) * lda + t);
+#define ADD_LANE(i, lane)                                                                                              \
+    low##i = vfmaq_laneq_f32(low##i, b_low, row##i, lane);                                                             \
+    high##i = vfmaq_laneq_f32(high##i, b_high, row##i, lane);
+#define ADD_0(i) ADD_LANE(i, 0)
+#define ADD_1(i) ADD_LANE(i, 1)
+#define ADD_2(i) ADD_LANE(i, 2)
+#define ADD_3(i) ADD_LANE(i, 3)
+#define END(i)                                                                                                         \
+    vst1q_f32(tile + (i) * 8, low##i);                                                                                 \
+    vst1q_f32(tile + (i) * 8 + 4, high##i);
+
+/* One depth: t + lane. */
 #define DEPTH(R, lane)                                                                                                 \
-    do {                                                                                                               \
-        const float32x4_t b0 = vld1q_f32(panel + (first + (lane)) * 8);                                                \
-        const float32x4_t b1 = vld1q_f32(panel + (first + (lane)) * 8 + 4);                                            \
-        for (int i = 0; i < (R); ++i) {                                                                                \
-            low[i] = vfmaq_laneq_f32(low[i], b0, rows[i], lane);                                                       \
-            high[i] = vfmaq_laneq_f32(high[i], b1, rows[i], lane);                                                     \
-        }                                                                                                              \
-    } while (0)
+    b_low = vld1q_f32(panel + (t + (lane)) * 8);                                                                       \
+    b_high = vld1q_f32(panel + (t + (lane)) * 8 + 4);                                                                  \
+    ROWS_##R(ADD_##lane)
 
 /* tile (R, 8) = a (R, k; row distance lda) times panel (k, 8), on top of what tile holds if resume.  A quarter of a
  * cache line per depth is fetched from `ahead` on, which may be any address. */
@@ -35,35 +59,25 @@ enum {
     static void tile_##R(int64_t k, const float *a, int64_t lda, const float *panel, int resume, float *tile,          \
                          const char *ahead)                                                                            \
     {                                                                                                                  \
-        float32x4_t low[R];                                                                                            \
-        float32x4_t high[R];                                                                                           \
-        float32x4_t rows[R];                                                                                           \
-        for (int i = 0; i < (R); ++i) {                                                                                \
-            low[i] = resume ? vld1q_f32(tile + i * 8) : vdupq_n_f32(0.0f);                                             \
-            high[i] = resume ? vld1q_f32(tile + i * 8 + 4) : vdupq_n_f32(0.0f);                                        \
+        float32x4_t b_low;                                                                                             \
+        float32x4_t b_high;                                                                                            \
+        ROWS_##R(BEGIN)                                                                                                \
+        int64_t t = 0;                                                                                                 \
+        for (; t + 4 <= k; t += 4) {                                                                                   \
+            __builtin_prefetch(ahead + t * 16, 0, 2);                                                                  \
+            ROWS_##R(LOAD_FOUR)                                                                                        \
+            DEPTH(R, 0)                                                                                                \
+            DEPTH(R, 1)                                                                                                \
+            DEPTH(R, 2)                                                                                                \
+            DEPTH(R, 3)                                                                                                \
         }                                                                                                              \
-        int64_t first = 0;                                                                                             \
-        for (; first + 4 <= k; first += 4) {                                                                           \
-            __builtin_prefetch(ahead + first * 16, 0, 2);                                                              \
-            for (int i = 0; i < (R); ++i) {                                                                            \
-                rows[i] = vld1q_f32(a + i * lda + first);                                                              \
-            }                                                                                                          \
-            DEPTH(R, 0);                                                                                               \
-            DEPTH(R, 1);                                                                                               \
-            DEPTH(R, 2);                                                                                               \
-            DEPTH(R, 3);                                                                                               \
+        for (; t < k; ++t) {                                                                                           \
+            ROWS_##R(LOAD_ONE)                                                                                         \
+            DEPTH(R, 0)                                                                                                \
         }                                                                                                              \
-        for (; first < k; ++first) {                                                                                   \
-            for (int i = 0; i < (R); ++i) {                                                                            \
-                rows[i] = vld1q_dup_f32(a + i * lda + first);                                                          \
-            }                                                                                                          \
-            DEPTH(R, 0);                                                                                               \
-        }                                                                                                              \
-        for (int i = 0; i < (R); ++i) {                                                                                \
-            vst1q_f32(tile + i * 8, low[i]);                                                                           \
-            vst1q_f32(tile + i * 8 + 4, high[i]);                                                                      \
-        }                                                                                                              \
+        ROWS_##R(END)                                                                                                  \
     }
+/* clang-format on */
 
 DEFINE_TILE(1)
 DEFINE_TILE(2)
