@@ -12,6 +12,7 @@ search), `squad_metrics` (scores).
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from qdqbert.serialization.atomic import write_text
 from qdqbert.tasks.batching import MAX_BATCH_TOKENS, batch_inputs, by_length, chunks, progress_bar
-from qdqbert.tasks.json_files import write_json
 from qdqbert.tasks.squad_answers import Answer, AnswerFinder
 from qdqbert.tasks.squad_data import SquadDataset, SquadExample, read_predictions, read_squad
 from qdqbert.tasks.squad_features import SquadFeature, SquadOptions, features_of
@@ -114,7 +115,7 @@ class SquadPredictions:
         if self.version_2:
             files.append(("null_odds.json", self.null_odds()))
         for name, content in files:
-            write_json(root / name, content)
+            write_text(root / name, json.dumps(content, indent=4, ensure_ascii=False, allow_nan=False) + "\n")
         return [root / name for name, _ in files]
 
 

@@ -226,7 +226,7 @@ def _windows(
 
 
 def _best_window(count: int, starts: list[int], lengths: list[int]) -> npt.NDArray[np.int64]:
-    """Index of the window with the largest min(left, right) + 0.01 * length, for each of `count` wordpieces."""
+    """Index of the window of the largest min(left, right) + 0.01 * length, for each wordpiece."""
     best = np.zeros(count, dtype=np.int64)
     best_score = np.full(count, -np.inf)
     for index, (start, length) in enumerate(zip(starts, lengths, strict=True)):

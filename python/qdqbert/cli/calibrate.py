@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``qdqbert calibrate DIR --data FILE --output OUT``: statistics, ranges by one method, save."""
+
+from __future__ import annotations
+
+import argparse
+
+from qdqbert.cli.checkpoint import add_rule_arguments, open_checkpoint, parse_rules, save_checkpoint
+from qdqbert.cli.post_training import apply_method, check_methods
+from qdqbert.cli.report import Report
+from qdqbert.cli.workload import add_data_arguments, add_task_arguments, open_workload
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this verb."""
+    parser.add_argument("folder", metavar="DIR", help="checkpoint folder")
+    add_data_arguments(parser, "where samples are drawn from: SQuAD json, or TSV, CSV or JSONL of texts")
+    parser.add_argument(
+        "--method",
+        default="percentile-99.99",
+        metavar="METHOD",
+        help="max, mse, entropy or percentile-P (percentile-99.99)",
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="folder to save the calibrated model in"
+    )
+    add_rule_arguments(parser)
+    add_task_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> Report:
+    """Calibrate and save."""
+    import qdqbert
+
+    (method,) = check_methods([arguments.method])
+    rules = parse_rules(arguments)
+    model, tokenizer, task = open_checkpoint(arguments.folder, arguments.task)
+    workload = open_workload(arguments, task, arguments.data, tokenizer, model.config)
+    if rules:
+        qdqbert.quantizers(model, rules)
+    batches = list(workload.batches(arguments.samples, arguments.seed, arguments.batch_size))
+    calibration = qdqbert.Calibration(model).collect(batches)
+    apply_method(calibration, method)
+    save_checkpoint(model, arguments.folder, arguments.output)
+    ranges = sum(name.endswith("._amax") for name, _ in model.named_buffers())
+    samples = sum(len(batch["input_ids"]) for batch in batches)
+    data = {
+        "folder": arguments.folder,
+        "output": arguments.output,
+        "task": task,
+        "method": method,
+        "samples": samples,
+        "seed": arguments.seed,
+        "ranges": ranges,
+    }
+    text = (
+        f"{samples} samples, method {method}: {ranges} quantizers have a range; saved in {arguments.output}"
+    )
+    return Report(data, [text])
