@@ -4,17 +4,19 @@
 Two functions are approximated, everything else is built from them by identities:
 
 ``exp``
-    c(r) of degree 4 with exp(r) = 1 + r + r^2 c(r) on |r| <= ln(2)/2 (widened by the rounding of the reduction),
-    minimax in the relative error of exp.
+    c(r) of degree 4 with exp(r) = 1 + r + r^2 c(r) on |r| <= ln(2)/2 (widened by the rounding of the
+    reduction), minimax in the relative error of exp.
 ``mills``
-    M(t) = exp(t^2/2) Phi(-t) on [0, 15], the rational function N(t)/D(t) of degrees 4 and 5, D(0) = 1, minimax in
-    the relative error.  All coefficients come out positive, so evaluating them loses nothing by cancellation.
+    M(t) = exp(t^2/2) Phi(-t) on [0, 15], the rational function N(t)/D(t) of degrees 4 and 5, D(0) = 1,
+    minimax in the relative error.  All coefficients come out positive, so evaluating them loses nothing by
+    cancellation.
 
-Both by the Remez exchange in 60 digits, and then rounded to float32 such that the coefficients rounded last absorb
-the error of the others.
+Both by the Remez exchange in 60 digits, and then rounded to float32 such that the coefficients rounded last
+absorb the error of the others.
 
-``python tests/reference/elementary_coefficients.py`` prints the definitions; ``--check HEADER`` evaluates the ones of
-an existing header in exact arithmetic and prints their errors.  Needs mpmath; nothing else in the project does.
+``python tests/reference/elementary_coefficients.py`` prints the definitions; ``--check HEADER`` evaluates the
+ones of an existing header in exact arithmetic and prints their errors.  Needs mpmath; nothing else in the
+project does.
 """
 
 from __future__ import annotations
@@ -37,6 +39,14 @@ MILLS_LIMIT = mp.mpf(15)
 def to_float32(value: mp.mpf) -> float:
     """Nearest float32 of a high-precision number (through float64: the double rounding is below 2^-50)."""
     return float(struct.unpack("f", struct.pack("f", float(value)))[0])
+
+
+def horner(coefficients: Sequence[mp.mpf], x: mp.mpf) -> mp.mpf:
+    """Value of a polynomial, highest power first."""
+    total = mp.mpf(0)
+    for coefficient in coefficients:
+        total = total * x + coefficient
+    return total
 
 
 def short_hex(value: float) -> str:
@@ -87,7 +97,7 @@ def fit_exp(fixed: dict[int, float]) -> list[mp.mpf]:
     coefficients = [mp.mpf(fixed.get(k, 0)) for k in range(5)]
 
     def error(r: mp.mpf) -> mp.mpf:
-        return (mp.polyval(coefficients[::-1], r) - exp_tail(r)) * r * r * mp.exp(-r)
+        return (horner(coefficients[::-1], r) - exp_tail(r)) * r * r * mp.exp(-r)
 
     for _ in range(12):
         matrix = mp.matrix(count, count)
@@ -121,7 +131,7 @@ def fit_mills(degrees: tuple[int, int]) -> dict[tuple[str, int], mp.mpf]:
 
     def part(name: str, x: mp.mpf) -> mp.mpf:
         degree = degrees[0] if name == "N" else degrees[1]
-        return mp.polyval([value[name, k] for k in range(degree, -1, -1)], x)
+        return horner([value[name, k] for k in range(degree, -1, -1)], x)
 
     level = mp.mpf(0)
     for _ in range(25):
@@ -151,7 +161,7 @@ def exp_error(coefficients: Sequence[float]) -> mp.mpf:
     """Largest relative error of exp by these c_0 ... c_4."""
     grid = chebyshev_points(-EXP_LIMIT, EXP_LIMIT, 2001)
     exact = [mp.mpf(c) for c in coefficients]
-    return max(abs((mp.polyval(exact[::-1], r) - exp_tail(r)) * r * r * mp.exp(-r)) for r in grid)
+    return max(abs((horner(exact[::-1], r) - exp_tail(r)) * r * r * mp.exp(-r)) for r in grid)
 
 
 def mills_error(numerator: Sequence[float], denominator: Sequence[float]) -> mp.mpf:
@@ -159,7 +169,7 @@ def mills_error(numerator: Sequence[float], denominator: Sequence[float]) -> mp.
     grid = [x * x / MILLS_LIMIT for x in chebyshev_points(mp.mpf(0), MILLS_LIMIT, 2001)]
     n = [mp.mpf(c) for c in numerator][::-1]
     d = [mp.mpf(c) for c in denominator][::-1]
-    return max(abs(mp.polyval(n, t) / mp.polyval(d, t) / mills(t) - 1) for t in grid)
+    return max(abs(horner(n, t) / horner(d, t) / mills(t) - 1) for t in grid)
 
 
 def derive_exp() -> list[float]:
@@ -173,9 +183,9 @@ def derive_exp() -> list[float]:
 def derive_mills() -> tuple[list[float], list[float]]:
     """N_0 ... and D_0 ... in float32.
 
-    Rounding one coefficient moves the whole error curve, and the exchange does not converge for the rest once it is
-    dominated by that.  So the real solution is rounded as a whole, and then single coefficients move by units in the
-    last place as long as the largest error falls.
+    Rounding one coefficient moves the whole error curve, and the exchange does not converge for the rest once
+    it is dominated by that.  So the real solution is rounded as a whole, and then single coefficients move by
+    units in the last place as long as the largest error falls.
     """
     exact = fit_mills((4, 5))
     grid = [x * x / MILLS_LIMIT for x in chebyshev_points(mp.mpf(0), MILLS_LIMIT, 301)]
@@ -216,6 +226,16 @@ def read_header(path: Path) -> dict[str, float]:
     return {name: float.fromhex(value) for name, value in pattern.findall(path.read_text(encoding="utf-8"))}
 
 
+def header_coefficients(path: Path) -> tuple[list[float], list[float], list[float]]:
+    """c_0 ..., N_0 ..., D_0 ... of a header."""
+    found = read_header(path)
+    return (
+        [found[f"QB_EXP_C{k}"] for k in range(5)],
+        [found[f"QB_MILLS_N{k}"] for k in range(5)],
+        [1.0, *(found[f"QB_MILLS_D{k}"] for k in range(1, 6))],
+    )
+
+
 def main() -> None:
     """Print definitions, or the errors of existing ones."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -231,12 +251,9 @@ def main() -> None:
         for k, value in enumerate(d[1:], start=1):
             print(f"#define QB_MILLS_D{k} {short_hex(value)}f")
     else:
-        found = read_header(path)
-        c = [found[f"QB_EXP_C{k}"] for k in range(5)]
-        n = [found[f"QB_MILLS_N{k}"] for k in range(5)]
-        d = [1.0, *(found[f"QB_MILLS_D{k}"] for k in range(1, 6))]
-    print(f"exp:   relative error {mp.nstr(exp_error(c), 4)} = 2^{mp.nstr(mp.log(exp_error(c), 2), 4)}")
-    print(f"mills: relative error {mp.nstr(mills_error(n, d), 4)} = 2^{mp.nstr(mp.log(mills_error(n, d), 2), 4)}")
+        c, n, d = header_coefficients(path)
+    for name, error in (("exp", exp_error(c)), ("mills", mills_error(n, d))):
+        print(f"{name}: relative error {mp.nstr(error, 4)} = 2^{mp.nstr(mp.log(error, 2), 4)}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@
 
 enum {
     COPIES = 4,
+    BATCH = 512,    /* elements whose indices are computed together; a multiple of LANES */
     TABLE = 16384,  /* uint32 counters on the stack: 64 KiB */
     CHUNK = 1 << 30 /* elements between flushes: no counter wraps */
 };
@@ -39,35 +40,37 @@ grid_position(const histogram_grid *grid, vec_f32 x)
     return position;
 }
 
-static inline void
-count_16(const int32_t *index, uint32_t *tables, size_t table_stride)
+/* Indices of n <= BATCH elements.  They go through memory as a batch, because a compiler that sees both sides picks
+ * them out of the register lane by lane, which is slower. */
+static void
+find_indices(const histogram_grid *grid, const float *x, size_t n, int32_t *index)
 {
-    for (size_t l = 0; l < LANES; l += COPIES) {
-        ++tables[index[l]];
-        ++tables[table_stride + (size_t)index[l + 1]];
-        ++tables[2 * table_stride + (size_t)index[l + 2]];
-        ++tables[3 * table_stride + (size_t)index[l + 3]];
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        vec_store_trunc_s32(index + i, grid_position(grid, vec_load(x + i)));
+    }
+    if (i < n) {
+        vec_store_trunc_s32(index + i, grid_position(grid, vec_load_n(x + i, n - i, 0.0f)));
     }
 }
 
 /* All of x (n) into COPIES tables that lie table_stride apart; 0 makes them one. */
-static inline void
+static void
 count_into_tables(const histogram_grid *grid, const float *x, size_t n, uint32_t *tables, size_t table_stride)
 {
-    int32_t index[2 * LANES];
-    size_t i = 0;
-    for (; i + 2 * LANES <= n; i += 2 * LANES) {
-        vec_store_trunc_s32(index, grid_position(grid, vec_load(x + i)));
-        vec_store_trunc_s32(index + LANES, grid_position(grid, vec_load(x + i + LANES)));
-        count_16(index, tables, table_stride);
-        count_16(index + LANES, tables, table_stride);
-    }
-    for (; i < n; i += LANES) {
-        const size_t rest = n - i < LANES ? n - i : LANES;
-        vec_store_trunc_s32(index,
-                            grid_position(grid, rest == LANES ? vec_load(x + i) : vec_load_n(x + i, rest, 0.0f)));
-        for (size_t l = 0; l < rest; ++l) {
-            ++tables[index[l]];
+    int32_t index[BATCH];
+    for (size_t first = 0; first < n; first += BATCH) {
+        const size_t length = n - first < BATCH ? n - first : BATCH;
+        find_indices(grid, x + first, length, index);
+        size_t i = 0;
+        for (; i + COPIES <= length; i += COPIES) {
+            ++tables[(uint32_t)index[i]];
+            ++tables[(uint32_t)index[i + 1] + table_stride];
+            ++tables[(uint32_t)index[i + 2] + 2 * table_stride];
+            ++tables[(uint32_t)index[i + 3] + 3 * table_stride];
+        }
+        for (; i < length; ++i) {
+            ++tables[index[i]];
         }
     }
 }
@@ -76,15 +79,14 @@ count_into_tables(const histogram_grid *grid, const float *x, size_t n, uint32_t
 static void
 count_directly(const histogram_grid *grid, const float *x, size_t n, int64_t *counts)
 {
-    int32_t index[LANES];
+    int32_t index[BATCH];
     const int32_t trash = (int32_t)grid->bins;
-    for (size_t i = 0; i < n; i += LANES) {
-        const size_t rest = n - i < LANES ? n - i : LANES;
-        vec_store_trunc_s32(index,
-                            grid_position(grid, rest == LANES ? vec_load(x + i) : vec_load_n(x + i, rest, 0.0f)));
-        for (size_t l = 0; l < rest; ++l) {
-            if (index[l] != trash) {
-                ++counts[index[l]];
+    for (size_t first = 0; first < n; first += BATCH) {
+        const size_t length = n - first < BATCH ? n - first : BATCH;
+        find_indices(grid, x + first, length, index);
+        for (size_t i = 0; i < length; ++i) {
+            if (index[i] != trash) {
+                ++counts[index[i]];
             }
         }
     }
