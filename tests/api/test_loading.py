@@ -1,0 +1,500 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import qdqbert
+import tiny_model
+from qdqbert import (
+    CheckpointError,
+    QDQBertForQuestionAnswering,
+    QDQBertForSequenceClassification,
+    QDQBertModel,
+    UnsupportedError,
+)
+from qdqbert.serialization import SafetensorsFile, write_safetensors
+
+QA = QDQBertForQuestionAnswering
+NO_REPORT = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": [], "error_msgs": []}
+
+
+def calibrated(**changes: Any) -> Any:
+    model = tiny_model.question_answering(**changes)
+    qdqbert.calibrate(model, [tiny_model.batch()])
+    return model
+
+
+def state_of(model: Any) -> dict[str, np.ndarray]:
+    return {name: np.array(value) for name, value in model.state_dict().items()}
+
+
+def rewrite(folder: Path, change: Any) -> None:
+    """Apply `change` to the tensors of a saved model."""
+    with SafetensorsFile(folder / "model.safetensors") as file:
+        tensors = {name: file.read(name) for name in file.tensors}
+    write_safetensors(folder / "model.safetensors", change(tensors).items(), {"format": "pt"})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny_model.question_answering(seed=3).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+# ---- round trips -----------------------------------------------------------------------------------------
+
+
+def test_a_calibrated_model_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    model = calibrated()
+    model.save_pretrained(tmp_path)
+    loaded, info = QA.from_pretrained(tmp_path, output_loading_info=True)
+    assert info == NO_REPORT
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(loaded.state_dict()[name], value, err_msg=name)
+        assert loaded.state_dict()[name].shape == value.shape
+    batch = tiny_model.batch(seed=5)
+    np.testing.assert_array_equal(loaded(**batch).start_logits, model(**batch).start_logits)
+
+
+def test_settings_and_switches_come_back(tmp_path: Path) -> None:
+    model = calibrated()
+    qdqbert.quantizers(model, {"*.layer.0.*add_*": "off", "*.matmul_a_*": {"num_bits": 7, "unsigned": True}})
+    model.save_pretrained(tmp_path)
+    loaded = QA.from_pretrained(tmp_path)
+    # Which calibrators a session used is no setting: loading makes those of the descriptors.
+    assert repr(loaded) == repr(model).replace("HistogramCalibrator", "MaxCalibrator")
+    batch = tiny_model.batch(seed=5)
+    np.testing.assert_array_equal(loaded(**batch).end_logits, model(**batch).end_logits)
+
+
+def test_descriptors_come_back_whatever_the_class_defaults_are(tmp_path: Path) -> None:
+    saved = qdqbert.nn.QuantLinear.default_quant_desc_input
+    descriptor = qdqbert.tensor_quant.QuantDescriptor(num_bits=6, calib_method="histogram", narrow_range=True)
+    try:
+        qdqbert.nn.QuantLinear.set_default_quant_desc_input(descriptor)
+        model = tiny_model.question_answering()
+    finally:
+        qdqbert.nn.QuantLinear.set_default_quant_desc_input(saved)
+    model.save_pretrained(tmp_path)
+    assert repr(QA.from_pretrained(tmp_path)) == repr(model)
+
+
+def test_a_float_model_is_saved_without_a_quantization_section(folder: Path) -> None:
+    assert "quantization_config" not in json.loads((folder / "config.json").read_text())
+    with SafetensorsFile(folder / "model.safetensors") as file:
+        assert not [name for name in file.tensors if name.endswith("_amax")]
+
+
+def test_shards_are_written_and_read(tmp_path: Path) -> None:
+    model = calibrated()
+    model.save_pretrained(tmp_path, max_shard_size="10KB")
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    shards = set(index["weight_map"].values())
+    assert len(shards) > 2
+    assert index["metadata"]["total_size"] == sum(v.nbytes for v in model.state_dict().values())
+    assert set(index["weight_map"]) == set(model.state_dict())
+    assert not (tmp_path / "model.safetensors").exists()
+    loaded, info = QA.from_pretrained(tmp_path, output_loading_info=True)
+    assert info == NO_REPORT
+    np.testing.assert_array_equal(state_of(loaded)["qa_outputs.weight"], state_of(model)["qa_outputs.weight"])
+
+    model.save_pretrained(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("size", ["", "5XB", "-1", 0, True, "1.5GB"])
+def test_a_shard_size_that_cannot_be_is_refused_before_anything_is_written(size: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="max_shard_size"):
+        tiny_model.question_answering().save_pretrained(tmp_path, max_shard_size=size)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("call", range(8))
+def test_an_interrupted_save_leaves_a_whole_checkpoint(
+    call: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = state_of(QA.from_pretrained(folder))
+    import os
+
+    real, calls = {name: getattr(os, name) for name in ("replace", "fsync")}, []
+
+    def failing(name: str) -> Any:
+        def run(*arguments: Any) -> Any:
+            calls.append(name)
+            if len(calls) == call + 1:
+                raise OSError(28, "No space left on device")
+            return real[name](*arguments)
+
+        return run
+
+    with monkeypatch.context() as patch:
+        for name in real:
+            patch.setattr(os, name, failing(name))
+        try:
+            other = calibrated(seed=9)
+            other.save_pretrained(folder)
+            finished = True
+        except OSError:
+            finished = False
+    after = state_of(QA.from_pretrained(folder))
+    expected = state_of(other)
+    same_as_old = all(np.array_equal(after[k], before[k]) for k in before)
+    same_as_new = all(np.array_equal(after[k], expected[k]) for k in expected)
+    assert same_as_new if finished else same_as_old or same_as_new
+    assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
+
+
+# ---- names -----------------------------------------------------------------------------------------------
+
+
+def test_a_head_loads_from_a_base_checkpoint_and_says_what_is_new(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = QDQBertModel(tiny_model.config(), seed=4)
+    base.save_pretrained(tmp_path)
+    model, info = QDQBertForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert info == {**NO_REPORT, "missing_keys": ["classifier.weight", "classifier.bias"]}
+    assert "newly initialized" in caplog.text
+    assert "classifier.weight" in caplog.text
+    np.testing.assert_array_equal(model.bert.pooler.dense.weight, base.pooler.dense.weight)
+    assert np.abs(model.classifier.weight).max() > 0
+    assert (model.classifier.bias == 0).all()
+
+
+def test_a_base_model_loads_from_a_head_checkpoint(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    model, info = QDQBertModel.from_pretrained(folder, output_loading_info=True)
+    assert info["missing_keys"] == ["pooler.dense.weight", "pooler.dense.bias"]
+    assert sorted(info["unexpected_keys"]) == ["qa_outputs.bias", "qa_outputs.weight"]
+    assert "were not used" in caplog.text
+    without, info = QDQBertModel.from_pretrained(folder, output_loading_info=True, add_pooling_layer=False)
+    assert info["missing_keys"] == []
+    np.testing.assert_array_equal(
+        without.embeddings.word_embeddings.weight, model.embeddings.word_embeddings.weight
+    )
+
+
+def test_gamma_and_beta_are_renamed_as_last_part_only(folder: Path) -> None:
+    expected = state_of(QA.from_pretrained(folder))
+
+    def rename(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+        renamed = {}
+        for name, value in tensors.items():
+            for new, former in old.items():
+                name = name.removesuffix(new) + former if name.endswith(new) else name
+            renamed[name] = value
+        return {**renamed, "bert.beta_extra.gammaray": np.zeros(1, np.float32)}
+
+    rewrite(folder, rename)
+    model, info = QA.from_pretrained(folder, output_loading_info=True)
+    assert info == {**NO_REPORT, "unexpected_keys": ["bert.beta_extra.gammaray"]}
+    for name, value in expected.items():
+        np.testing.assert_array_equal(state_of(model)[name], value)
+
+
+def test_two_keys_for_one_tensor_are_refused(folder: Path) -> None:
+    name = "bert.embeddings.LayerNorm"
+    rewrite(folder, lambda t: {**t, f"{name}.gamma": t[f"{name}.weight"]})
+    with pytest.raises(CheckpointError, match=rf"{name}\.(gamma|weight) and .* both mean {name}\.weight"):
+        QA.from_pretrained(folder)
+
+
+def test_buffers_that_follow_from_the_configuration_are_not_reported(folder: Path) -> None:
+    rewrite(folder, lambda t: {**t, "bert.embeddings.position_ids": np.arange(32, dtype=np.float32)[None]})
+    _, info = QA.from_pretrained(folder, output_loading_info=True)
+    assert info == NO_REPORT
+
+
+def test_a_base_checkpoint_with_a_stray_head_key_is_refused(tmp_path: Path) -> None:
+    QDQBertModel(tiny_model.config()).save_pretrained(tmp_path)
+    rewrite(tmp_path, lambda t: {**t, "qa_outputs.bias": np.zeros(2, np.float32)})
+    with pytest.raises(ValueError, match="corrupted"):
+        QA.from_pretrained(tmp_path)
+
+
+def test_missing_keys_are_initialized_from_the_seed_alone(folder: Path) -> None:
+    name = "bert.encoder.layer.1.output.dense.weight"
+    rewrite(folder, lambda t: {k: v for k, v in t.items() if k != name})
+    first, info = QA.from_pretrained(folder, output_loading_info=True, seed=7)
+    assert info["missing_keys"] == [name]
+    again = QA.from_pretrained(folder, seed=7)
+    np.testing.assert_array_equal(state_of(first)[name], state_of(again)[name])
+    np.testing.assert_array_equal(
+        state_of(first)[name], state_of(tiny_model.question_answering(seed=7))[name]
+    )
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(folder: Path) -> None:
+    rewrite(folder, lambda t: {f"transformer.{k}": v for k, v in t.items()})
+    with pytest.raises(CheckpointError, match=r"holds none of the .* tensors of a QDQBertFor"):
+        QA.from_pretrained(folder)
+
+
+# ---- shapes and values -----------------------------------------------------------------------------------
+
+
+def test_every_shape_that_differs_is_listed(folder: Path) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        QA.from_pretrained(folder, vocab_size=60, type_vocab_size=3)
+    assert isinstance(caught.value, RuntimeError)
+    text = str(caught.value)
+    assert "size mismatch for bert.embeddings.word_embeddings.weight" in text
+    assert "(53, 24)" in text
+    assert "(60, 24)" in text
+    assert "bert.embeddings.token_type_embeddings.weight" in text
+
+
+def test_ignored_mismatches_are_reported_and_initialized(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, info = QA.from_pretrained(
+        folder, vocab_size=60, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    name = "bert.embeddings.word_embeddings.weight"
+    assert info["mismatched_keys"] == [(name, (53, 24), (60, 24))]
+    assert np.abs(state_of(model)[name]).max() > 0
+    assert "the shapes did not match" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "amax", "message"),
+    [
+        ("query._weight_quantizer", np.ones((7, 1)), r"broadcasts to \(24, 24\)"),
+        ("query._weight_quantizer", np.ones((1, 24, 1)), r"broadcasts to \(24, 24\)"),
+        ("query._input_quantizer", np.ones(3), "one number"),
+        ("matmul_q_input_quantizer", -np.ones(()), "magnitudes"),
+    ],
+)
+def test_a_range_that_cannot_be_is_refused_by_name(
+    name: str, amax: np.ndarray, message: str, folder: Path
+) -> None:
+    key = f"bert.encoder.layer.1.attention.self.{name}._amax"
+    rewrite(folder, lambda t: {**t, key: amax.astype(np.float32)})
+    with pytest.raises(CheckpointError, match=message) as caught:
+        QA.from_pretrained(folder)
+    assert key in str(caught.value)
+
+
+def test_a_range_without_its_quantizer_is_unexpected(folder: Path) -> None:
+    key = "bert.encoder.layer.9.output.dense._input_quantizer._amax"
+    rewrite(folder, lambda t: {**t, key: np.ones((), np.float32)})
+    _, info = QA.from_pretrained(folder, output_loading_info=True)
+    assert info["unexpected_keys"] == [key]
+
+
+# ---- folders ---------------------------------------------------------------------------------------------
+
+
+def remove(*names: str) -> Any:
+    def change(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return change
+
+
+def write(name: str, content: bytes) -> Any:
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def instead(name: str, content: bytes = b"x") -> Any:
+    def change(folder: Path) -> None:
+        (folder / "model.safetensors").unlink()
+        (folder / name).write_bytes(content)
+
+    return change
+
+
+def index(weight_map: Any) -> Any:
+    return instead("model.safetensors.index.json", json.dumps({"weight_map": weight_map}).encode())
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 437955512\n"
+BAD_FOLDERS = {
+    "no configuration": (remove("config.json"), CheckpointError, r"no config\.json; the folder holds model"),
+    "no weights": (remove("model.safetensors"), CheckpointError, r"no weights .*holds config\.json"),
+    "weights are a pointer": (write("model.safetensors", LFS), CheckpointError, "Git-LFS pointer"),
+    "configuration is a pointer": (write("config.json", LFS), CheckpointError, "Git-LFS pointer"),
+    "PyTorch weights": (instead("pytorch_model.bin"), UnsupportedError, "a PyTorch checkpoint"),
+    "sharded PyTorch weights": (instead("pytorch_model.bin.index.json"), UnsupportedError, "a sharded"),
+    "TensorFlow weights": (instead("bert_model.ckpt.index"), UnsupportedError, "a TensorFlow checkpoint"),
+    "Keras weights": (instead("tf_model.h5"), UnsupportedError, "a Keras checkpoint"),
+    "another model": (write("config.json", b'{"model_type": "distilbert"}'), CheckpointError, "distilbert"),
+    "an index without a map": (index([]), CheckpointError, "weight_map"),
+    "an index that leads out": (index({"a": "../x.safetensors"}), CheckpointError, "in the same folder"),
+    "an index with an absolute path": (index({"a": "/etc/passwd"}), CheckpointError, "in the same folder"),
+    "an index to a missing shard": (index({"a": "b.safetensors"}), CheckpointError, r"no b\.safetensors"),
+    "a bad quantization section": (
+        write("config.json", b'{"vocab_size": 53, "quantization_config": {"quant_method": "gptq"}}'),
+        CheckpointError,
+        "gptq",
+    ),
+    "a head that is not built": (
+        write("config.json", b'{"vocab_size": 53, "is_decoder": true}'), UnsupportedError, "decoder",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", sorted(BAD_FOLDERS))
+def test_a_bad_folder_gets_an_error_that_says_what_it_is(case: str, folder: Path) -> None:
+    change, kind, message = BAD_FOLDERS[case]
+    change(folder)
+    with pytest.raises(kind, match=message):
+        QA.from_pretrained(folder)
+
+
+def test_an_empty_folder_a_missing_one_and_a_file(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="the folder is empty"):
+        QA.from_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="no such folder"):
+        QA.from_pretrained(tmp_path / "nothing")
+    (tmp_path / "f").write_text("")
+    with pytest.raises(CheckpointError, match="expected a folder"):
+        QA.from_pretrained(tmp_path / "f")
+    with pytest.raises(CheckpointError, match="subfolder"):
+        QA.from_pretrained(tmp_path, subfolder="deep")
+
+
+def test_a_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
+    tiny_model.question_answering().save_pretrained(tmp_path, max_shard_size="10KB")
+    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    with SafetensorsFile(shards[0]) as file:
+        name = next(iter(file.tensors))
+        value = file.read(name)
+    write_safetensors(shards[1], [(name, value)], {})
+    with pytest.raises(CheckpointError, match=f"{name} is in another file"):
+        QA.from_pretrained(tmp_path)
+
+
+def test_a_subfolder_is_read(folder: Path) -> None:
+    model = QA.from_pretrained(folder.parent, subfolder=folder.name)
+    np.testing.assert_array_equal(state_of(model)["qa_outputs.bias"], np.zeros(2))
+
+
+def test_a_folder_never_touches_the_network(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **keywords: object) -> None:
+        raise AssertionError("network")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    QA.from_pretrained(folder)
+
+
+def test_a_name_goes_to_the_hub_with_every_option(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    from huggingface_hub.errors import EntryNotFoundError
+
+    asked = []
+
+    def download(name: str, filename: str, **options: object) -> str:
+        asked.append((name, filename, options))
+        if not (folder / filename).exists():
+            raise EntryNotFoundError("404")
+        return str(folder / filename)
+
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    options = {
+        "revision": "v1",
+        "cache_dir": "/c",
+        "local_files_only": True,
+        "token": "t",
+        "subfolder": "s",
+    }
+    model = QA.from_pretrained("owner/name", **options)
+    assert model.name_or_path == "owner/name"
+    assert {filename for _, filename, _ in asked} == {"config.json", "model.safetensors"}
+    assert all(name == "owner/name" and given == options for name, _, given in asked)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="no weights"):
+        QA.from_pretrained("owner/name")
+
+
+def test_a_name_that_is_not_in_the_cache_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    with pytest.raises(CheckpointError, match="owner/name"):
+        QA.from_pretrained("owner/name", cache_dir=tmp_path, local_files_only=True)
+
+
+# ---- arguments -------------------------------------------------------------------------------------------
+
+
+def test_a_configuration_and_a_state_dict_replace_files() -> None:
+    source = calibrated()
+    model, info = QA.from_pretrained(
+        None, config=tiny_model.config(), state_dict=source.state_dict(), output_loading_info=True
+    )
+    assert info == NO_REPORT
+    batch = tiny_model.batch()
+    np.testing.assert_array_equal(model(**batch).start_logits, source(**batch).start_logits)
+    with pytest.raises(ValueError, match="needs both"):
+        QA.from_pretrained(None, config=tiny_model.config())
+    with pytest.raises(CheckpointError, match="expected numbers"):
+        QA.from_pretrained(None, config=tiny_model.config(), state_dict={"qa_outputs.bias": "x"})
+
+
+def test_the_callers_configuration_is_not_changed(folder: Path) -> None:
+    config = tiny_model.config()
+    model = QA.from_pretrained(folder, config=config, output_attentions=True)
+    assert model.config.output_attentions
+    assert not config.output_attentions
+
+
+def test_unknown_keywords_are_refused(folder: Path) -> None:
+    with pytest.raises(TypeError, match="low_cpu_mem_usage"):
+        QA.from_pretrained(folder, low_cpu_mem_usage=True)
+    with pytest.raises(TypeError, match="add_pooling_layer"):
+        QA.from_pretrained(folder, add_pooling_layer=True)
+    with pytest.raises(ValueError, match="padding"):
+        QA.from_pretrained(folder, padding="drop")
+
+
+def test_loading_peaks_at_a_fifth_above_the_checkpoint(tmp_path: Path) -> None:
+    """Measured by the operating system in a process of its own, on 75 MB of float16 that become 150 MB."""
+    import subprocess
+    import sys
+
+    rows = 75_000_000 // 2 // 768
+    model = QDQBertModel(
+        tiny_model.config(
+            vocab_size=rows, hidden_size=768, num_attention_heads=12, intermediate_size=8, num_hidden_layers=1
+        ),
+        add_pooling_layer=False,
+    )
+    state = {name: value.astype("<f2") for name, value in model.state_dict().items()}
+    header, position = {}, 0
+    for name, value in state.items():
+        header[name] = {
+            "dtype": "F16",
+            "shape": value.shape,
+            "data_offsets": [position, position + value.nbytes],
+        }
+        position += value.nbytes
+    text = json.dumps(header).encode()
+    with open(tmp_path / "model.safetensors", "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for value in state.values():
+            file.write(value.tobytes())
+    model.config.save_pretrained(tmp_path)
+    block = sum(value.nbytes for value in model.state_dict().values())
+    script = (
+        "import resource, sys, qdqbert\n"
+        "from qdqbert import QDQBertModel\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "QDQBertModel.from_pretrained(sys.argv[1], add_pooling_layer=False)\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)\n"
+    )
+    grown = int(
+        subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True
+        ).stdout
+    )
+    assert grown < 1.2 * block
