@@ -17,6 +17,7 @@ in Google Benchmark's documentation, "Random Interleaving".
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import datetime
 import gc
@@ -205,8 +206,9 @@ class Peak:
         compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
         if compiler is None:
             raise Missing("no C compiler (cc, gcc or clang) for the peak loop; percentages of peak are left out")
-        self._folder = tempfile.TemporaryDirectory(prefix="qdqbert-peak-")
-        self.path = pathlib.Path(self._folder.name) / "peak_fma"
+        folder = tempfile.mkdtemp(prefix="qdqbert-peak-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        self.path = pathlib.Path(folder) / "peak_fma"
         source = HERE / "baseline" / "peak_fma.c"
         command = [compiler, "-O2", "-std=c11", "-pthread", str(source), "-o", str(self.path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

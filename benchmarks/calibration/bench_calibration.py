@@ -6,7 +6,7 @@ Three parts, each of which can be left out:
 time
     One turn is a whole pass over the samples: qdqbert float forward, calibrate(max), calibrate(percentile); ONNX Runtime
     forward (unfused graph, as its calibrator needs it), its MinMax and its Percentile. The factor of a calibration is its
-    time over the forward of the *same* system. qdqbert is also timed with batches of eight.
+    time over the forward of the *same* system. qdqbert alone is timed on more samples, in batches of one and of eight.
 memory
     A fresh process per method and number of batches: load, one forward, then calibrate; peak resident size during the
     calibration less the resident size before it.
@@ -244,16 +244,16 @@ def export(folder: pathlib.Path, shape: str, missing: dict[str, str]) -> str | N
 
 
 def time_part(
-    arguments: Any, folder: pathlib.Path, graph: str | None, missing: dict[str, str], batch: int, peers: bool
+    arguments: Any, folder: pathlib.Path, graph: str | None, missing: dict[str, str], count: int, batch: int
 ) -> dict[str, Any]:
-    """Interleaved passes over the same samples."""
-    batches = samples(arguments.shape, arguments.samples, batch, arguments.length)
+    """Interleaved passes over the same samples; beside the peers if there is a `graph`."""
+    batches = samples(arguments.shape, count, batch, arguments.length)
     threads = arguments.threads
     plan: list[tuple[str, Any, dict[str, Any]]] = []
     for method in ("forward", *arguments.methods):
         plan.append((f"qdqbert {method}", ours, {"folder": str(folder), "batches": batches, "threads": threads,
                                                  "method": method}))
-    if peers and graph is not None:
+    if graph is not None:
         for method in ("forward", "MinMax", "Percentile"):
             plan.append((f"onnxruntime {method}", onnxruntime_pass,
                          {"path": graph, "batches": batches, "threads": threads, "method": method, "memory": False}))
@@ -270,7 +270,7 @@ def time_part(
     finally:
         for worker in workers:
             worker.close()
-    part: dict[str, Any] = {"batch": batch, "length": arguments.length, "samples": arguments.samples,
+    part: dict[str, Any] = {"batch": batch, "length": arguments.length, "samples": count,
                             "threads": threads, "systems": {}}
     for name, times in turns["times"].items():
         entry: dict[str, Any] = {"seconds": harness.summary([t for turn in times for t in turn]), "facts": facts[name]}
@@ -279,7 +279,7 @@ def time_part(
         if name != base and base in turns["times"]:
             entry["factor"] = harness.paired_ratio(times, turns["times"][base])
         part["systems"][name] = entry
-    print(f"\n{arguments.samples} samples of {arguments.length} tokens in batches of {batch}, {threads} threads; "
+    print(f"\n{count} samples of {arguments.length} tokens in batches of {batch}, {threads} threads; "
           "seconds for one pass")
     lines = []
     for name, entry in part["systems"].items():
@@ -359,8 +359,9 @@ def main() -> None:
     parser = harness.parser(__doc__, "calibration.json")
     parser.add_argument("--shape", choices=sorted(systems.SHAPES), default="base")
     parser.add_argument("--length", type=int, default=128)
-    parser.add_argument("--samples", type=int, default=32, help="sequences per timed pass")
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8], help="batch sizes of the time part")
+    parser.add_argument("--samples", type=int, default=32, help="sequences per timed pass beside the peers")
+    parser.add_argument("--own-samples", type=int, default=64, help="sequences per timed pass of qdqbert alone")
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8], help="batch sizes of qdqbert alone")
     parser.add_argument("--methods", nargs="+", default=["max", "percentile"],
                         choices=("max", "percentile", "mse", "entropy"))
     parser.add_argument("--threads", type=int, default=harness.machine_facts()["cpu"]["usable_cpus"])
@@ -373,6 +374,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.smoke:
         arguments.shape, arguments.length, arguments.samples, arguments.rounds = "tiny", 16, 8, 2
+        arguments.own_samples = 8
         arguments.counts, arguments.peer_counts, arguments.nncf_samples = [2, 4], [2, 4], 4
 
     facts = harness.machine_facts(("onnxruntime", "onnx", "torch", "transformers", "openvino", "nncf"))
@@ -388,9 +390,11 @@ def main() -> None:
                 body["checked"] = checked.facts
         graph = None if arguments.no_peers else export(folder, arguments.shape, missing)
         if "time" in arguments.parts:
-            body["time"] = [
-                time_part(arguments, folder, graph, missing, batch, peers=number == 0)
-                for number, batch in enumerate(arguments.batches)
+            body["time"] = [] if graph is None else [
+                time_part(arguments, folder, graph, missing, arguments.samples, 1)
+            ]
+            body["time"] += [
+                time_part(arguments, folder, None, missing, arguments.own_samples, batch) for batch in arguments.batches
             ]
         if "memory" in arguments.parts:
             body["memory"] = memory_part(arguments, folder, graph, missing)

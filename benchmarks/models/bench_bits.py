@@ -3,20 +3,19 @@
 
 Two models: minilm-squad on the first window (384 tokens) of the first 1,000 questions of xquad.en, and topics-tiny on the
 first 1,000 questions of its test file. Each model is calibrated once (percentile 99.99, 128 samples) and saved; then every
-combination of
+kernel variant (QDQBERT_CPU_ISA, a process of its own), with all quantizers off and with all on, answers the questions
 
-    kernel variant      ref, openblas, avx2, avx512, ... (QDQBERT_CPU_ISA, one process each)
-    threads             1 and 2
-    batch               alone / eight of similar length / sixteen random mates, padded to the longest window allowed
-    padding             "skip", and "compute" (the padding is computed, and must not change the others)
-    quantizers          all off / all on
+    one thread          alone / in batches of eight of similar length
+    two threads         in batches of sixteen random mates, padded with random ids to the longest window allowed
+    two threads         the same with padding "compute": the padding is computed, and must not change the others (a quarter
+                        of the questions, since it costs twice the time)
 
-answers all questions, and the SHA-256 of each question's logits is compared with that of the strongest variant, one thread,
-alone. The figure is the number of questions whose logits differ in any bit. The variants without vector code (ref,
-openblas) take many times longer: on minilm-squad they answer the first --slow-limit questions, in one thread per process,
-questions dealt out over processes; alone and (a tenth of them) with random mates.
+and the SHA-256 of each question's logits is compared with that of the strongest variant, one thread, alone. The figure is
+the number of questions whose logits differ in any bit. The variants without vector code (ref, openblas) take many times
+longer: on minilm-squad they answer the first --slow-float and --slow-quantized questions alone, questions dealt out over
+processes of one thread, and a tenth of them in random batches on two threads. On topics-tiny they answer all.
 
-    python benchmarks/models/bench_bits.py            --slow-limit 1000 for the whole statement (may take hours)
+    python benchmarks/models/bench_bits.py            about 10 minutes; --slow-float 1000 --slow-quantized 1000: 1 hour more
 """
 
 from __future__ import annotations
@@ -44,7 +43,6 @@ import systems
 from harness import Missing, require, shared
 
 SLOW = ("ref", "openblas")
-BATCHES = ("alone", "similar", "random")
 Text = tuple[NDArray[np.int64], NDArray[np.int64]]  # input_ids, token_type_ids
 
 
@@ -146,36 +144,37 @@ def in_process(plan: dict[str, Any]) -> dict[str, Any]:
 # ---- all combinations ---------------------------------------------------------------------------------------------
 
 
-def plans_of(model: str, folder: str, count: int, slow_limit: int, variants: Sequence[str], jobs: int) -> list[dict[str, Any]]:
-    """Every combination; the first is what the others are compared with."""
+def plans_of(model: str, folder: str, count: int, arguments: Any, variants: Sequence[str]) -> list[dict[str, Any]]:
+    """Every combination; the first two (float, quantized) are what the others are compared with."""
     fast = [name for name in variants if name not in SLOW]
     slow = [name for name in variants if name in SLOW]
     everything = list(range(count))
     plans: list[dict[str, Any]] = []
 
-    def add(isa: str, threads: int, batch: str, padding: str, which: list[int], shards: int = 1) -> None:
-        for quantized in (False, True):
-            if isa == "openblas" and not quantized:
-                continue  # that variant replaces the integer product alone: its float forward is ref's
-            arithmetic = "quantized" if quantized else "float"
-            for shard in range(shards):
-                plans.append({
-                    "name": f"{isa}, {threads} thread(s), {batch}, {padding}, {arithmetic}", "model": model,
-                    "folder": folder, "count": count, "isa": isa, "threads": threads, "batch": batch,
-                    "padding": padding, "quantized": quantized, "which": which[shard::shards],
-                })
+    def add(quantized: bool, isa: str, threads: int, batch: str, padding: str, which: list[int], shards: int = 1) -> None:
+        if isa == "openblas" and not quantized:
+            return  # that variant replaces the integer product alone: its float forward is ref's
+        arithmetic = "quantized" if quantized else "float"
+        for shard in range(shards):
+            plans.append({
+                "name": f"{isa}, {threads} thread{'s' * (threads > 1)}, {batch}, {padding}, {arithmetic}",
+                "model": model, "folder": folder, "count": count, "isa": isa, "threads": threads, "batch": batch,
+                "padding": padding, "quantized": quantized, "which": which[shard::shards],
+            })
 
-    best = fast[-1] if fast else slow[0]
-    add(best, 1, "alone", "skip", everything)
     for isa in reversed(fast):
-        for threads in (1, 2):
-            for batch, padding in (("alone", "skip"), ("similar", "skip"), ("random", "skip"), ("random", "compute")):
-                if (isa, threads, batch) != (best, 1, "alone"):
-                    add(isa, threads, batch, padding, everything)
-    for isa in slow:
-        limit = count if model == "topics-tiny" else min(slow_limit, count)
-        add(isa, 1, "alone", "skip", everything[:limit], shards=jobs)
-        add(isa, 2, "random", "skip", everything[: max(1, limit // 10)])
+        for threads, batch, padding in (
+            (1, "alone", "skip"), (1, "similar", "skip"), (2, "random", "skip"), (2, "random", "compute")
+        ):
+            for quantized in (False, True):
+                which = everything[: max(1, count // 4)] if padding == "compute" else everything
+                add(quantized, isa, threads, batch, padding, which)
+    for isa in reversed(slow):
+        for quantized in (False, True):
+            limit = arguments.slow_quantized if quantized else arguments.slow_float
+            which = everything if model == "topics-tiny" else everything[:limit]
+            add(quantized, isa, 1, "alone", "skip", which, shards=arguments.jobs)
+            add(quantized, isa, 2, "random", "skip", which[: max(1, len(which) // 10)])
     return plans
 
 
@@ -213,7 +212,7 @@ def run_model(model: str, arguments: Any, folder: pathlib.Path, missing: dict[st
         return None
     variants = [name for name in facts["variants"] if arguments.variants is None or name in arguments.variants]
     count = min(arguments.limit, 1190 if model == "minilm-squad" else 1500)
-    plans = plans_of(model, str(folder), count, arguments.slow_limit, variants, arguments.jobs)
+    plans = plans_of(model, str(folder), count, arguments, variants)
     print(f"\n{model}: {count} questions, {facts['quantizers']} quantizers, variants {', '.join(variants)}, "
           f"{len(plans)} runs", flush=True)
     # Single-threaded runs go side by side; those with two threads have the machine to themselves.
@@ -225,6 +224,8 @@ def run_model(model: str, arguments: Any, folder: pathlib.Path, missing: dict[st
     for number, plan in enumerate(plans):
         if number not in results:
             results[number] = in_process(plan)
+    if [plan["quantized"] for plan in plans[:2]] != [False, True]:
+        raise SystemExit("the first two runs must be the float and the quantized base: give a vector variant too")
     base = {quantized: results[index]["hashes"] for index, quantized in ((0, False), (1, True))}
     if base[False] == base[True]:
         raise AssertionError(f"{model}: quantized and float logits are the same: the quantizers were not on")
@@ -264,12 +265,13 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["topics-tiny", "minilm-squad"],
                         choices=("topics-tiny", "minilm-squad"))
     parser.add_argument("--limit", type=int, default=1000, help="questions")
-    parser.add_argument("--slow-limit", type=int, default=20, help="questions of minilm-squad on ref and openblas")
+    parser.add_argument("--slow-float", type=int, default=20, help="questions of minilm-squad in float on ref")
+    parser.add_argument("--slow-quantized", type=int, default=200, help="the same quantized, on ref and openblas")
     parser.add_argument("--variants", nargs="+", help="default: all that this CPU runs")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes side by side")
     arguments = parser.parse_args()
     if arguments.smoke:
-        arguments.limit, arguments.slow_limit = 12, 2
+        arguments.limit, arguments.slow_float, arguments.slow_quantized = 12, 1, 2
 
     facts = harness.machine_facts(("tokenizers",))
     harness.print_facts(facts)
