@@ -67,7 +67,7 @@ sum_rows(const row_source *source, size_t row, size_t count, size_t columns, flo
         for (size_t i = 0; i < count; ++i) {
             const size_t at = (row + i) * columns + c;
             const vec_f32 x = load_columns(source, at, columns - c);
-            sum[i] = vec_add(sum[i], vec_keep_n(x, columns - c));
+            sum[i] = vec_add(sum[i], x);
             if (source->kind != ROW_INPUT) {
                 vec_store_n(y + at, x, columns - c);
             }
