@@ -9,7 +9,7 @@
  *         def collect(self, x: float32) -> None: ...
  *         def reset(self) -> None: ...
  *         def merge(self, other: Observer) -> None: ...
- *         def amax(self) -> ndarray: ...                   # max: copy
+ *         def amax(self) -> ndarray: ...                   # copy; of a histogram: its largest magnitude
  *         def set_amax(self, values: float32) -> None: ...
  *         def tracked(self) -> list[ndarray]: ...          # max with track_amax: every batch's range
  *         def histogram(self) -> tuple[ndarray, ndarray]: ...      # counts (bins,) int64, edges (bins + 1,) float32
@@ -224,8 +224,9 @@ observer_merge(PyObject *object, PyObject *argument)
 /* ---- statistics, out and in ---------------------------------------------------------------------------------------
  */
 
-PyDoc_STRVAR(amax_doc, "amax($self, /)\n--\n\n"
-                       "Largest magnitude so far as a new float32 array; kept axes keep their place.");
+PyDoc_STRVAR(amax_doc,
+             "amax($self, /)\n--\n\n"
+             "Largest magnitude so far as a new float32 array; kept axes keep their place, a histogram has one.");
 
 static PyObject *
 observer_amax(PyObject *object, PyObject *unused)

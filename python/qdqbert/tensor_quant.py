@@ -251,6 +251,8 @@ def fake_affine_tensor_quant(
     """
     x, dtype = _split(inputs, "inputs")
     low, high = _scalar(min_range, "min_range"), _scalar(max_range, "max_range")
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise ValueError(f"min_range, max_range: expected finite bounds that increase, got {low} and {high}")
     return _core.fake_affine(default_device(), x, low, high, _bits(num_bits)).astype(dtype, copy=False)
 
 

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calibrators beyond the recorded cases: the original's own tests, splits and merges, resuming, errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qdqbert.calib import Calibrator, HistogramCalibrator, MaxCalibrator, calibrate_weights
+from qdqbert.errors import StateError
+from qdqbert.nn import QuantLinear, TensorQuantizer
+from qdqbert.tensor_quant import QuantDescriptor, reduce_amax
+
+
+@pytest.fixture
+def data() -> np.ndarray:
+    return np.random.default_rng(3).laplace(size=(64, 33)).astype(np.float32)
+
+
+def collected(calibrator: Any, *batches: Any) -> Any:
+    for batch in batches:
+        calibrator.collect(np.asarray(batch, np.float32))
+    return calibrator
+
+
+# ---- max ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, -1, (0, 1)])
+def test_maxima_do_not_depend_on_split_or_order(data: np.ndarray, axis: Any) -> None:
+    # along the kept axis a batch must be whole, so batches are copies with other elements zeroed
+    batches = [np.where(np.arange(data.size).reshape(data.shape) % 5 == part, data, 0) for part in range(5)]
+    whole = collected(MaxCalibrator(8, axis, False), data)
+    parts = collected(MaxCalibrator(8, axis, False), *reversed(batches))
+    left = collected(MaxCalibrator(8, axis, False), *batches[:2])
+    left.merge(collected(MaxCalibrator(8, axis, False), *batches[2:]))
+
+    np.testing.assert_array_equal(parts.compute_amax(), whole.compute_amax())
+    np.testing.assert_array_equal(left.compute_amax(), whole.compute_amax())
+
+
+def test_reverse_axis_keeps_the_channels_of_a_convolution() -> None:
+    x = np.random.default_rng(0).normal(size=(31, 63, 7, 7)).astype(np.float32)
+    calibrator = collected(MaxCalibrator(8, -4, False), x)
+    np.testing.assert_array_equal(calibrator.compute_amax(), reduce_amax(x, (1, 2, 3)))
+    calibrator.reset()
+    assert calibrator.compute_amax() is None
+
+
+def test_a_changed_shape_is_refused_and_changes_nothing(data: np.ndarray) -> None:
+    calibrator = collected(MaxCalibrator(8, 0, False), data)
+    before = calibrator.compute_amax()
+    with pytest.raises(ValueError, match="shape changed"):
+        calibrator.collect(data[:5])
+    np.testing.assert_array_equal(calibrator.compute_amax(), before)
+
+
+# ---- histogram ---------------------------------------------------------------------------------------------
+
+
+def test_growth_appends_bins() -> None:
+    first, second = np.full(1_000, 255.0), np.full(8, 256.0)
+    calibrator = collected(HistogramCalibrator(8, None, False), first, second)
+    entropy = calibrator.compute_amax("entropy")
+    assert abs(entropy - 255) < abs(entropy - 256)
+    assert abs(calibrator.compute_amax("mse") - 255) < 0.5
+
+
+def test_zeros_can_be_left_out() -> None:
+    x = np.concatenate([np.zeros(100), np.arange(1, 11)])
+    calibrator = collected(HistogramCalibrator(8, None, False, skip_zeros=True), x)
+    assert abs(calibrator.compute_amax("percentile", percentile=50) - 5) < 10 / 2048
+
+
+@pytest.mark.parametrize("unsigned", [False, True])
+@pytest.mark.parametrize("torch_hist", [False, True])
+def test_entropy_cuts_one_outlier(unsigned: bool, torch_hist: bool) -> None:
+    x = np.random.default_rng(12345).uniform(size=(20, 300)).astype(np.float32)
+    x[3, 7] = 10.0
+    calibrator = collected(HistogramCalibrator(8, None, unsigned, torch_hist=torch_hist), x)
+    assert calibrator.compute_amax("entropy") < 1.1
+
+
+def test_percentiles_of_a_ramp() -> None:
+    calibrator = collected(HistogramCalibrator(8, None, False, num_bins=1024), np.arange(100))
+    assert abs(calibrator.compute_amax("percentile", percentile=90) - 89) <= 100 / 1024
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 7, 64])
+def test_a_fixed_range_makes_counts_independent_of_split_and_order(data: np.ndarray, pieces: int) -> None:
+    top = float(np.abs(data).max())
+    whole = collected(HistogramCalibrator(8, None, False, fixed_range=top), data)
+    batches = np.array_split(data, pieces)
+    parts = collected(HistogramCalibrator(8, None, False, fixed_range=top), *reversed(batches))
+    merged = HistogramCalibrator(8, None, False, fixed_range=top)
+    for batch in batches:
+        merged.merge(collected(HistogramCalibrator(8, None, False, fixed_range=top), batch))
+
+    for other in (parts, merged):
+        for mine, expected in zip(other.histogram(), whole.histogram(), strict=True):
+            np.testing.assert_array_equal(mine, expected)
+    assert whole.histogram()[0].sum() == data.size
+
+
+def test_a_magnitude_above_a_fixed_range_is_refused(data: np.ndarray) -> None:
+    calibrator = HistogramCalibrator(8, None, False, fixed_range=1.0)
+    with pytest.raises(ValueError, match="1"):
+        calibrator.collect(data)
+    assert calibrator.histogram() is None
+
+
+def test_histograms_with_other_edges_do_not_merge(data: np.ndarray) -> None:
+    calibrator = collected(HistogramCalibrator(8, None, False), data)
+    before = calibrator.state_dict()
+    with pytest.raises(StateError):
+        calibrator.merge(collected(HistogramCalibrator(8, None, False), data * 2))
+    np.testing.assert_array_equal(calibrator.state_dict()["counts"], before["counts"])
+
+
+def test_range_finders_leave_the_histogram_alone(data: np.ndarray) -> None:
+    calibrator = collected(HistogramCalibrator(8, None, False, torch_hist=False), data)
+    before = calibrator.compute_amax("percentile"), *calibrator.histogram()
+    calibrator.compute_amax("entropy")
+    calibrator.compute_amax("mse")
+    after = calibrator.compute_amax("percentile"), *calibrator.histogram()
+    for mine, expected in zip(after, before, strict=True):
+        np.testing.assert_array_equal(mine, expected)
+
+
+def test_counts_pass_the_float32_limit() -> None:
+    calibrator = HistogramCalibrator(8, None, False)
+    start = {"counts": np.array([2**24, 2**40]), "edges": np.float32([0, 1, 2])}
+    calibrator.load_state_dict(start)
+    calibrator.collect(np.float32([0.5, 1.5, 1.5]))
+    assert calibrator.histogram()[0].tolist() == [2**24 + 1, 2**40 + 2]
+
+
+@pytest.mark.parametrize("percentile", [-1e-9, 100.1, float("nan")])
+def test_a_percentile_out_of_range_is_refused(data: np.ndarray, percentile: float) -> None:
+    calibrator = collected(HistogramCalibrator(8, None, False), data)
+    with pytest.raises(ValueError, match="range"):
+        calibrator.compute_amax("percentile", percentile=percentile)
+
+
+@pytest.mark.parametrize(
+    "options", [{"num_bins": 0}, {"num_bins": -5}, {"fixed_range": -1.0}, {"fixed_range": 0.0}]
+)
+def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"num_bins|fixed_max"):
+        HistogramCalibrator(8, None, False, **options)
+
+
+# ---- resuming ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: MaxCalibrator(8, 1, False), lambda: HistogramCalibrator(8, None, False)]
+)
+def test_a_calibration_resumes_from_its_state(make: Any, data: np.ndarray) -> None:
+    through = collected(make(), data[:32], data[32:])
+    first = collected(make(), data[:32])
+    second = make()
+    second.load_state_dict(first.state_dict())
+    second.collect(data[32:])
+
+    for key, value in through.state_dict().items():
+        np.testing.assert_array_equal(second.state_dict()[key], value)
+    empty = make()
+    assert empty.state_dict() == {}
+    second.load_state_dict(empty.state_dict())
+    assert second.state_dict() == {}
+
+
+def test_a_state_that_is_none_is_refused() -> None:
+    histogram = HistogramCalibrator(8, None, False)
+    good = {"counts": np.array([1, 2]), "edges": np.float32([0, 1, 2])}
+    bad: list[tuple[dict[str, Any], type[Exception]]] = [
+        ({"counts": good["counts"]}, ValueError),
+        ({**good, "counts": np.array([1, -2])}, ValueError),
+        ({**good, "counts": np.array([1.0, 2.0])}, TypeError),
+        ({**good, "edges": np.float32([0, 1])}, ValueError),
+        ({**good, "edges": np.float32([0, 2, 1])}, ValueError),
+        ({**good, "edges": np.float32([0, np.nan, 1])}, ValueError),
+    ]
+    for state, error in bad:
+        with pytest.raises(error):
+            histogram.load_state_dict(state)
+        assert histogram.histogram() is None
+    with pytest.raises(ValueError, match="amax"):
+        MaxCalibrator(8, None, False).load_state_dict({"max": np.float32(1)})
+
+
+def test_calibrators_of_other_kinds_do_not_merge() -> None:
+    with pytest.raises(TypeError, match="expected MaxCalibrator, got HistogramCalibrator"):
+        MaxCalibrator(8, None, False).merge(HistogramCalibrator(8, None, False))  # type: ignore[arg-type]
+    assert issubclass(MaxCalibrator, Calibrator)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_refused_with_its_place(bad: float) -> None:
+    for calibrator in (MaxCalibrator(8, None, False), HistogramCalibrator(8, None, False)):
+        tensor = np.ones((3, 7), np.float32)
+        tensor[2, 3] = bad
+        with pytest.raises(ValueError, match="17"):
+            calibrator.collect(tensor)
+        assert calibrator.state_dict() == {}
+
+
+# ---- weights -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("perchannel", [False, True])
+def test_max_equals_a_quantizer_driven_calibration(perchannel: bool) -> None:
+    axis = (0,) if perchannel else None
+    linear = QuantLinear(37, 11, quant_desc_weight=QuantDescriptor(axis=axis), seed=0)
+    calibrate_weights(linear, "max", perchannel)
+    quantizer = TensorQuantizer(QuantDescriptor(axis=axis), if_calib=True, if_quant=False)
+    quantizer(linear.weight)
+    quantizer.load_calib_amax()
+
+    assert linear.weight_quantizer.amax.shape == quantizer.amax.shape
+    np.testing.assert_array_equal(linear.weight_quantizer.amax, quantizer.amax)
+
+
+@pytest.mark.parametrize("method", ["mse", "percentile"])
+def test_histogram_methods_equal_a_calibrator_on_the_weight(method: str) -> None:
+    linear = QuantLinear(300, 4, seed=0)
+    calibrate_weights(linear, method, num_bins=700, percentile=99.0)
+    for row, amax in zip(linear.weight, linear.weight_quantizer.amax[:, 0], strict=True):
+        calibrator = collected(HistogramCalibrator(8, None, False, num_bins=700), row)
+        assert (
+            calibrator.compute_amax(method, **({"percentile": 99.0} if method == "percentile" else {}))
+            == amax
+        )
+
+
+def test_a_bad_weight_is_named_and_no_range_is_set() -> None:
+    from qdqbert.module import Module
+
+    model = Module()
+    for name in ("first", "second"):
+        model.add_module(name, QuantLinear(3, 2, seed=0))
+    model.second.weight = np.full((2, 3), np.nan, np.float32)
+    with pytest.raises(ValueError, match=r"second\.weight"):
+        calibrate_weights(model, "max")
+    assert model.first.weight_quantizer.amax is None
