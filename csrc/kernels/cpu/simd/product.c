@@ -28,6 +28,7 @@ enum {
     EXACT_DEPTH = 1024, /* 1024 * 128 * 128 = 2^24: float32 counts that far */
     AHEAD_BYTES = 16,   /* that a tile fetches ahead per depth */
     BLOCK_TILES = 16,   /* rows of a block at most, in tiles */
+    PACK_DEPTH = 64,    /* depths that are transposed while they lie in the level-1 cache */
     LINE_FLOATS = 16,   /* of a cache line */
     SET_PERIOD = 2048   /* bytes; rows this far apart share the few sets of a level-1 cache */
 };
@@ -288,17 +289,21 @@ QB_FN(pack_f32)(const float *b, int64_t column_stride, int64_t depth_stride, int
     for (int64_t column = n0; column < n1; column += TILE_COLUMNS) {
         float *panel = (float *)packed + column * k;
         const int64_t columns = n1 - column < TILE_COLUMNS ? n1 - column : TILE_COLUMNS;
-        for (int64_t first = 0; first < k; first += LINE_FLOATS) {
-            const int64_t last = first + LINE_FLOATS < k ? first + LINE_FLOATS : k;
+        if (columns < TILE_COLUMNS) {
+            memset(panel, 0, (size_t)(TILE_COLUMNS * k) * sizeof(float));
+        }
+        if (column_stride == 1) {
+            for (int64_t t = 0; t < k; ++t) {
+                memcpy(panel + t * TILE_COLUMNS, b + column + t * depth_stride, (size_t)columns * sizeof(float));
+            }
+            continue;
+        }
+        for (int64_t first = 0; first < k; first += PACK_DEPTH) {
+            const int64_t last = first + PACK_DEPTH < k ? first + PACK_DEPTH : k;
             for (int64_t j = 0; j < columns; ++j) {
                 const float *source = b + (column + j) * column_stride;
                 for (int64_t t = first; t < last; ++t) {
                     panel[t * TILE_COLUMNS + j] = source[t * depth_stride];
-                }
-            }
-            for (int64_t t = first; t < last; ++t) {
-                for (int64_t j = columns; j < TILE_COLUMNS; ++j) {
-                    panel[t * TILE_COLUMNS + j] = 0.0f;
                 }
             }
         }
@@ -376,8 +381,8 @@ QB_FN(pack_qs8)(const int8_t *b, int64_t column_stride, int64_t depth_stride, in
             }
             continue;
         }
-        for (int64_t first = 0; first < k; first += 64) {
-            const int64_t last = first + 64 < k ? first + 64 : k;
+        for (int64_t first = 0; first < k; first += PACK_DEPTH) {
+            const int64_t last = first + PACK_DEPTH < k ? first + PACK_DEPTH : k;
             for (int64_t j = 0; j < columns; ++j) {
                 const int8_t *source = b + (column + j) * column_stride;
                 for (int64_t t = first; t < last; ++t) {
