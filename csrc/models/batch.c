@@ -41,8 +41,9 @@ check_limits(const qb_bert_config *config, const qb_session_options *limits, con
                        in->length, limits->max_length);
     }
     if ((in->input_ids == NULL) == (in->inputs_embeds == NULL)) {
-        return qb_fail(error, NULL, QB_ERR_VALUE, "%s input_ids and inputs_embeds were given, expected one of them",
-                       in->input_ids == NULL ? "neither" : "both");
+        return qb_fail(error, NULL, QB_ERR_VALUE, "%s were given, expected one of them",
+                       in->input_ids == NULL ? "neither input_ids nor inputs_embeds"
+                                             : "both input_ids and inputs_embeds");
     }
     if (in->padding != QB_PADDING_SKIP && in->padding != QB_PADDING_COMPUTE) {
         return qb_fail(error, NULL, QB_ERR_VALUE, "padding is %d, expected a value of qb_padding", (int)in->padding);

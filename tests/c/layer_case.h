@@ -95,7 +95,8 @@ same_bits(const float *a, const float *b, int64_t n)
     return 1;
 }
 
-/* ---- quantizers ---------------------------------------------------------------------------------------------------- */
+/* ---- quantizers ----------------------------------------------------------------------------------------------------
+ */
 
 /* Signed, full range, per tensor (axis_count -1) or along axis 0. */
 static inline qb_quantizer_options
@@ -128,8 +129,7 @@ case_set_amax(qb_quantizer *quantizer, float amax)
 static inline qb_observer *
 case_max_observer(qb_device *device)
 {
-    const qb_observer_options options = {
-        .struct_size = sizeof options, .kind = QB_OBSERVER_MAX, .axis_count = -1};
+    const qb_observer_options options = {.struct_size = sizeof options, .kind = QB_OBSERVER_MAX, .axis_count = -1};
     qb_observer *observer = NULL;
     CHECK(qb_observer_create(device, &options, &observer, NULL) == QB_OK);
     return observer;
@@ -144,7 +144,8 @@ case_observed(const qb_observer *observer)
     return qb_observer_amax(observer, &values, &rank, &shape, NULL) == QB_OK ? values[0] : -1.0f;
 }
 
-/* ---- naive arithmetic ------------------------------------------------------------------------------------------------ */
+/* ---- naive arithmetic
+ * ------------------------------------------------------------------------------------------------ */
 
 static inline float
 naive_amax(const float *x, int64_t n)
@@ -172,7 +173,8 @@ naive_code(float x, float scale, int32_t num_bits)
     return (int32_t)q;
 }
 
-/* ---- memory of one layer --------------------------------------------------------------------------------------------- */
+/* ---- memory of one layer
+ * --------------------------------------------------------------------------------------------- */
 
 typedef struct case_plan {
     void *arena_block;

@@ -129,7 +129,8 @@ static const struct {
 } shapes[] = {
     {48, 3, 4, {1, 2, 17, 31}}, {30, 5, 2, {31, 17}}, {14, 2, 1, {1}}, {64, 1, 1, {200}}, {48, 3, 3, {2, 100, 85}}};
 
-/* ---- tests --------------------------------------------------------------------------------------------------------- */
+/* ---- tests ---------------------------------------------------------------------------------------------------------
+ */
 
 static void
 exact_context(const attention_case *c, int64_t sequence, int64_t head, int64_t row, double *context)
@@ -288,9 +289,8 @@ test_fused_and_kept_probabilities_give_equal_bits_on_every_device(void)
     case_devices devices = case_devices_open();
     for (size_t t = 0; t < COUNT(shapes); t++) {
         for (int mode = 0; mode < 4; mode++) {
-            const int64_t elements =
-                shapes[t].hidden *
-                (shapes[t].lengths[0] + shapes[t].lengths[1] + shapes[t].lengths[2] + shapes[t].lengths[3]);
+            const int64_t elements = shapes[t].hidden * (shapes[t].lengths[0] + shapes[t].lengths[1] +
+                                                         shapes[t].lengths[2] + shapes[t].lengths[3]);
             float *x = case_random(elements, 1.0f, 24);
             float *expected = case_memory((size_t)elements * sizeof *expected);
             float *y = case_memory((size_t)elements * sizeof *y);

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "layers/site.h"
+
+#include "layer_case.h"
+
+static void
+test_two_quantizers_choose_the_arithmetic(void)
+{
+    qb_device *device = case_device("ref", 1);
+    qb_quantizer *a = case_quantizer(device, 8, 0);
+    qb_quantizer *w = case_quantizer(device, 8, 1);
+    qb_quantizer *none = NULL;
+    const qb_site product = {.a = &a, .b = &w, .b_is_weight = 1};
+    const qb_site plain = {.a = &none, .b = &none, .b_is_weight = 1};
+    const char *reason = NULL;
+    CHECK(qb_site_arithmetic(&product, &reason) == QB_ARITHMETIC_INTEGER && *reason == '\0');
+    CHECK(qb_site_arithmetic(&plain, &reason) == QB_ARITHMETIC_FLOAT && *reason == '\0');
+    /* a range per row suits a weight, not an activation */
+    const qb_site swapped = {.a = &w, .b = &a, .b_is_weight = 0};
+    CHECK(qb_site_arithmetic(&swapped, &reason) == QB_ARITHMETIC_DEQUANTIZED && *reason != '\0');
+    CHECK(qb_quantizer_set_stages(w, QB_STAGE_DISABLED) == QB_OK);
+    CHECK(qb_site_arithmetic(&product, &reason) == QB_ARITHMETIC_DEQUANTIZED);
+    CHECK_CONTAINS(reason, "only one of the two");
+    CHECK(qb_quantizer_set_stages(a, QB_STAGE_CALIB) == QB_OK); /* collecting alone changes nothing */
+    CHECK(qb_site_arithmetic(&product, NULL) == QB_ARITHMETIC_FLOAT);
+    CHECK(strcmp(qb_arithmetic_text(QB_ARITHMETIC_DEQUANTIZED), "dequantized") == 0);
+    qb_quantizer_destroy(a);
+    qb_quantizer_destroy(w);
+    qb_device_close(device);
+}
+
+static void
+test_tensors_are_encoded_together_and_a_bad_one_is_named(void)
+{
+    qb_device *device = case_device(NULL, 3);
+    enum { N = 40000, COLUMNS = 100 }; /* several chunks of each tensor, the last one ragged */
+    float *x[3];
+    int8_t *codes[3];
+    qb_coding codings[3];
+    const qb_path paths[3] = {{NULL, "first"}, {NULL, "second"}, {NULL, "third"}};
+    for (int i = 0; i < 3; i++) {
+        x[i] = case_random(N, 1.0f, 41 + (unsigned long long)i);
+        codes[i] = case_memory(N);
+        codings[i] = (qb_coding){.path = &paths[i],
+                                 .x = x[i],
+                                 .codes = codes[i],
+                                 .range = {.scale = 40.0f * (float)(i + 1), .lower = -128.0f, .upper = 127.0f}};
+    }
+    qb_error error;
+    const qb_run run = qb_device_run(device, NULL, &error);
+    CHECK(qb_site_encode(&run, codings, 3, N, COLUMNS) == QB_OK);
+    int same = 1;
+    for (int i = 0; i < 3; i++) {
+        for (int64_t j = 0; j < N; j++) {
+            same &= codes[i][j] == naive_code(x[i][j], codings[i].range.scale, 8);
+        }
+    }
+    CHECK(same);
+    x[1][39901] = NAN;
+    CHECK(qb_site_encode(&run, codings, 3, N, COLUMNS) == QB_ERR_VALUE);
+    CHECK_CONTAINS(error.message, "second: element (399, 1) is NaN");
+    for (int i = 0; i < 3; i++) {
+        free(x[i]);
+        free(codes[i]);
+    }
+    qb_device_close(device);
+}
+
+static void
+test_values_pass_through_an_identity_and_are_made_otherwise(void)
+{
+    qb_device *device = case_device("ref", 1);
+    qb_quantizer *q = case_quantizer(device, 4, 0);
+    float x[6] = {0.1f, -0.2f, 0.3f, 1.0f, -1.0f, 0.0f};
+    float buffer[6];
+    const float *values = NULL;
+    const qb_run run = qb_device_run(device, NULL, NULL);
+    case_set_amax(q, 1.0f);
+    CHECK(qb_site_values(q, &run, x, 2, 3, buffer, &values) == QB_OK);
+    CHECK(values == buffer && buffer[0] == 1.0f / 7.0f && buffer[3] == 1.0f);
+    CHECK(qb_quantizer_set_stages(q, QB_STAGE_DISABLED) == QB_OK);
+    CHECK(qb_site_values(q, &run, x, 2, 3, buffer, &values) == QB_OK && values == x);
+    CHECK(qb_site_values(NULL, &run, x, 2, 3, buffer, &values) == QB_OK && values == x);
+    qb_quantizer_destroy(q);
+    qb_device_close(device);
+}
+
+int
+main(void)
+{
+    RUN(test_two_quantizers_choose_the_arithmetic);
+    RUN(test_tensors_are_encoded_together_and_a_bad_one_is_named);
+    RUN(test_values_pass_through_an_identity_and_are_made_otherwise);
+    return check_report();
+}
