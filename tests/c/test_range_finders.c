@@ -40,7 +40,7 @@ percentile_is_the_left_edge_of_the_first_bin_that_reaches_it(void)
     qb_error error;
     CHECK(qb_amax_percentile(c, e, 4, 100.5, &amax, &error) == QB_ERR_VALUE && amax == -1.0f);
     CHECK_CONTAINS(error.message, "range");
-    CHECK(qb_amax_percentile(c, e, 4, NAN, &amax, NULL) == QB_ERR_VALUE);
+    CHECK(qb_amax_percentile(c, e, 4, (double)NAN, &amax, NULL) == QB_ERR_VALUE);
 }
 
 /* The definition, bins^2 quantizations. */
