@@ -19,11 +19,12 @@ typedef struct qb_run {
     qb_error *error;               /* may be NULL */
 } qb_run;
 
-/* qb_parallel_for with the run's queue and interrupt. */
+/* qb_parallel_for with the run's queue and interrupt; an interruption is written into the run's error. */
 static inline qb_status
 qb_run_parallel(const qb_run *run, int64_t count, int64_t grain, qb_range_function function, void *argument)
 {
-    return qb_parallel_for(run->queue, run->interrupt, count, grain, function, argument);
+    const qb_status status = qb_parallel_for(run->queue, run->interrupt, count, grain, function, argument);
+    return status == QB_OK ? QB_OK : qb_fail(run->error, run->path, status, "stopped by the caller");
 }
 
 /* A copy of run whose path is `node`; node->parent must be run->path. */

@@ -361,7 +361,7 @@ class Calibration:
             If the file is missing, is damaged, or belongs to another model.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 header = json.loads(arrays["header"].tobytes())
                 contents = {key: arrays[key] for key in arrays.files if key != "header"}
         except OSError as error:
