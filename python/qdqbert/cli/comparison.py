@@ -54,7 +54,7 @@ def comparison_lines(workload: Workload, scores: Mapping[str, Score], sizes: Map
     # The v1.1 scorer says exact_match, the v2.0 scorer exact.
     exact = next((key for key in ("exact_match", "exact") if key in scores[names[0]].metrics), None)
     header = [
-        "",
+        "method",
         *(["EM"] if exact else []),
         workload.metric,
         "change against " + names[0] + " (95 % interval)",

@@ -134,7 +134,8 @@ def _lines(data: dict[str, Any]) -> list[str]:
         by_variant.setdefault(variant, []).append(kernel)
     versions = ", ".join(f"{name} {version or 'missing'}" for name, version in data["packages"].items())
     lines = [
-        f"qdqbert    {data['qdqbert']['python']} (core {data['qdqbert']['core']}), {data['qdqbert']['folder']}",
+        f"qdqbert    {data['qdqbert']['python']} (core {data['qdqbert']['core']}), "
+        f"{data['qdqbert']['folder']}",
         f"python     {data['python']} ({sys.implementation.name}), {data['system']}",
         f"packages   {versions}",
         f"cpu        {data['cpu']}",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Post-training quantization as `quantize` and `demo` do it: one pass over data, every method, the best kept."""
+"""Post-training quantization in one pass over the data: every method is tried, the best is kept."""
 
 from __future__ import annotations
 

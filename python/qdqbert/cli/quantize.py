@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``qdqbert quantize DIR --data FILE --output OUT``: post-training quantization, the best of several methods."""
+"""``qdqbert quantize DIR --data FILE --output OUT``: the best of several methods."""
 
 from __future__ import annotations
 

@@ -1,0 +1,372 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verbs on the bundled classifier, and their JSON, whose keys scripts rely on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+HEADER = {"command", "version", "status"}
+ROW = {"score", "milliseconds_per_item", "metrics"}
+
+
+def test_info_of_a_float_checkpoint(qdqbert, topics):
+    data = qdqbert("info", topics, "--json").data
+
+    assert set(data) == HEADER | {
+        *("folder", "model_type", "architectures", "task", "num_labels", "config", "parameters", "formats"),
+        *("files", "quantizers"),
+    }
+    assert data["task"] == "classification"
+    assert data["num_labels"] == 44
+    assert data["parameters"] == 939_436
+    assert data["formats"]["F16"]["bytes"] == 2 * 939_436
+    assert (data["quantizers"]["expected"], data["quantizers"]["with_range"]) == (40, 0)
+    text = qdqbert("info", topics).out
+    assert "939,436 parameters" in text
+    assert "a float checkpoint" in text
+
+
+def test_info_of_a_calibrated_checkpoint_lists_ranges(qdqbert, quantized):
+    data = qdqbert("info", quantized, "--json").data
+
+    assert data["quantizers"]["with_range"] == 40
+    weight = data["quantizers"]["ranges"]["bert.encoder.layer.1.output.dense._weight_quantizer"]
+    assert weight["elements"] == 128
+    assert 0 < weight["min"] <= weight["max"]
+    assert "layer.*.attention.self.matmul_a_input_quantizer" in qdqbert("info", quantized).out
+    assert "layer.1.attention.self.matmul_a_input_quantizer" in qdqbert("info", quantized, "--all").out
+
+
+def test_calibrated_checkpoint_keeps_its_tokenizer_and_opens_again(qdqbert, quantized):
+    import qdqbert as package
+
+    assert (quantized / "tokenizer.json").is_file()
+    model = package.QDQBertForSequenceClassification.from_pretrained(quantized)
+    assert sum(name.endswith("._amax") for name, _ in model.named_buffers()) == 40
+
+
+def small(folder, topics, count=60):
+    """Write the first test questions to a file."""
+    path = folder / "test.tsv"
+    path.write_bytes(b"".join((topics / "test.tsv").read_bytes().splitlines(keepends=True)[: count + 1]))
+    return path
+
+
+def test_eval_of_a_calibrated_checkpoint_has_both_rows(qdqbert, quantized, topics, tmp_path):
+    data = qdqbert("eval", quantized, "--data", small(tmp_path, topics), "--json").data
+
+    assert set(data) == HEADER | {"folder", "task", "metric", "items", "rules", "rows"}
+    assert list(data["rows"]) == ["float", "quantized"]
+    assert set(data["rows"]["float"]) == ROW
+    assert set(data["rows"]["quantized"]) == ROW | {"difference"}
+    assert set(data["rows"]["quantized"]["difference"]) == {"mean", "low", "high", "confidence"}
+    assert data["items"] == 60
+
+
+def test_eval_of_a_float_checkpoint_has_the_float_row(qdqbert, topics, tmp_path):
+    words = (
+        "eval",
+        topics,
+        "--task",
+        "classification",
+        "--data",
+        small(tmp_path, topics),
+        "--limit",
+        "20",
+        "--json",
+    )
+
+    data = qdqbert(*words).data
+
+    assert list(data["rows"]) == ["float"]
+    assert data["items"] == 20
+
+
+def test_all_quantizers_off_by_rule_is_the_float_row(qdqbert, quantized, topics, tmp_path):
+    data = qdqbert("eval", quantized, "--data", small(tmp_path, topics), "--rule", "*=off", "--json").data
+
+    assert data["rows"]["quantized"]["metrics"] == data["rows"]["float"]["metrics"]
+    assert data["rules"] == {"*": "off"}
+
+
+def test_rules_of_a_file_come_before_those_of_the_command_line(qdqbert, quantized, topics, tmp_path):
+    rules = tmp_path / "rules.json"
+    rules.write_text(json.dumps({"*": "off", "*.layer.0.*": "on"}))
+
+    outcome = qdqbert(
+        *("eval", quantized, "--data", small(tmp_path, topics, 5), "--quantizers", "on", "--json"),
+        *("--rules", rules, "--rule", "*=off"),
+    )
+
+    assert list(outcome.data["rules"].items()) == [("*.layer.0.*", "on"), ("*", "off")]
+
+
+def test_score_below_the_bound_is_status_4(qdqbert, topics, tmp_path):
+    words = ("eval", topics, "--data", small(tmp_path, topics))
+
+    assert qdqbert(*words, "--min-score", "10").status == 0
+    outcome = qdqbert(*words, "--min-score", "100")
+
+    assert outcome.status == 4
+    assert "below --min-score" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "message"),
+    [
+        (["--rule", "*.nothing=off"], 3, "matches no quantizer"),
+        (["--rule", "nothing"], 2, "expected GLOB=STATE"),
+        (["--rule", "*=sideways"], 3, "sideways"),
+        (["--rules", "none.json"], 3, "no file none.json"),
+        (["--task", "squad"], 3, "expected a checkpoint for squad, found one for classification"),
+        (["--limit", "0"], 2, "--limit: expected at least 1"),
+        (["--output", "x"], 2, "--output"),
+        (["--max-length", "65"], 2, "--max-length: expected 4 .. 64"),
+    ],
+)
+def test_what_does_not_fit_is_named(qdqbert, quantized, topics, change, status, message):
+    outcome = qdqbert("eval", quantized, "--data", topics / "test.tsv", "--limit", "3", *change)
+
+    assert (outcome.status, outcome.out) == (status, "")
+    assert message in outcome.err
+
+
+def test_bad_data_is_status_3_with_file_and_line(qdqbert, topics, tmp_path):
+    path = tmp_path / "bad.tsv"
+    path.write_text("text\tlabel\nWhat?\tBeyonce\n")
+
+    outcome = qdqbert("eval", topics, "--data", path)
+
+    assert outcome.status == 3
+    assert f"{path}:2: label:" in outcome.err
+    assert "near: Beyoncé" in outcome.err
+
+
+def test_bad_checkpoints_are_status_3(qdqbert, topics, tmp_path):
+    assert qdqbert("info", tmp_path / "none").status == 3
+    assert qdqbert("info", tmp_path).status == 3
+    shutil.copytree(topics, tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    for verb in (["info"], ["eval", "--data", topics / "test.tsv"]):
+        outcome = qdqbert(verb[0], tmp_path / "cut", *verb[1:])
+        assert outcome.status == 3
+        assert "model.safetensors" in outcome.err
+
+
+def test_checkpoint_without_a_head_is_refused(qdqbert, topics, tmp_path):
+    shutil.copytree(topics, tmp_path / "base")
+    config = json.loads((topics / "config.json").read_text())
+    config["architectures"] = ["BertModel"]
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config))
+
+    outcome = qdqbert("eval", tmp_path / "base", "--data", topics / "test.tsv")
+
+    assert outcome.status == 3
+    assert "say --task" in outcome.err
+
+
+def test_quantize_saves_the_best_of_its_table(qdqbert, topics, tmp_path):
+    out = tmp_path / "out"
+    words = (
+        "quantize",
+        topics,
+        "--data",
+        topics / "calibration.tsv",
+        "--samples",
+        "32",
+        "--eval-samples",
+        "100",
+    )
+
+    data = qdqbert(*words, "--output", out, "--json").data
+
+    assert set(data) == HEADER | {
+        *("folder", "output", "task", "metric", "samples", "seed", "items", "best", "relative_drop_percent"),
+        *("rules", "rows"),
+    }
+    assert list(data["rows"]) == ["float", "max", "percentile-99.99", "mse", "entropy"]
+    assert data["items"] == 100
+    assert data["rows"][data["best"]]["score"] == max(
+        row["score"] for name, row in data["rows"].items() if name != "float"
+    )
+    assert data["rows"]["max"]["weight_bytes"] < data["rows"]["float"]["weight_bytes"]
+    assert qdqbert("info", out, "--json").data["quantizers"]["with_range"] == 40
+
+
+def test_quantize_keeps_sites_in_float_by_rule(qdqbert, topics, tmp_path):
+    out = tmp_path / "out"
+
+    outcome = qdqbert(
+        *("quantize", topics, "--data", topics / "calibration.tsv", "--samples", "8", "--eval-samples", "20"),
+        *("--methods", "max", "--rule", "*.add_*=off", "--output", out),
+    )
+
+    assert outcome.status == 0
+    quantizers = qdqbert("info", out, "--json").data["quantizers"]
+    assert quantizers["with_range"] == 32
+    assert len(quantizers["disabled"]) == 8
+
+
+def test_quantize_beyond_the_allowed_drop_saves_nothing(qdqbert, topics, tmp_path):
+    out = tmp_path / "out"
+
+    outcome = qdqbert(
+        *("quantize", topics, "--data", topics / "calibration.tsv", "--samples", "8", "--eval-samples", "50"),
+        *("--methods", "percentile-1", "--max-drop", "1", "--output", out),
+    )
+
+    assert outcome.status == 4
+    assert "nothing saved" in outcome.out
+    assert not out.exists()
+
+
+def test_quantize_needs_held_out_items(qdqbert, topics, tmp_path):
+    data = small(tmp_path, topics, 5)
+
+    outcome = qdqbert("quantize", topics, "--data", data, "--samples", "99", "--output", tmp_path / "out")
+
+    assert outcome.status == 2
+    assert "all 5 items" in outcome.err
+
+
+def test_held_out_items_are_no_calibration_samples(topics):
+    from qdqbert.cli.post_training import held_out
+
+    class Numbers:
+        def __init__(self, items):
+            self.items = list(items)
+
+        def __len__(self):
+            return len(self.items)
+
+        def select(self, indices):
+            return Numbers(self.items[i] for i in indices)
+
+    import random
+
+    used = random.Random(13).sample(range(50), 20)
+    rest = held_out(Numbers(range(50)), 20, 13, 1000).items
+
+    assert sorted(used + rest) == list(range(50))
+    assert len(held_out(Numbers(range(50)), 20, 13, 7).items) == 7
+
+
+def test_doctor_finds_a_sound_installation(qdqbert):
+    outcome = qdqbert("doctor", "--json")
+
+    data = outcome.data
+    assert set(data) == HEADER | {
+        *("sound", "qdqbert", "python", "system", "cpu", "packages", "isa", "threads", "variants", "kernels"),
+        *("blas", "missing_files", "self_test"),
+    }
+    assert outcome.status == 0
+    assert data["sound"]
+    assert "ref, 1 thread" in data["self_test"]
+    assert len(set(data["self_test"].values())) == 1
+    assert set(data["kernels"].values()) <= set(data["variants"])
+
+
+def test_doctor_reports_kernels_that_differ(qdqbert, monkeypatch):
+    import qdqbert.cli.doctor as doctor
+
+    monkeypatch.setattr(doctor, "_self_test", lambda isas: {"ref, 1 thread": "a", "avx2, 1 thread": "b"})
+
+    outcome = qdqbert("doctor")
+
+    assert outcome.status == 4
+    assert "kernels differ" in outcome.out
+
+
+def test_demo_runs_every_method_and_shows_answers(qdqbert):
+    data = qdqbert("demo", "--limit", "80", "--samples", "16", "--json").data
+
+    assert set(data) == HEADER | {
+        *(
+            "folder",
+            "task",
+            "metric",
+            "items",
+            "samples",
+            "quantizers",
+            "best",
+            "calibration_seconds",
+            "seconds",
+        ),
+        *("rows", "examples"),
+    }
+    assert list(data["rows"]) == ["float", "max", "percentile-99.99", "mse", "entropy"]
+    assert data["quantizers"] == 40
+    assert len(data["examples"]) == 5
+    assert set(data["examples"][0]) == {"text", "expected", "float", "int8"}
+
+
+def test_demo_table_is_for_people(qdqbert):
+    outcome = qdqbert("demo", "--limit", "40", "--samples", "8", "--methods", "max")
+
+    assert outcome.status == 0
+    for words in ("float", "max", "accuracy", "95 % interval", "size", "ms per text", "INT8", "expected"):
+        assert words in outcome.out
+    assert "\x1b" not in outcome.out
+    assert outcome.err == ""
+
+
+def test_demo_runs_on_a_checkpoint_of_ones_own(qdqbert, topics, tmp_path):
+    data = qdqbert(
+        *("demo", "--model", topics, "--data", small(tmp_path, topics, 60), "--samples", "20"),
+        *("--methods", "entropy", "--json"),
+    ).data
+
+    assert data["items"] == 40  # those that did not calibrate
+    assert list(data["rows"]) == ["float", "entropy"]
+
+
+def test_bundled_files_are_small_and_have_a_licence(topics):
+    sizes = {path.name: path.stat().st_size for path in topics.iterdir()}
+
+    assert max(sizes.values()) < 2_000_000
+    assert sum(sizes.values()) < 3_000_000
+    assert "CC BY-SA 4.0" in (topics / "NOTICE").read_text()
+
+
+@pytest.fixture(scope="session")
+def tiny_squad(tmp_path_factory):
+    """Untrained question-answering checkpoint over the bundled vocabulary."""
+    import qdqbert as package
+    from qdqbert.cli.demo import bundled_folder
+
+    folder = tmp_path_factory.mktemp("tiny-squad") / "model"
+    config = package.QDQBertConfig(
+        vocab_size=4000,
+        hidden_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=40,
+        max_position_embeddings=96,
+        pad_token_id=0,
+    )
+    package.QDQBertForQuestionAnswering(config, seed=1).save_pretrained(folder)
+    shutil.copy(bundled_folder() / "vocab.txt", folder)
+    return folder
+
+
+def test_squad_runs_end_to_end_and_writes_predictions(qdqbert, tiny_squad, tmp_path, request):
+    cases = request.path.parent.parent / "tasks" / "squad_cases.json"
+    lengths = ("--max-length", "48", "--doc-stride", "16", "--max-query-length", "12")
+    saved, predictions = tmp_path / "saved", tmp_path / "predictions"
+
+    made = qdqbert(
+        "quantize", tiny_squad, "--data", cases, "--samples", "3", *lengths, "--output", saved, "--json"
+    )
+    scored = qdqbert("eval", saved, "--data", cases, *lengths, "--output", predictions, "--json")
+
+    assert made.status == scored.status == 0
+    assert made.data["items"] == 2
+    assert scored.data["task"] == "squad"
+    assert {"exact", "f1", "HasAns_f1", "NoAns_f1"} <= set(scored.data["rows"]["quantized"]["metrics"])
+    assert list(json.loads((predictions / "predictions.json").read_text())) == ["n1", "n2", "n3", "b1", "b2"]
+    assert np.isfinite(list(json.loads((predictions / "null_odds.json").read_text()).values())).all()
