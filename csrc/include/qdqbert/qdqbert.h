@@ -66,7 +66,7 @@ QB_API const char *qb_status_text(qb_status status);
 QB_API const char *qb_version(void); /* "0.1.0" */
 
 /* Asked from the calling thread at most every 20 ms during long calls; non-zero stops the call with
- * QB_ERR_INTERRUPTED, and every statistic and output is as before the call. */
+ * QB_ERR_INTERRUPTED, and every statistic is as before the call. */
 typedef struct qb_interrupt {
     int (*poll)(void *context);
     void *context;
@@ -170,6 +170,10 @@ QB_API qb_status qb_observer_reset(qb_observer *observer);
 /* Add what `other` has seen.  Exact for max; for histograms the edges must be equal (QB_ERR_STATE otherwise). */
 QB_API qb_status qb_observer_merge(qb_observer *observer, const qb_observer *other, qb_error *error);
 
+/* The pointers that the functions below give are good until the observer changes.  Between freeze and thaw it cannot:
+ * whoever tries gets QB_ERR_STATE.  freeze is QB_ERR_STATE itself while another thread changes or has frozen it. */
+QB_API qb_status qb_observer_freeze(qb_observer *observer, qb_error *error);
+QB_API void qb_observer_thaw(qb_observer *observer);
 QB_API int qb_observer_has_data(const qb_observer *observer);
 /* max: values (product of shape) with kept dimensions, rank 0 if single; histogram: the largest magnitude, rank 0,
  * exact whatever the edges are.  QB_ERR_STATE before any data. */
@@ -366,12 +370,16 @@ typedef struct qb_session_options {
     int64_t max_sequences;      /* largest batch */
     int64_t max_length;         /* longest sequence, 1 .. max_positions */
     int64_t max_tokens;         /* most computed tokens in one call; 0: max_sequences * max_length */
-    int32_t keep_probabilities; /* room for attention probabilities of a whole layer: needed for output_attentions,
-                                 * head_mask, and whenever an attention-probability quantizer collects or is dynamic */
+    int32_t keep_probabilities; /* room for attention probabilities of a whole layer: needed for output_attentions, and
+                                 * whenever an attention-probability quantizer collects, is dynamic or does not fit int8
+                                 * codes (qb_model_needs_probabilities) */
 } qb_session_options;
 
-/* Reserve every byte that forward needs; after this no forward within the limits allocates (calibration may: growing
- * histograms).  QB_ERR_VALUE names the limit. */
+/* Reserve every byte that forward needs, and pack the weights; after this no forward within the limits allocates
+ * (calibration may: growing histograms; so may the first forward after a change of weights, quantizers or thread count).
+ * QB_ERR_VALUE names the limit, or a weight with a NaN that is to become codes; QB_ERR_UNSUPPORTED names a quantizer whose
+ * axes cannot be served: activations take one range, or ranges along the last axis of a linear layer's or residual
+ * add's input. */
 QB_API qb_status qb_session_create(qb_model *model, const qb_session_options *options, qb_session **session,
                                    qb_error *error);
 QB_API void qb_session_destroy(qb_session *session);
@@ -391,7 +399,8 @@ typedef struct qb_forward_inputs {
     qb_padding padding;            /* a rank-3 mask needs QB_PADDING_COMPUTE */
 } qb_forward_inputs;
 
-/* Buffers that the caller offers; NULL: not wanted.  Positions that are not computed are written as zero. */
+/* Buffers that the caller offers; NULL: not wanted.  Positions that are not computed are written as zero.  After a failure
+ * their contents are unspecified. */
 typedef struct qb_forward_outputs {
     uint32_t struct_size;
     float *last_hidden_state; /* (B, T, H) */
@@ -403,7 +412,9 @@ typedef struct qb_forward_outputs {
 
 /* QB_ERR_SHAPE: larger than the session's limits, more tokens than positions; QB_ERR_INDEX: an id out of range (with
  * argument, row, column, value); QB_ERR_VALUE: a mask element that is not 0 or 1, a sequence that is all padding (with
- * QB_PADDING_SKIP), a NaN or infinity at an integer or collecting site (with its name). */
+ * QB_PADDING_SKIP), a first position that is pooled but not computed, an output that the model lacks, a NaN or infinity at
+ * an integer or collecting site (with its name); QB_ERR_STATE: keep_probabilities is needed and was not planned, or the
+ * model is busy with another session's statistics. */
 QB_API qb_status qb_session_forward(qb_session *session, const qb_interrupt *interrupt, const qb_forward_inputs *inputs,
                                     const qb_forward_outputs *outputs, qb_error *error);
 
