@@ -15,7 +15,8 @@
  *         def histogram(self) -> tuple[ndarray, ndarray]: ...      # counts (bins,) int64, edges (bins + 1,) float32
  *         def set_histogram(self, counts: int64, edges: float32) -> None: ...
  *
- * An Observer has one reference to a qb_observer; quantizers that feed it have others.
+ * An Observer has one reference to a qb_observer; quantizers that feed it have others, and may do so from any thread.
+ * So the C side, not this object, refuses two threads at once, and getters freeze the observer while they copy.
  */
 #include "ndarray.h"
 #include "state.h"
@@ -24,7 +25,6 @@ typedef struct observer_object {
     PyObject_HEAD
     qb_observer *observer; /* constant after new */
     qb_observer_kind kind; /* constant after new */
-    qb_py_busy busy;       /* collect, merge and the setters, which run without the GIL or must not meet one */
 } observer_object;
 
 qb_observer *
@@ -158,18 +158,13 @@ observer_collect(PyObject *object, PyObject *argument)
     if (!state || qb_py_borrow(state, argument, "x", QB_PY_FLOAT32, &x) < 0) {
         return NULL;
     }
-    PyObject *result = NULL;
-    if (qb_py_enter(state, &self->busy, "observer") == 0) {
-        qb_error error;
-        qb_py_call call;
-        qb_py_call_begin(&call);
-        const qb_status status = qb_observer_collect(self->observer, &call.interrupt, x.data, x.rank, x.shape, &error);
-        qb_py_call_end(&call);
-        qb_py_leave(&self->busy);
-        result = status == QB_OK ? Py_NewRef(Py_None) : qb_py_raise(state, &error);
-    }
+    qb_error error;
+    qb_py_call call;
+    qb_py_call_begin(&call);
+    const qb_status status = qb_observer_collect(self->observer, &call.interrupt, x.data, x.rank, x.shape, &error);
+    qb_py_call_end(&call);
     qb_py_give_back(&x);
-    return result;
+    return status == QB_OK ? Py_NewRef(Py_None) : qb_py_raise(state, &error);
 }
 
 PyDoc_STRVAR(reset_doc, "reset($self, /)\n--\n\n"
@@ -181,12 +176,10 @@ observer_reset(PyObject *object, PyObject *unused)
     observer_object *self = (observer_object *)object;
     qb_py_state *state = qb_py_state_of_type(Py_TYPE(object));
     (void)unused;
-    if (!state || qb_py_enter(state, &self->busy, "observer") < 0) {
+    if (!state) {
         return NULL;
     }
-    const qb_status status = qb_observer_reset(self->observer);
-    qb_py_leave(&self->busy);
-    if (status != QB_OK) {
+    if (qb_observer_reset(self->observer) != QB_OK) {
         PyErr_SetString(state->state_error, "observer is in use by another thread");
         return NULL;
     }
@@ -204,21 +197,29 @@ observer_merge(PyObject *object, PyObject *argument)
     if (!state || !qb_py_observer_handle(state, argument, "other")) {
         return NULL;
     }
-    observer_object *other = (observer_object *)argument;
-    if (qb_py_enter(state, &self->busy, "observer") < 0) {
-        return NULL;
-    }
-    if (other != self && qb_py_enter(state, &other->busy, "other observer") < 0) {
-        qb_py_leave(&self->busy);
-        return NULL;
-    }
+    qb_observer *other = ((observer_object *)argument)->observer;
+    const int is_itself = other == self->observer; /* for qb_observer_merge to refuse */
     qb_error error;
-    const qb_status status = qb_observer_merge(self->observer, other->observer, &error);
-    if (other != self) {
-        qb_py_leave(&other->busy);
+    qb_status status = is_itself ? QB_OK : qb_observer_freeze(other, &error);
+    if (status == QB_OK) {
+        status = qb_observer_merge(self->observer, other, &error);
+        if (!is_itself) {
+            qb_observer_thaw(other);
+        }
     }
-    qb_py_leave(&self->busy);
     return status == QB_OK ? Py_NewRef(Py_None) : qb_py_raise(state, &error);
+}
+
+/* Keep other threads from changing the statistics while they are copied.  0, or -1 with StateError. */
+static int
+freeze(const qb_py_state *state, qb_observer *observer)
+{
+    qb_error error;
+    if (qb_observer_freeze(observer, &error) == QB_OK) {
+        return 0;
+    }
+    qb_py_raise(state, &error);
+    return -1;
 }
 
 /* ---- statistics, out and in ---------------------------------------------------------------------------------------
@@ -234,7 +235,7 @@ observer_amax(PyObject *object, PyObject *unused)
     observer_object *self = (observer_object *)object;
     qb_py_state *state = qb_py_state_of_type(Py_TYPE(object));
     (void)unused;
-    if (!state || qb_py_enter(state, &self->busy, "observer") < 0) {
+    if (!state || freeze(state, self->observer) < 0) {
         return NULL;
     }
     const float *values = NULL;
@@ -244,7 +245,7 @@ observer_amax(PyObject *object, PyObject *unused)
     PyObject *result = qb_observer_amax(self->observer, &values, &rank, &shape, &error) == QB_OK
                            ? qb_py_array_copy(QB_PY_FLOAT32, rank, shape, values)
                            : qb_py_raise(state, &error);
-    qb_py_leave(&self->busy);
+    qb_observer_thaw(self->observer);
     return result;
 }
 
@@ -257,7 +258,7 @@ observer_tracked(PyObject *object, PyObject *unused)
     observer_object *self = (observer_object *)object;
     qb_py_state *state = qb_py_state_of_type(Py_TYPE(object));
     (void)unused;
-    if (!state || qb_py_enter(state, &self->busy, "observer") < 0) {
+    if (!state || freeze(state, self->observer) < 0) {
         return NULL;
     }
     PyObject *list = PyList_New(0);
@@ -275,7 +276,7 @@ observer_tracked(PyObject *object, PyObject *unused)
         }
         Py_XDECREF(item);
     }
-    qb_py_leave(&self->busy);
+    qb_observer_thaw(self->observer);
     return list;
 }
 
@@ -291,15 +292,10 @@ observer_set_amax(PyObject *object, PyObject *argument)
     if (!state || qb_py_borrow(state, argument, "values", QB_PY_FLOAT32, &values) < 0) {
         return NULL;
     }
-    PyObject *result = NULL;
-    if (qb_py_enter(state, &self->busy, "observer") == 0) {
-        qb_error error;
-        const qb_status status = qb_observer_set_amax(self->observer, values.data, values.rank, values.shape, &error);
-        qb_py_leave(&self->busy);
-        result = status == QB_OK ? Py_NewRef(Py_None) : qb_py_raise(state, &error);
-    }
+    qb_error error;
+    const qb_status status = qb_observer_set_amax(self->observer, values.data, values.rank, values.shape, &error);
     qb_py_give_back(&values);
-    return result;
+    return status == QB_OK ? Py_NewRef(Py_None) : qb_py_raise(state, &error);
 }
 
 PyDoc_STRVAR(histogram_doc, "histogram($self, /)\n--\n\n"
@@ -311,7 +307,7 @@ observer_histogram(PyObject *object, PyObject *unused)
     observer_object *self = (observer_object *)object;
     qb_py_state *state = qb_py_state_of_type(Py_TYPE(object));
     (void)unused;
-    if (!state || qb_py_enter(state, &self->busy, "observer") < 0) {
+    if (!state || freeze(state, self->observer) < 0) {
         return NULL;
     }
     const int64_t *counts = NULL;
@@ -332,7 +328,7 @@ observer_histogram(PyObject *object, PyObject *unused)
     else {
         qb_py_raise(state, &error);
     }
-    qb_py_leave(&self->busy);
+    qb_observer_thaw(self->observer);
     return result;
 }
 
@@ -363,13 +359,10 @@ observer_set_histogram(PyObject *object, PyObject *const *arguments, Py_ssize_t 
                      qb_py_shape_text(got_edges, edges.rank, edges.shape));
         goto done;
     }
-    if (qb_py_enter(state, &self->busy, "observer") == 0) {
-        qb_error error;
-        const qb_status status =
-            qb_observer_set_histogram(self->observer, counts.data, edges.data, counts.shape[0], &error);
-        qb_py_leave(&self->busy);
-        result = status == QB_OK ? Py_NewRef(Py_None) : qb_py_raise(state, &error);
-    }
+    qb_error error;
+    const qb_status status =
+        qb_observer_set_histogram(self->observer, counts.data, edges.data, counts.shape[0], &error);
+    result = status == QB_OK ? Py_NewRef(Py_None) : qb_py_raise(state, &error);
 done:
     qb_py_give_back(&counts);
     qb_py_give_back(&edges);
@@ -386,8 +379,15 @@ observer_get_kind(PyObject *self, void *closure)
 static PyObject *
 observer_get_has_data(PyObject *self, void *closure)
 {
+    qb_observer *observer = ((observer_object *)self)->observer;
+    qb_py_state *state = qb_py_state_of_type(Py_TYPE(self));
     (void)closure;
-    return PyBool_FromLong(qb_observer_has_data(((observer_object *)self)->observer));
+    if (!state || freeze(state, observer) < 0) {
+        return NULL;
+    }
+    const int has_data = qb_observer_has_data(observer);
+    qb_observer_thaw(observer);
+    return PyBool_FromLong(has_data);
 }
 
 static PyMethodDef observer_methods[] = {

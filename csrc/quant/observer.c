@@ -6,8 +6,8 @@
  * magnitudes, new edges, counts to add.  Then nothing can fail any more and the steps are folded in.  So one tensor
  * reaches all observers of a group or none.
  *
- * `busy` is taken for the length of a call that changes an observer: two threads on one observer are an error that is
- * told, not undefined behaviour.
+ * `use` is taken for the length of a call that changes an observer, and by readers between freeze and thaw: two threads
+ * on one observer are an error that is told, not undefined behaviour.
  */
 #include "quant/observer.h"
 
@@ -22,11 +22,13 @@
 #include "quant/observer_histogram.h"
 #include "quant/observer_max.h"
 
+enum { USE_FREE = 0, USE_CHANGING, USE_FROZEN };
+
 struct qb_observer {
     qb_device *device; /* retained; constant after create */
     qb_observer_options options;
     atomic_int references;
-    atomic_int busy;
+    atomic_int use; /* one of the three above */
     uint64_t revision;
     qb_max_statistics max;
     qb_histogram histogram;
@@ -89,7 +91,7 @@ qb_observer_create(qb_device *device, const qb_observer_options *options, qb_obs
     made->device = qb_device_retain(device);
     made->options = checked;
     atomic_init(&made->references, 1);
-    atomic_init(&made->busy, 0);
+    atomic_init(&made->use, USE_FREE);
     *observer = made;
     return QB_OK;
 }
@@ -118,10 +120,17 @@ qb_observer_release(qb_observer *observer)
     qb_device_close(device);
 }
 
+static int
+try_use(qb_observer *observer, int use)
+{
+    int expected = USE_FREE;
+    return atomic_compare_exchange_strong(&observer->use, &expected, use);
+}
+
 static qb_status
 enter(qb_observer *observer, const qb_run *run)
 {
-    if (atomic_exchange(&observer->busy, 1) != 0) {
+    if (!try_use(observer, USE_CHANGING)) {
         return qb_fail(run->error, run->path, QB_ERR_STATE, "the observer is in use by another thread");
     }
     return QB_OK;
@@ -130,7 +139,30 @@ enter(qb_observer *observer, const qb_run *run)
 static void
 leave(qb_observer *observer)
 {
-    atomic_store(&observer->busy, 0);
+    atomic_store(&observer->use, USE_FREE);
+}
+
+/* For the ends of a journal, which cannot fail: others hold an observer for the length of a copy or one collect. */
+static void
+enter_at_last(qb_observer *observer)
+{
+    while (!try_use(observer, USE_CHANGING)) {
+    }
+}
+
+qb_status
+qb_observer_freeze(qb_observer *observer, qb_error *error)
+{
+    if (!try_use(observer, USE_FROZEN)) {
+        return qb_fail(error, NULL, QB_ERR_STATE, "the observer is in use by another thread");
+    }
+    return QB_OK;
+}
+
+void
+qb_observer_thaw(qb_observer *observer)
+{
+    leave(observer);
 }
 
 /* ---- collect ------------------------------------------------------------------------------------------------------
@@ -300,10 +332,10 @@ qb_observer_collect(qb_observer *observer, const qb_interrupt *interrupt, const 
 /* ---- journal ------------------------------------------------------------------------------------------------------
  */
 
-qb_status
-qb_observer_begin(qb_observer *observer, const qb_run *run)
+static qb_status
+remember(qb_observer *observer, const qb_run *run)
 {
-    if (observer == NULL || observer->is_journaled) {
+    if (observer->is_journaled) {
         return QB_OK;
     }
     if (observer->options.kind == QB_OBSERVER_MAX) {
@@ -316,36 +348,53 @@ qb_observer_begin(qb_observer *observer, const qb_run *run)
     return QB_OK;
 }
 
-/* The copy of a histogram stays for the next `begin`, which will want one of the same size. */
-static void
-close_journal(qb_observer *observer)
+qb_status
+qb_observer_begin(qb_observer *observer, const qb_run *run)
 {
-    qb_max_clear(&observer->kept_max, &observer->device->heap);
-    observer->is_journaled = 0;
+    if (observer == NULL) {
+        return QB_OK;
+    }
+    QB_TRY(enter(observer, run));
+    const qb_status status = remember(observer, run);
+    leave(observer);
+    return status;
+}
+
+/* End the journal.  Cannot fail, so it waits where another thread is in the middle of a collect.  The copy of a
+ * histogram stays for the next `begin`, which will want one of the same size. */
+static void
+close_journal(qb_observer *observer, int puts_back)
+{
+    if (observer == NULL) {
+        return;
+    }
+    enter_at_last(observer);
+    if (observer->is_journaled) {
+        if (puts_back) {
+            const qb_max_statistics max = observer->max;
+            const qb_histogram histogram = observer->histogram;
+            observer->max = observer->kept_max;
+            observer->kept_max = max;
+            observer->histogram = observer->kept_histogram;
+            observer->kept_histogram = histogram;
+            observer->revision++;
+        }
+        qb_max_clear(&observer->kept_max, &observer->device->heap);
+        observer->is_journaled = 0;
+    }
+    leave(observer);
 }
 
 void
 qb_observer_commit(qb_observer *observer)
 {
-    if (observer != NULL && observer->is_journaled) {
-        close_journal(observer);
-    }
+    close_journal(observer, 0);
 }
 
 void
 qb_observer_rollback(qb_observer *observer)
 {
-    if (observer == NULL || !observer->is_journaled) {
-        return;
-    }
-    const qb_max_statistics max = observer->max;
-    const qb_histogram histogram = observer->histogram;
-    observer->max = observer->kept_max;
-    observer->kept_max = max;
-    observer->histogram = observer->kept_histogram;
-    observer->kept_histogram = histogram;
-    observer->revision++;
-    close_journal(observer);
+    close_journal(observer, 1);
 }
 
 int
@@ -431,7 +480,7 @@ check_readable(const qb_observer *observer, qb_observer_kind kind, qb_error *err
                        kind == QB_OBSERVER_MAX ? "a histogram, not largest magnitudes"
                                                : "largest magnitudes, not a histogram");
     }
-    if (atomic_load(&observer->busy) != 0) {
+    if (atomic_load(&observer->use) == USE_CHANGING) {
         return qb_fail(error, NULL, QB_ERR_STATE, "the observer is in use by another thread");
     }
     if (!qb_observer_has_data(observer)) {
