@@ -140,7 +140,7 @@ exact_context(const attention_case *c, int64_t sequence, int64_t head, int64_t r
     const int64_t s = c->sequences.lengths[sequence];
     const int64_t at = c->offsets[sequence] * h + head * d;
     double *p = case_memory((size_t)s * sizeof *p);
-    double largest = -INFINITY;
+    double largest = -HUGE_VAL;
     double sum = 0.0;
     for (int64_t j = 0; j < s; j++) {
         for (int64_t i = 0; i < d; i++) {

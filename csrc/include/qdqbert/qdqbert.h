@@ -376,10 +376,10 @@ typedef struct qb_session_options {
 } qb_session_options;
 
 /* Reserve every byte that forward needs, and pack the weights; after this no forward within the limits allocates
- * (calibration may: growing histograms; so may the first forward after a change of weights, quantizers or thread count).
- * QB_ERR_VALUE names the limit, or a weight with a NaN that is to become codes; QB_ERR_UNSUPPORTED names a quantizer whose
- * axes cannot be served: activations take one range, or ranges along the last axis of a linear layer's or residual
- * add's input. */
+ * (calibration may: growing histograms; so may the first forward after a change of weights, quantizers or threads).
+ * QB_ERR_VALUE names the limit, or a weight with a NaN that is to become codes; QB_ERR_UNSUPPORTED names a quantizer
+ * whose axes cannot be served: activations take one range, or ranges along the last axis of a linear layer's or
+ * residual add's input. */
 QB_API qb_status qb_session_create(qb_model *model, const qb_session_options *options, qb_session **session,
                                    qb_error *error);
 QB_API void qb_session_destroy(qb_session *session);
@@ -399,8 +399,8 @@ typedef struct qb_forward_inputs {
     qb_padding padding;            /* a rank-3 mask needs QB_PADDING_COMPUTE */
 } qb_forward_inputs;
 
-/* Buffers that the caller offers; NULL: not wanted.  Positions that are not computed are written as zero.  After a failure
- * their contents are unspecified. */
+/* Buffers that the caller offers; NULL: not wanted.  Positions that are not computed are written as zero.  After a
+ * failure their contents are unspecified. */
 typedef struct qb_forward_outputs {
     uint32_t struct_size;
     float *last_hidden_state; /* (B, T, H) */
@@ -412,9 +412,9 @@ typedef struct qb_forward_outputs {
 
 /* QB_ERR_SHAPE: larger than the session's limits, more tokens than positions; QB_ERR_INDEX: an id out of range (with
  * argument, row, column, value); QB_ERR_VALUE: a mask element that is not 0 or 1, a sequence that is all padding (with
- * QB_PADDING_SKIP), a first position that is pooled but not computed, an output that the model lacks, a NaN or infinity at
- * an integer or collecting site (with its name); QB_ERR_STATE: keep_probabilities is needed and was not planned, or the
- * model is busy with another session's statistics. */
+ * QB_PADDING_SKIP), a first position that is pooled but not computed, an output that the model lacks, a NaN or
+ * infinity at an integer or collecting site (with its name); QB_ERR_STATE: keep_probabilities is needed and was not
+ * planned, or the model is busy with another session's statistics. */
 QB_API qb_status qb_session_forward(qb_session *session, const qb_interrupt *interrupt, const qb_forward_inputs *inputs,
                                     const qb_forward_outputs *outputs, qb_error *error);
 
