@@ -333,3 +333,46 @@ def test_one_object_in_two_threads_is_refused_or_served_but_never_broken(what: s
 def test_an_unknown_variant_is_refused() -> None:
     with pytest.raises((ValueError, UnsupportedError), match="sse9"):
         _core.Device(isa="sse9")
+
+
+def test_statistics_can_be_read_while_another_thread_collects() -> None:
+    device = _core.Device(num_threads=1)
+    quantizer, observer = _core.Quantizer(device), _core.Observer(device, "histogram", num_bins=64)
+    quantizer.set_observer(observer)
+    quantizer.stages = _core.STAGE_CALIB
+    # every batch grows the histogram, so that its memory moves
+    batches = [np.full(1009, 1.0 + index, np.float32) for index in range(300)]
+    quantizer.forward(batches[0])
+    finished, broken = threading.Event(), []
+
+    def collect() -> None:
+        for batch in batches[1:]:
+            while True:
+                try:
+                    quantizer.forward(batch)
+                    break
+                except StateError:
+                    continue
+        finished.set()
+
+    def read() -> None:
+        while not finished.is_set():
+            try:
+                counts, edges = observer.histogram()
+            except StateError:
+                continue
+            if counts.sum() % 1009 or len(edges) != len(counts) + 1 or np.any(np.diff(edges) <= 0):
+                broken.append((counts, edges))
+
+    interval = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(1e-5)
+        threads = [threading.Thread(target=run) for run in (collect, read)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not broken
+    assert observer.histogram()[0].sum() == 300 * 1009
