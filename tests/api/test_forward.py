@@ -420,7 +420,7 @@ def test_bad_labels_are_refused_and_choose_no_problem_type(
     [
         ({"hidden_size": 25}, ValueError, "hidden size"),
         ({"hidden_act": "softsign"}, ValueError, "softsign"),
-        ({"vocab_size": 2**31 - 1, "hidden_size": 3 * 2**28}, MemoryError, r"\w"),
+        ({"vocab_size": 2**30, "hidden_size": 120_000}, MemoryError, r"\w"),
         ({"is_decoder": True}, UnsupportedError, "decoder"),
     ],
 )
