@@ -301,6 +301,34 @@ memory_does_not_grow_with_batches(void)
 }
 
 static void
+a_frozen_observer_can_be_read_but_not_changed(void)
+{
+    qb_device *device = open_device(1, NULL);
+    for (int which = 0; which < CASES; which++) {
+        const qb_observer_options options = case_options(which);
+        const int64_t shape[1] = {2};
+        const float values[2] = {1.0f, -2.0f};
+        qb_observer *observer = NULL;
+        qb_error error;
+        CHECK(qb_observer_create(device, &options, &observer, &error) == QB_OK);
+        CHECK(qb_observer_collect(observer, NULL, values, 1, shape, &error) == QB_OK);
+
+        CHECK(qb_observer_freeze(observer, &error) == QB_OK);
+        CHECK(same(observer, observer));
+        CHECK(qb_observer_collect(observer, NULL, values, 1, shape, &error) == QB_ERR_STATE);
+        CHECK_CONTAINS(error.message, "in use");
+        CHECK(qb_observer_reset(observer) == QB_ERR_STATE);
+        CHECK(qb_observer_freeze(observer, &error) == QB_ERR_STATE);
+        qb_observer_thaw(observer);
+
+        CHECK(qb_observer_collect(observer, NULL, values, 1, shape, &error) == QB_OK);
+        CHECK(qb_observer_reset(observer) == QB_OK);
+        qb_observer_release(observer);
+    }
+    qb_device_close(device);
+}
+
+static void
 wrong_options_are_named(void)
 {
     qb_device *device = open_device(1, NULL);
@@ -332,6 +360,7 @@ main(void)
     RUN(running_out_of_memory_anywhere_changes_nothing);
     RUN(nothing_leaks);
     RUN(memory_does_not_grow_with_batches);
+    RUN(a_frozen_observer_can_be_read_but_not_changed);
     RUN(wrong_options_are_named);
     return check_report();
 }
