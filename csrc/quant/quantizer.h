@@ -116,7 +116,8 @@ void qb_quantizer_rollback(qb_quantizer *quantizer);
 
 /* The per-tensor range that quantizing x needs (static, or dynamic: the largest magnitude of x; scale_amax included).
  * Requires qb_quantizer_integer_reason(quantizer) == NULL.  x may be NULL if the range is static.
- * QB_ERR_VALUE: amax is NaN or infinite, or x is (with its flat index). */
+ * QB_ERR_VALUE: the range is dynamic and x holds a NaN or infinity (with its flat index); the quantizer is unsigned and
+ * x, where it is given, holds a negative element. */
 qb_status qb_quantizer_range(const qb_quantizer *quantizer, const qb_run *run, const float *x, int32_t rank,
                              const int64_t *shape, qb_quant_range *range);
 /* The same for a weight (rows, columns), whose reason is NULL: scale (rows) gets one scale per row, 0 where dead, equal

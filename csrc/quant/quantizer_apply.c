@@ -132,19 +132,19 @@ qb_quantizer_range(const qb_quantizer *quantizer, const qb_run *run, const float
                    qb_quant_range *range)
 {
     float amax = 0.0f;
+    int64_t count = 0;
+    QB_TRY(count_elements(run, rank, shape, &count));
     if (quantizer->amax.data != NULL) {
         amax = quantizer->amax.data[0];
     }
     else {
-        int64_t count = 0;
-        QB_TRY(count_elements(run, rank, shape, &count));
         QB_TRY(qb_magnitude_largest(run, x, count, &amax));
         if (!isfinite(amax)) {
             return qb_magnitude_fail_nonfinite(run, x, count, "integer codes");
         }
-        if (quantizer->options.is_unsigned) {
-            QB_TRY(qb_check_nonnegative(run, x, count));
-        }
+    }
+    if (quantizer->options.is_unsigned && x != NULL) {
+        QB_TRY(qb_check_nonnegative(run, x, count));
     }
     *range = qb_quant_range_of(&quantizer->options, at_use(quantizer, amax));
     return QB_OK;
@@ -174,6 +174,9 @@ qb_quantizer_weight_range(const qb_quantizer *quantizer, const qb_run *run, cons
         char text[QB_SHAPE_TEXT_BYTES];
         return qb_fail(run->error, run->path, QB_ERR_SHAPE, "amax has shape %s, expected (%" PRId64 ", 1)",
                        qb_shape_text(amax->rank, amax->shape, text, sizeof text), rows);
+    }
+    if (quantizer->options.is_unsigned) {
+        QB_TRY(qb_check_nonnegative(run, weight, rows * columns));
     }
     for (int64_t r = 0; r < rows; r++) {
         const float row = amax->data != NULL ? amax->data[r] : scale[r];
