@@ -230,6 +230,18 @@ unsigned_quantizers_refuse_negative_elements(void)
     const float good[3] = {1.0f, -0.0f, 0.5f};
     CHECK(qb_quantizer_forward(quantizer, NULL, good, 1, (int64_t[]){3}, out, NULL, NULL) == QB_OK);
     CHECK(out[0] == 1.0f && out[1] == 0.0f);
+    /* and so does the integer path, static or dynamic */
+    options.num_bits = 7;
+    const qb_run run = qb_device_run(device, NULL, NULL);
+    const float one = 1.0f;
+    qb_quant_range range;
+    CHECK(qb_quantizer_set_options(quantizer, &options, NULL) == QB_OK);
+    for (int is_static = 0; is_static < 2; is_static++) {
+        CHECK(qb_quantizer_set_amax(quantizer, is_static ? &one : NULL, 0, NULL, NULL) == QB_OK);
+        CHECK(qb_quantizer_integer_reason(quantizer) == NULL);
+        CHECK(qb_quantizer_range(quantizer, &run, bad, 1, (int64_t[]){3}, &range) == QB_ERR_VALUE);
+        CHECK(qb_quantizer_range(quantizer, &run, good, 1, (int64_t[]){3}, &range) == QB_OK);
+    }
     qb_quantizer_release(quantizer);
     qb_device_close(device);
 }
