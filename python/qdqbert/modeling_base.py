@@ -20,6 +20,7 @@ from qdqbert.forward_inputs import as_floats, as_head_mask, as_integers
 from qdqbert.modeling_tree import Handles
 from qdqbert.module import Module, Slot
 from qdqbert.nn import QuantLinear
+from qdqbert.nn.quant_mixin import require_fake_quant
 from qdqbert.nn.tensor_quantizer import descriptor_options
 from qdqbert.quantization_settings import apply_deviations, describe, read_descriptors
 from qdqbert.serialization.folder import Source, read_json
@@ -51,6 +52,7 @@ class _Engine:
         descriptors = read_descriptors(getattr(config, "quantization_config", None))
         if descriptors is None:
             descriptors = (QuantLinear.default_quant_desc_input, QuantLinear.default_quant_desc_weight)
+        require_fake_quant(*descriptors)
         self.input_desc, self.weight_desc = descriptors
         self.padding = "skip"
         self.core = _core.Model(

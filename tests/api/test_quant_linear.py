@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qdqbert import nn
+from qdqbert import QDQBertConfig, QDQBertModel, nn
 from qdqbert.errors import CheckpointError, ShapeError
 from qdqbert.nn import QuantLinear
 from qdqbert.tensor_quant import QuantDescriptor, fake_tensor_quant
@@ -157,6 +157,16 @@ def test_defaults_are_copied_belong_to_one_class_and_serve_new_objects_only() ->
     assert before.input_quantizer.num_bits == 8
     assert Other(3, 2).input_quantizer.num_bits == 5
     assert Other(3, 2).weight_quantizer.num_bits == 13
+
+
+@pytest.mark.usefixtures("defaults")
+def test_a_model_refuses_real_quantization_as_its_layers_do() -> None:
+    QuantLinear.set_default_quant_desc_input(QuantDescriptor(fake_quant=False))
+    config = QDQBertConfig(
+        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    )
+    with pytest.raises(ValueError, match="Only fake quantization is supported!"):
+        QDQBertModel(config)
 
 
 @pytest.mark.parametrize("name", ["quant_desc_input", "quant_desc_weight"])

@@ -10,7 +10,7 @@ from qdqbert.module import Module
 from qdqbert.nn.tensor_quantizer import TensorQuantizer
 from qdqbert.quant_descriptor import QUANT_DESC_8BIT_PER_TENSOR, QuantDescriptor
 
-__all__ = ["QuantMixin", "pop_quant_descriptors"]
+__all__ = ["QuantMixin", "pop_quant_descriptors", "require_fake_quant"]
 
 
 class QuantMixin(Module):
@@ -74,8 +74,7 @@ class QuantMixin(Module):
         """
         if "_input_quantizer" in self._modules:
             raise TypeError(f"{__name__} should be only called by __init__ of quantized module.")
-        if not (quant_desc_input.fake_quant and quant_desc_weight.fake_quant):
-            raise ValueError("Only fake quantization is supported!")
+        require_fake_quant(quant_desc_input, quant_desc_weight)
         self.add_module("_input_quantizer", TensorQuantizer(quant_desc_input))
         self.add_module("_weight_quantizer", TensorQuantizer(quant_desc_weight))
 
@@ -90,6 +89,22 @@ class QuantMixin(Module):
         """Quantizer of the weight."""
         quantizer: TensorQuantizer = self._weight_quantizer
         return quantizer
+
+
+def require_fake_quant(*descriptors: QuantDescriptor) -> None:
+    """Refuse descriptors of real quantization, whose products have no meaning inside a module.
+
+    Parameters
+    ----------
+    *descriptors : QuantDescriptor
+
+    Raises
+    ------
+    ValueError
+        If one of them has ``fake_quant=False``.
+    """
+    if not all(descriptor.fake_quant for descriptor in descriptors):
+        raise ValueError("Only fake quantization is supported!")
 
 
 def pop_quant_descriptors(
