@@ -3,15 +3,16 @@
 
 Design
 ------
-Every system under test is a `Worker`: its own process, with its own thread pool, stopped by SIGSTOP except during its
-own turn, so that nobody's idle pool spins beside somebody's measurement. `interleave` gives turns A B C A B C ...; one
-turn is one warm call and then calls for a fixed time. The machine's own peak loop (baseline/peak_fma.c, compiled when
-needed) takes a turn in each round too, so every row can be given as a share of what the machine could do in those
-minutes. Two statistics matter: `min` (what the code can do) and the median (what a user gets); the ratio of two systems
-is the median over rounds of the ratio of their medians in that round, which a slow drift of the machine does not move.
+Every system under test is a `Worker`: its own process, with its own thread pool, stopped by
+SIGSTOP except during its own turn, so that nobody's idle pool spins beside somebody's measurement.
+`interleave` gives turns A B C A B C ...; one turn is one warm call and then calls for a fixed time. The
+machine's own peak loop (baseline/peak_fma.c, compiled when needed) takes a turn in each round too, so every
+row can be given as a share of what the machine could do in those minutes. Two statistics matter: `min`
+(what the code can do) and the median (what a user gets); the ratio of two systems is the median over rounds
+of the ratio of their medians in that round, which a slow drift of the machine does not move.
 
-Method: rules 1, 3, 5, 6 and 7 of the project's benchmark rules in benchmarks/README.md; random interleaving is described
-in Google Benchmark's documentation, "Random Interleaving".
+Method: rules 1, 3, 5, 6 and 7 of the project's benchmark rules in benchmarks/README.md; random interleaving
+is described in Google Benchmark's documentation, "Random Interleaving".
 """
 
 from __future__ import annotations
@@ -60,11 +61,11 @@ class Missing(Exception):
     """A peer, a data file or a tool is not here; the message says which and how to get it."""
 
 
-# ---- where things are -------------------------------------------------------------------------------------------
+# ---- where things are --------------------------------------------------------------------------
 
 
 def shared(*parts: str) -> pathlib.Path:
-    """A path in the shared data folder: $QDQBERT_SHARED, else ../shared beside the repository."""
+    """Return a path in the shared data folder: $QDQBERT_SHARED, else ../shared beside the repository."""
     base = pathlib.Path(os.environ.get("QDQBERT_SHARED", ROOT.parent / "shared"))
     path = base.joinpath(*parts)
     if not path.exists():
@@ -80,7 +81,7 @@ def require(module: str, package: str | None = None) -> Any:
         raise Missing(f"{module} is not importable ({error}); pip install {package or module}") from None
 
 
-# ---- statistics -------------------------------------------------------------------------------------------------
+# ---- statistics --------------------------------------------------------------------------------
 
 
 def quantile(sorted_values: Sequence[float], q: float) -> float:
@@ -105,7 +106,7 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 
 def paired_ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> dict[str, float]:
-    """How much longer `a` takes than `b`: per round median(a) / median(b), then median and spread over rounds.
+    """How much longer `a` takes than `b`: median(a) / median(b) per round, then over rounds.
 
     `min` is the ratio of the two overall minima, which on a noisy machine says what the code itself costs.
     """
@@ -119,7 +120,7 @@ def paired_ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> 
     }
 
 
-# ---- the machine ------------------------------------------------------------------------------------------------
+# ---- the machine -------------------------------------------------------------------------------
 
 
 def _first_line(command: Sequence[str]) -> str:
@@ -140,7 +141,17 @@ def _cpu_facts() -> dict[str, Any]:
         facts["model"] = fields.get("model name", "")
         facts["family"] = f"{fields.get('cpu family', '?')}.{fields.get('model', '?')}"
         flags = set(fields.get("flags", fields.get("Features", "")).split())
-        wanted = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
+        wanted = (
+            "avx2",
+            "fma",
+            "avx512f",
+            "avx512_vnni",
+            "avx_vnni",
+            "avx512_bf16",
+            "amx_int8",
+            "asimddp",
+            "i8mm",
+        )
         facts["flags"] = [flag for flag in wanted if flag in flags]
     facts["usable_cpus"] = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
@@ -158,7 +169,7 @@ def _steal_seconds() -> float | None:
 
 
 def machine_facts(packages: Sequence[str] = ()) -> dict[str, Any]:
-    """What a reader must know to compare with another run."""
+    """Return what a reader must know to compare with another run."""
     versions = {}
     for name in ("qdqbert", "numpy", *packages):
         try:
@@ -184,19 +195,24 @@ def machine_facts(packages: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
-    """The facts in a few lines, and a warning when the machine is busy."""
+    """Print the facts in a few lines, and a warning when the machine is busy."""
     cpu = facts["cpu"]
-    print(f"# {cpu.get('model', '?')} (family {cpu.get('family', '?')}), {cpu['usable_cpus']} CPUs usable, "
-          f"{' '.join(cpu.get('flags', []))}")
+    print(
+        f"# {cpu.get('model', '?')} (family {cpu.get('family', '?')}), {cpu['usable_cpus']} CPUs usable, "
+        f"{' '.join(cpu.get('flags', []))}"
+    )
     print(f"# {facts['memory_gib']} GiB, {facts['system']}, Python {facts['python']}, {facts['compiler']}")
-    print("# " + ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
-          + f", commit {facts['commit'] or '?'}, {facts['utc']}")
+    print(
+        "# "
+        + ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
+        + f", commit {facts['commit'] or '?'}, {facts['utc']}"
+    )
     if facts["load_1min"] > 0.5:
-        print(f"# WARNING: load average {facts['load_1min']:.2f}: others are running; do not publish these times")
+        print(f"# WARNING: load average {facts['load_1min']:.2f}: others are running; not for publishing")
     sys.stdout.flush()
 
 
-# ---- the peak loop ----------------------------------------------------------------------------------------------
+# ---- the peak loop -----------------------------------------------------------------------------
 
 
 class Peak:
@@ -205,7 +221,9 @@ class Peak:
     def __init__(self) -> None:
         compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
         if compiler is None:
-            raise Missing("no C compiler (cc, gcc or clang) for the peak loop; percentages of peak are left out")
+            raise Missing(
+                "no C compiler (cc, gcc or clang) for the peak loop; percentages of peak are left out"
+            )
         folder = tempfile.mkdtemp(prefix="qdqbert-peak-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         self.path = pathlib.Path(folder) / "peak_fma"
@@ -232,7 +250,7 @@ def open_peak() -> Peak | None:
         return None
 
 
-# ---- workers ----------------------------------------------------------------------------------------------------
+# ---- workers -----------------------------------------------------------------------------------
 
 
 def rss_bytes() -> dict[str, int]:
@@ -286,7 +304,10 @@ def _serve(connection: Connection, factory: Factory, arguments: dict[str, Any]) 
 
 
 def _timed(call: Call, seconds: float, warm: bool) -> dict[str, Any]:
-    """One warm call, then calls until `seconds` have passed (at least one); the collector is off meanwhile."""
+    """One warm call, then calls until `seconds` have passed (at least one).
+
+    The collector is off meanwhile.
+    """
     if warm:
         call()
     gc.collect()
@@ -315,8 +336,8 @@ class Worker:
     name : str
         The row's name.
     factory : callable
-        Module-level function; called in the child as ``factory(**arguments)``, returns ``(call, facts)``. It may raise
-        `Missing`, which the parent gets as `Missing`.
+        Module-level function; called in the child as ``factory(**arguments)``, returns ``(call, facts)``. It
+        may raise `Missing`, which the parent gets as `Missing`.
     arguments : dict
     threads : int
         Put into the thread variables of the child's environment (OMP_NUM_THREADS and its like).
@@ -366,7 +387,9 @@ class Worker:
             answer: tuple[str, Any] = self._connection.recv()
         except EOFError:
             self._process.join(10)
-            raise RuntimeError(f"{self.name}: the process died (exit code {self._process.exitcode})") from None
+            raise RuntimeError(
+                f"{self.name}: the process died (exit code {self._process.exitcode})"
+            ) from None
         return answer
 
     def _sleep(self) -> None:
@@ -426,7 +449,7 @@ def interleave(
     warm: bool = True,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Turns A B C A B C ..., every second round in reverse order, and the peak loop once per round.
+    """Take turns A B C A B C ..., every second round in reverse order, and the peak loop once per round.
 
     Returns
     -------
@@ -448,14 +471,18 @@ def interleave(
             print(f"\r  round {number + 1}/{rounds}", end="", file=sys.stderr, flush=True)
     if progress and sys.stderr.isatty():
         print("\r" + " " * 30 + "\r", end="", file=sys.stderr, flush=True)
-    return {"times": times, "cpu": {name: statistics.fmean(values) for name, values in cpu.items()}, "peak": rates}
+    return {
+        "times": times,
+        "cpu": {name: statistics.fmean(values) for name, values in cpu.items()},
+        "peak": rates,
+    }
 
 
-# ---- scripts ----------------------------------------------------------------------------------------------------
+# ---- scripts -----------------------------------------------------------------------------------
 
 
 def parser(description: str | None, default_json: str) -> argparse.ArgumentParser:
-    """An argument parser with the options that every benchmark has."""
+    """Return an argument parser with the options that every benchmark has."""
     made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -463,9 +490,11 @@ def parser(description: str | None, default_json: str) -> argparse.ArgumentParse
         "--json",
         type=pathlib.Path,
         default=RESULTS / default_json,
-        help="where the result goes (default: benchmarks/results/%s)" % default_json,
+        help=f"where the result goes (default: benchmarks/results/{default_json})",
     )
-    made.add_argument("--smoke", action="store_true", help="tiny sizes: does the script run? Its times mean nothing")
+    made.add_argument(
+        "--smoke", action="store_true", help="tiny sizes: does the script run? Its times mean nothing"
+    )
     return made
 
 
@@ -485,7 +514,7 @@ def write_json(path: pathlib.Path, facts: dict[str, Any], body: Mapping[str, Any
 
 
 def _relative(arguments: Sequence[str]) -> list[str]:
-    """Arguments with the repository's own paths made relative, so that a result names no machine's folders."""
+    """Make the repository's own paths in the arguments relative: a result names no machine's folders."""
     kept = []
     for argument in arguments:
         with contextlib.suppress(ValueError, OSError):
@@ -508,11 +537,13 @@ def _rounded(value: Any) -> Any:
 
 
 def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
-    """A Markdown table, aligned for a terminal too."""
+    """Return a Markdown table, aligned for a terminal too."""
     text = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in text) for column in range(len(header))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-             for row in text]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in text
+    ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
 
@@ -526,7 +557,10 @@ def milliseconds(seconds: float) -> str:
 def bert_operations(
     tokens: int, lengths: Sequence[int], layers: int, hidden: int, intermediate: int, *, pooled: int = 0
 ) -> float:
-    """Operations (2 per multiply-add) of the products of a BERT encoder: linears on `tokens`, attention per length."""
+    """Operations (2 per multiply-add) of the products of a BERT encoder.
+
+    Linears on `tokens`, attention per length.
+    """
     linear = tokens * layers * (4 * hidden * hidden + 2 * hidden * intermediate)
     attention = sum(2 * length * length * hidden * layers for length in lengths)
     return 2.0 * (linear + attention + pooled * hidden * hidden)

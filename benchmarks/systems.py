@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The systems that benchmarks compare: one BERT checkpoint with random weights, run by qdqbert and by its peers.
+"""The systems that benchmarks compare: one BERT checkpoint with random weights, run by qdqbert and its peers.
 
-Every factory here is called inside a worker process (harness.Worker) and returns ``(call, facts)``. `call` takes nothing,
-runs one forward pass on the inputs it was made with and returns the last hidden state as a NumPy array, so that the
-parent can compare the systems before it times them. All of them read the same checkpoint folder and the same inputs.
+Every factory here is called inside a worker process (harness.Worker) and returns ``(call, facts)``. `call`
+takes nothing, runs one forward pass on the inputs it was made with and returns the last hidden state as a
+NumPy array, so that the parent can compare the systems before it times them. All of them read the same
+checkpoint folder and the same inputs.
 """
 
 from __future__ import annotations
@@ -18,23 +19,41 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from harness import Call, Missing, require
 from numpy.typing import NDArray
 
+from harness import Call, Missing, require
+
 SHAPES: dict[str, dict[str, int]] = {
-    "base": {"layers": 12, "hidden": 768, "heads": 12, "intermediate": 3072, "vocab": 30522, "positions": 512},
-    "minilm": {"layers": 6, "hidden": 384, "heads": 12, "intermediate": 1536, "vocab": 30522, "positions": 512},
+    "base": {
+        "layers": 12,
+        "hidden": 768,
+        "heads": 12,
+        "intermediate": 3072,
+        "vocab": 30522,
+        "positions": 512,
+    },
+    "minilm": {
+        "layers": 6,
+        "hidden": 384,
+        "heads": 12,
+        "intermediate": 1536,
+        "vocab": 30522,
+        "positions": 512,
+    },
     "tiny": {"layers": 2, "hidden": 64, "heads": 4, "intermediate": 256, "vocab": 1000, "positions": 512},
 }
 
 Inputs = dict[str, NDArray[np.int64]]
 
 
-# ---- weights and inputs -------------------------------------------------------------------------------------------
+# ---- weights and inputs ------------------------------------------------------------------------
 
 
 def bert_tensors(shape: str, seed: int = 0) -> dict[str, NDArray[np.float32]]:
-    """Random weights under the names of a Hugging Face BertModel: normal(0, 0.02), biases too, LayerNorm near 1."""
+    """Random weights under the names of a Hugging Face BertModel.
+
+    Normal(0, 0.02), biases too, LayerNorm near 1.
+    """
     size = SHAPES[shape]
     hidden, intermediate = size["hidden"], size["intermediate"]
     rng = np.random.default_rng(seed)
@@ -90,7 +109,10 @@ def bert_config(shape: str) -> dict[str, Any]:
 
 
 def write_checkpoint(folder: pathlib.Path, shape: str, seed: int = 0) -> pathlib.Path:
-    """Write config.json and a float32 model.safetensors (8 bytes of header size, JSON header, data) into `folder`."""
+    """Write config.json and a float32 model.safetensors into `folder`.
+
+    The file is 8 bytes of header size, the JSON header, and the data.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
@@ -130,7 +152,7 @@ def digest(array: NDArray[np.float32]) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
 
 
-# ---- qdqbert ----------------------------------------------------------------------------------------------------
+# ---- qdqbert -----------------------------------------------------------------------------------
 
 
 def qdqbert_model(folder: str, threads: int, head: str = "QDQBertModel") -> Any:
@@ -151,7 +173,7 @@ def qdqbert_model(folder: str, threads: int, head: str = "QDQBertModel") -> Any:
 
 @contextlib.contextmanager
 def quantizers_off(model: Any) -> Iterator[None]:
-    """A float forward: every quantizer is the identity inside the block."""
+    """Make a float forward: every quantizer is the identity inside the block."""
     with require("qdqbert").quantizers(model, {"*": "off"}):
         yield
 
@@ -171,7 +193,7 @@ def device_facts(model: Any) -> dict[str, Any]:
 
 
 def ours(folder: str, inputs: Inputs, threads: int, quantized: bool) -> tuple[Call, dict[str, Any]]:
-    """qdqbert: float forward, or the simulated one with every quantizer on, calibrated (max) on these inputs."""
+    """Run qdqbert in float, or simulated with every quantizer on, calibrated (max) on these inputs."""
     model = qdqbert_model(folder, threads)
     facts = device_facts(model)
     keep = contextlib.ExitStack()
@@ -188,7 +210,7 @@ def ours(folder: str, inputs: Inputs, threads: int, quantized: bool) -> tuple[Ca
     return call, facts
 
 
-# ---- PyTorch ----------------------------------------------------------------------------------------------------
+# ---- PyTorch -----------------------------------------------------------------------------------
 
 
 def _torch_bert(folder: str) -> Any:
@@ -200,7 +222,7 @@ def _torch_bert(folder: str) -> Any:
 
 
 def _use_sdpa(model: Any) -> None:
-    """Replace the attention of transformers' BertSelfAttention by torch's fused one (this version has none)."""
+    """Replace the attention of transformers' BertSelfAttention, which has no fused one, by torch's."""
     torch = require("torch")
 
     def forward(self: Any, hidden_states: Any, attention_mask: Any = None, *_: Any, **__: Any) -> Any:
@@ -222,7 +244,10 @@ def _use_sdpa(model: Any) -> None:
 
 
 def torch_fp32(folder: str, inputs: Inputs, threads: int, variant: str) -> tuple[Call, dict[str, Any]]:
-    """PyTorch fp32; `variant` is "eager" (as transformers has it), "sdpa" or "compile" (sdpa and inductor)."""
+    """PyTorch fp32; `variant` is "eager" (as transformers has it).
+
+    "sdpa" or "compile" (sdpa and inductor).
+    """
     torch = require("torch")
     torch.set_num_threads(threads)
     model = _torch_bert(folder)
@@ -243,12 +268,13 @@ def torch_fp32(folder: str, inputs: Inputs, threads: int, variant: str) -> tuple
     return call, {"first_call_s": time.perf_counter() - started, "threads": torch.get_num_threads()}
 
 
-# ---- ONNX Runtime -----------------------------------------------------------------------------------------------
+# ---- ONNX Runtime ------------------------------------------------------------------------------
 
 
 def export_onnx(folder: pathlib.Path, shape: str, *, fused: bool) -> pathlib.Path:
-    """Export the checkpoint with torch (TorchScript exporter, opset 17); `fused`: onnxruntime's BERT optimizer after.
+    """Export the checkpoint with torch (TorchScript exporter, opset 17).
 
+    `fused`: onnxruntime's BERT optimizer works on it after.
     The file is kept beside the checkpoint and is made once.
     """
     path = folder / ("fused.onnx" if fused else "plain.onnx")
@@ -270,7 +296,11 @@ def export_onnx(folder: pathlib.Path, shape: str, *, fused: bool) -> pathlib.Pat
             str(partial),
             input_names=list(names),
             output_names=["last_hidden_state", "pooler_output"],
-            dynamic_axes={**dict.fromkeys(names, axes), "last_hidden_state": axes, "pooler_output": {0: "batch"}},
+            dynamic_axes={
+                **dict.fromkeys(names, axes),
+                "last_hidden_state": axes,
+                "pooler_output": {0: "batch"},
+            },
             opset_version=17,
             do_constant_folding=True,
             dynamo=False,
@@ -284,19 +314,21 @@ def export_onnx(folder: pathlib.Path, shape: str, *, fused: bool) -> pathlib.Pat
         )
         fused_operators = optimized.get_fused_operator_statistics()
         if not fused_operators.get("Attention") and not fused_operators.get("MultiHeadAttention"):
-            raise Missing(f"onnxruntime's optimizer fused no attention ({fused_operators}); other versions of torch?")
+            raise Missing(
+                f"onnxruntime's optimizer fused no attention ({fused_operators}); other versions of torch?"
+            )
         optimized.save_model_to_file(str(path))
     return path
 
 
 def export_in_child(folder: str, shape: str, fused: bool) -> tuple[Call, dict[str, Any]]:
-    """The export as a worker of its own, so that the parent never loads torch."""
+    """Export, as a worker of its own, so that the parent never loads torch."""
     path = export_onnx(pathlib.Path(folder), shape, fused=fused)
     return (lambda: None), {"path": str(path)}
 
 
 def onnxruntime_session(path: str, threads: int) -> Any:
-    """A session on the CPU with `threads` threads and every graph optimisation."""
+    """Return a session on the CPU with `threads` threads and every graph optimisation."""
     onnxruntime = require("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -307,7 +339,7 @@ def onnxruntime_session(path: str, threads: int) -> Any:
 
 
 def onnx_feed(session: Any, inputs: Inputs) -> dict[str, Any]:
-    """Inputs in the types that the graph wants (the optimizer may have made them int32)."""
+    """Return inputs in the types that the graph wants (the optimizer may have made them int32)."""
     types = {"tensor(int32)": np.int32, "tensor(int64)": np.int64}
     return {node.name: inputs[node.name].astype(types[node.type]) for node in session.get_inputs()}
 

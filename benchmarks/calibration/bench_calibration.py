@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What calibration costs: time over a float forward on the same samples, and peak memory by number of batches.
+"""What calibration costs: time over a float forward on the same samples, and peak memory by batches.
 
 Three parts, each of which can be left out:
 
 time
-    One turn is a whole pass over the samples: qdqbert float forward, calibrate(max), calibrate(percentile); ONNX Runtime
-    forward (unfused graph, as its calibrator needs it), its MinMax and its Percentile. The factor of a calibration is its
-    time over the forward of the *same* system. qdqbert alone is timed on more samples, in batches of one and of eight.
+    One turn is a whole pass over the samples: qdqbert float forward, calibrate(max), calibrate(percentile);
+    ONNX Runtime forward (unfused graph, as its calibrator needs it), its MinMax and its Percentile. The
+    factor of a calibration is its time over the forward of the *same* system. qdqbert alone is timed on
+    more samples, in batches of one and of eight.
 memory
-    A fresh process per method and number of batches: load, one forward, then calibrate; peak resident size during the
-    calibration less the resident size before it.
+    A fresh process per method and number of batches: load, one forward, then calibrate; peak resident size
+    during the calibration less the resident size before it.
 nncf
-    nncf.quantize(ModelType.TRANSFORMER) on the OpenVINO model, once, against OpenVINO's forward on the same samples. It
-    is the whole of NNCF's quantization (statistics and bias correction): it has no smaller unit.
+    nncf.quantize(ModelType.TRANSFORMER) on the OpenVINO model, once, against OpenVINO's forward on the same
+    samples. It is the whole of NNCF's quantization (statistics and bias correction): it has no smaller
+    unit.
 
-Before anything is timed: every input quantizer has an amax; max over all batches equals, bit for bit, max over the same
-samples in another split; a percentile is not above its maximum.
+Before anything is timed: every input quantizer has an amax; max over all batches equals, bit for bit, max
+over the same samples in another split; a percentile is not above its maximum.
 
     python benchmarks/calibration/bench_calibration.py            about 8 minutes, 7 GB
 """
@@ -46,7 +48,7 @@ def samples(shape: str, count: int, batch: int, length: int) -> list[systems.Inp
     return [{name: value[i : i + batch] for name, value in whole.items()} for i in range(0, count, batch)]
 
 
-# ---- qdqbert ------------------------------------------------------------------------------------------------------
+# ---- qdqbert -----------------------------------------------------------------------------------
 
 
 def amaxes(model: Any) -> dict[str, float]:
@@ -61,13 +63,13 @@ def amaxes(model: Any) -> dict[str, float]:
 
 
 def calibrate(model: Any, batches: Sequence[systems.Inputs], method: str) -> None:
-    """The short form of the package."""
+    """Calibrate by the short form of the package."""
     options = {"percentile": PERCENTILE} if method == "percentile" else {}
     require("qdqbert").calibrate(model, batches, method=method, **options)
 
 
 def check_ours(folder: str, shape: str, length: int) -> tuple[Call, dict[str, Any]]:
-    """The facts that must hold before calibration is timed."""
+    """Check what must hold before calibration is timed."""
     model = systems.qdqbert_model(folder, 1)
     calibrate(model, samples(shape, 6, 1, length), "max")
     single = amaxes(model)
@@ -82,7 +84,9 @@ def check_ours(folder: str, shape: str, length: int) -> tuple[Call, dict[str, An
     return (lambda: None), {"quantizers": len(single)}
 
 
-def ours(folder: str, batches: list[systems.Inputs], threads: int, method: str) -> tuple[Call, dict[str, Any]]:
+def ours(
+    folder: str, batches: list[systems.Inputs], threads: int, method: str
+) -> tuple[Call, dict[str, Any]]:
     """One pass over the batches: a float forward (method "forward") or a calibration."""
     model = systems.qdqbert_model(folder, threads)
     if method == "forward":
@@ -102,7 +106,9 @@ def ours(folder: str, batches: list[systems.Inputs], threads: int, method: str) 
     return call, systems.device_facts(model)
 
 
-def ours_memory(folder: str, batches: list[systems.Inputs], threads: int, method: str) -> tuple[Call, dict[str, Any]]:
+def ours_memory(
+    folder: str, batches: list[systems.Inputs], threads: int, method: str
+) -> tuple[Call, dict[str, Any]]:
     """Peak memory of one calibration, above what the loaded model that has run once holds."""
     model = systems.qdqbert_model(folder, threads)
     with systems.quantizers_off(model):
@@ -118,21 +124,26 @@ def memory_of(work: Call) -> dict[str, Any]:
     return {"before": before, "peak": harness.rss_bytes()["VmHWM"], "peak_was_reset": resettable}
 
 
-# ---- ONNX Runtime -------------------------------------------------------------------------------------------------
+# ---- ONNX Runtime ------------------------------------------------------------------------------
 
 
 def _calibrator(path: str, method: str, folder: str) -> Any:
     calibrate_module = require("onnxruntime.quantization.calibrate", "onnxruntime onnx")
-    methods = {"MinMax": calibrate_module.CalibrationMethod.MinMax,
-               "Percentile": calibrate_module.CalibrationMethod.Percentile,
-               "Entropy": calibrate_module.CalibrationMethod.Entropy}
+    methods = {
+        "MinMax": calibrate_module.CalibrationMethod.MinMax,
+        "Percentile": calibrate_module.CalibrationMethod.Percentile,
+        "Entropy": calibrate_module.CalibrationMethod.Entropy,
+    }
     options: dict[str, Any] = {"symmetric": True}
     if method == "Percentile":
         options["percentile"] = PERCENTILE
     augmented = str(pathlib.Path(folder) / f"augmented-{method}.onnx")
     return calibrate_module.create_calibrator(
-        path, ["MatMul", "Gemm"], augmented_model_path=augmented,
-        calibrate_method=methods[method], extra_options=options,
+        path,
+        ["MatMul", "Gemm"],
+        augmented_model_path=augmented,
+        calibrate_method=methods[method],
+        extra_options=options,
     )
 
 
@@ -143,7 +154,7 @@ class _Reader:
         self._feeds = iter(feeds)
 
     def get_next(self) -> dict[str, Any] | None:
-        """The next feed."""
+        """Return the next feed."""
         return next(self._feeds, None)
 
 
@@ -157,27 +168,32 @@ def _collect(calibrator: Any, feeds: Sequence[dict[str, Any]]) -> None:
         raise AssertionError("onnxruntime's calibrator returned no range")
 
 
-def onnxruntime_pass(
-    path: str, batches: list[systems.Inputs], threads: int, method: str, memory: bool
+def onnxruntime_forward(
+    path: str, batches: list[systems.Inputs], threads: int
 ) -> tuple[Call, dict[str, Any]]:
-    """One pass: forward, or a calibration of all MatMul and Gemm activations.
+    """One pass of forward calls."""
+    session = systems.onnxruntime_session(path, threads)
+    feeds = [systems.onnx_feed(session, batch) for batch in batches]
+
+    def call() -> None:
+        for feed in feeds:
+            session.run(None, feed)
+
+    return call, {}
+
+
+def onnxruntime_calibration(
+    path: str, batches: list[systems.Inputs], method: str, memory: bool
+) -> tuple[Call, dict[str, Any]]:
+    """One pass that calibrates all MatMul and Gemm activations.
 
     The calibrator makes its own session with as many threads as the process may use.
     """
-    session = systems.onnxruntime_session(path, threads)
-    feeds = [systems.onnx_feed(session, batch) for batch in batches]
-    if method == "forward":
-
-        def forward() -> None:
-            for feed in feeds:
-                session.run(None, feed)
-
-        return forward, {}
-    del session
     with tempfile.TemporaryDirectory(prefix="qdqbert-ort-") as folder:
         started = time.perf_counter()
         calibrator = _calibrator(path, method, folder)
         facts: dict[str, Any] = {"set_up_s": time.perf_counter() - started}
+    feeds = [systems.onnx_feed(calibrator.infer_session, batch) for batch in batches]
     if memory:
         calibrator.infer_session.run(None, feeds[0])
         facts.update(memory_of(lambda: _collect(calibrator, feeds)))
@@ -185,7 +201,7 @@ def onnxruntime_pass(
     return (lambda: _collect(calibrator, feeds)), facts
 
 
-# ---- NNCF ---------------------------------------------------------------------------------------------------------
+# ---- NNCF --------------------------------------------------------------------------------------
 
 
 def nncf_once(path: str, batches: list[systems.Inputs], threads: int) -> tuple[Call, dict[str, Any]]:
@@ -195,7 +211,11 @@ def nncf_once(path: str, batches: list[systems.Inputs], threads: int) -> tuple[C
     nncf.set_log_level(40)
     core = openvino.Core()
     model = core.read_model(path)
-    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+    }
     compiled = core.compile_model(model, "CPU", settings)
     compiled(batches[0])
 
@@ -219,11 +239,13 @@ def nncf_once(path: str, batches: list[systems.Inputs], threads: int) -> tuple[C
     return (lambda: None), facts
 
 
-# ---- parts --------------------------------------------------------------------------------------------------------
+# ---- parts -------------------------------------------------------------------------------------
 
 
-def try_worker(name: str, missing: dict[str, str], factory: Any, arguments: dict[str, Any], threads: int) -> Worker | None:
-    """A worker, or None with the reason printed and kept."""
+def try_worker(
+    name: str, missing: dict[str, str], factory: Any, arguments: dict[str, Any], threads: int
+) -> Worker | None:
+    """Return a worker, or None with the reason printed and kept."""
     try:
         return Worker(name, factory, arguments, threads=threads)
     except Missing as error:
@@ -233,9 +255,13 @@ def try_worker(name: str, missing: dict[str, str], factory: Any, arguments: dict
 
 
 def export(folder: pathlib.Path, shape: str, missing: dict[str, str]) -> str | None:
-    """The unfused ONNX file, or None."""
+    """Return the unfused ONNX file, or None."""
     worker = try_worker(
-        "onnx export", missing, systems.export_in_child, {"folder": str(folder), "shape": shape, "fused": False}, 1
+        "onnx export",
+        missing,
+        systems.export_in_child,
+        {"folder": str(folder), "shape": shape, "fused": False},
+        1,
     )
     if worker is None:
         return None
@@ -249,46 +275,70 @@ def time_part(
     """Interleaved passes over the same samples; beside the peers if there is a `graph`."""
     batches = samples(arguments.shape, count, batch, arguments.length)
     threads = arguments.threads
-    plan: list[tuple[str, Any, dict[str, Any]]] = []
-    for method in ("forward", *arguments.methods):
-        plan.append((f"qdqbert {method}", ours, {"folder": str(folder), "batches": batches, "threads": threads,
-                                                 "method": method}))
+    own = {"folder": str(folder), "batches": batches, "threads": threads}
+    plan: list[tuple[str, Any, dict[str, Any]]] = [
+        (f"qdqbert {method}", ours, {**own, "method": method}) for method in ("forward", *arguments.methods)
+    ]
     if graph is not None:
-        for method in ("forward", "MinMax", "Percentile"):
-            plan.append((f"onnxruntime {method}", onnxruntime_pass,
-                         {"path": graph, "batches": batches, "threads": threads, "method": method, "memory": False}))
-    workers = [worker for name, factory, options in plan
-               if (worker := try_worker(name, missing, factory, options, threads)) is not None]
+        theirs = {"path": graph, "batches": batches}
+        plan.append(("onnxruntime forward", onnxruntime_forward, {**theirs, "threads": threads}))
+        plan += [
+            (f"onnxruntime {method}", onnxruntime_calibration, {**theirs, "method": method, "memory": False})
+            for method in ("MinMax", "Percentile")
+        ]
+    workers = [
+        worker
+        for name, factory, options in plan
+        if (worker := try_worker(name, missing, factory, options, threads)) is not None
+    ]
     try:
         for worker in workers:
             if worker.name.startswith("qdqbert") or worker.name.endswith("forward"):
                 worker.ask("output")  # the warm pass; the slow calibrators have none
-        turns = harness.interleave(
-            workers, rounds=arguments.rounds, turn_s=0, peak=None, warm=False
-        )
+        turns = harness.interleave(workers, rounds=arguments.rounds, turn_s=0, peak=None, warm=False)
         facts = {worker.name: worker.facts for worker in workers}
     finally:
         for worker in workers:
             worker.close()
-    part: dict[str, Any] = {"batch": batch, "length": arguments.length, "samples": count,
-                            "threads": threads, "systems": {}}
+    part: dict[str, Any] = {
+        "batch": batch,
+        "length": arguments.length,
+        "samples": count,
+        "threads": threads,
+        "systems": {},
+    }
     for name, times in turns["times"].items():
-        entry: dict[str, Any] = {"seconds": harness.summary([t for turn in times for t in turn]), "facts": facts[name]}
+        entry: dict[str, Any] = {
+            "seconds": harness.summary([t for turn in times for t in turn]),
+            "facts": facts[name],
+        }
         entry["cpu_per_wall"] = turns["cpu"][name]
         base = f"{name.split()[0]} forward"
         if name != base and base in turns["times"]:
             entry["factor"] = harness.paired_ratio(times, turns["times"][base])
         part["systems"][name] = entry
-    print(f"\n{count} samples of {arguments.length} tokens in batches of {batch}, {threads} threads; "
-          "seconds for one pass")
+    print(
+        f"\n{count} samples of {arguments.length} tokens in batches of {batch}, {threads} threads; "
+        "seconds for one pass"
+    )
     lines = []
     for name, entry in part["systems"].items():
         factor = entry.get("factor")
         seconds = entry["seconds"]
-        lines.append((name, f"{seconds['min']:.3f}", f"{seconds['p50']:.3f}", f"{seconds['p90']:.3f}", seconds["n"],
-                      f"{factor['p50']:.3f} ({factor['p10']:.3f}-{factor['p90']:.3f})" if factor else "1",
-                      f"{factor['min']:.3f}" if factor else "1"))
-    print(harness.table(lines, ("pass", "min", "p50", "p90", "n", "x own forward: p50 (p10-p90)", "of minima")))
+        lines.append(
+            (
+                name,
+                f"{seconds['min']:.3f}",
+                f"{seconds['p50']:.3f}",
+                f"{seconds['p90']:.3f}",
+                seconds["n"],
+                f"{factor['p50']:.3f} ({factor['p10']:.3f}-{factor['p90']:.3f})" if factor else "1",
+                f"{factor['min']:.3f}" if factor else "1",
+            )
+        )
+    print(
+        harness.table(lines, ("pass", "min", "p50", "p90", "n", "x own forward: p50 (p10-p90)", "of minima"))
+    )
     sys.stdout.flush()
     return part
 
@@ -302,20 +352,23 @@ def memory_part(
         ("qdqbert", method, count) for method in arguments.methods for count in arguments.counts
     ]
     if graph is not None:
-        plan += [("onnxruntime", method, count) for method in ("MinMax", "Percentile")
-                 for count in arguments.peer_counts]
+        plan += [
+            ("onnxruntime", method, count)
+            for method in ("MinMax", "Percentile")
+            for count in arguments.peer_counts
+        ]
     for system, method, count in plan:
         name = f"{system} {method}"
         if name in missing:
             continue
         batches = samples(arguments.shape, count, 1, arguments.length)
-        options: dict[str, Any] = {"batches": batches, "threads": arguments.threads, "method": method}
         if system == "qdqbert":
-            worker = try_worker(name, missing, ours_memory, {"folder": str(folder), **options}, arguments.threads)
+            factory: Any = ours_memory
+            options = {"folder": str(folder), "threads": arguments.threads}
         else:
-            worker = try_worker(
-                name, missing, onnxruntime_pass, {"path": graph, "memory": True, **options}, arguments.threads
-            )
+            factory, options = onnxruntime_calibration, {"path": graph, "memory": True}
+        options |= {"batches": batches, "method": method}
+        worker = try_worker(name, missing, factory, options, arguments.threads)
         if worker is None:
             continue
         with worker:
@@ -327,19 +380,29 @@ def memory_part(
         growth = (row["peak"] - row["before"] - first["peak"] + first["before"]) / 2**20
         per_batch = growth / (row["batches"] - first["batches"]) if row is not first else None
         row["growth_per_batch_mib"] = per_batch
-        lines.append((f"{row['system']} {row['method']}", row["batches"], f"{row['before'] / 2**20:.0f}",
-                      f"{row['peak'] / 2**20:.0f}", f"{(row['peak'] - row['before']) / 2**20:.1f}",
-                      "-" if per_batch is None else f"{per_batch:.2f}"))
+        lines.append(
+            (
+                f"{row['system']} {row['method']}",
+                row["batches"],
+                f"{row['before'] / 2**20:.0f}",
+                f"{row['peak'] / 2**20:.0f}",
+                f"{(row['peak'] - row['before']) / 2**20:.1f}",
+                "-" if per_batch is None else f"{per_batch:.2f}",
+            )
+        )
     print(harness.table(lines, ("method", "batches", "before", "peak", "peak - before", "growth per batch")))
     sys.stdout.flush()
     return rows
 
 
 def nncf_part(arguments: Any, graph: str, missing: dict[str, str]) -> dict[str, Any] | None:
-    """The NNCF row."""
+    """Measure the NNCF row."""
     batches = samples(arguments.shape, arguments.nncf_samples, 1, arguments.length)
     worker = try_worker(
-        "nncf", missing, nncf_once, {"path": graph, "batches": batches, "threads": arguments.threads},
+        "nncf",
+        missing,
+        nncf_once,
+        {"path": graph, "batches": batches, "threads": arguments.threads},
         arguments.threads,
     )
     if worker is None:
@@ -348,9 +411,12 @@ def nncf_part(arguments: Any, graph: str, missing: dict[str, str]) -> dict[str, 
         facts = worker.facts
     facts["samples"] = arguments.nncf_samples
     facts["factor"] = facts["quantize_s"] / min(facts["forward_s"])
-    print(f"\nnncf.quantize, {facts['samples']} samples: {facts['quantize_s']:.1f} s, forward "
-          f"{min(facts['forward_s']):.2f} s, factor {facts['factor']:.2f}, peak {facts['peak'] / 2**20:.0f} MiB "
-          f"({(facts['peak'] - facts['before']) / 2**20:.0f} above the loaded model)")
+    print(
+        f"\nnncf.quantize, {facts['samples']} samples: {facts['quantize_s']:.1f} s, forward "
+        f"{min(facts['forward_s']):.2f} s, factor {facts['factor']:.2f}, peak "
+        f"{facts['peak'] / 2**20:.0f} MiB "
+        f"({(facts['peak'] - facts['before']) / 2**20:.0f} above the loaded model)"
+    )
     return facts
 
 
@@ -360,16 +426,25 @@ def main() -> None:
     parser.add_argument("--shape", choices=sorted(systems.SHAPES), default="base")
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--samples", type=int, default=32, help="sequences per timed pass beside the peers")
-    parser.add_argument("--own-samples", type=int, default=64, help="sequences per timed pass of qdqbert alone")
+    parser.add_argument(
+        "--own-samples", type=int, default=64, help="sequences per timed pass of qdqbert alone"
+    )
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8], help="batch sizes of qdqbert alone")
-    parser.add_argument("--methods", nargs="+", default=["max", "percentile"],
-                        choices=("max", "percentile", "mse", "entropy"))
+    parser.add_argument(
+        "--methods", nargs="+", default=["max", "percentile"], choices=("max", "percentile", "mse", "entropy")
+    )
     parser.add_argument("--threads", type=int, default=harness.machine_facts()["cpu"]["usable_cpus"])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--counts", nargs="+", type=int, default=[8, 32, 128], help="batches of the memory part")
-    parser.add_argument("--peer-counts", nargs="+", type=int, default=[4, 8, 16], help="the same for onnxruntime")
+    parser.add_argument(
+        "--counts", nargs="+", type=int, default=[8, 32, 128], help="batches of the memory part"
+    )
+    parser.add_argument(
+        "--peer-counts", nargs="+", type=int, default=[4, 8, 16], help="the same for onnxruntime"
+    )
     parser.add_argument("--nncf-samples", type=int, default=100)
-    parser.add_argument("--parts", nargs="+", default=["time", "memory", "nncf"], choices=("time", "memory", "nncf"))
+    parser.add_argument(
+        "--parts", nargs="+", default=["time", "memory", "nncf"], choices=("time", "memory", "nncf")
+    )
     parser.add_argument("--no-peers", action="store_true", help="qdqbert alone")
     arguments = parser.parse_args()
     if arguments.smoke:
@@ -383,18 +458,24 @@ def main() -> None:
     body: dict[str, Any] = {"shape": arguments.shape, "percentile": PERCENTILE, "missing": missing}
     with tempfile.TemporaryDirectory(prefix="qdqbert-bench-") as name:
         folder = systems.write_checkpoint(pathlib.Path(name) / "bert", arguments.shape)
-        checked = try_worker("qdqbert", missing, check_ours,
-                             {"folder": str(folder), "shape": arguments.shape, "length": arguments.length}, 1)
+        checked = try_worker(
+            "qdqbert",
+            missing,
+            check_ours,
+            {"folder": str(folder), "shape": arguments.shape, "length": arguments.length},
+            1,
+        )
         if checked is not None:
             with checked:
                 body["checked"] = checked.facts
         graph = None if arguments.no_peers else export(folder, arguments.shape, missing)
         if "time" in arguments.parts:
-            body["time"] = [] if graph is None else [
-                time_part(arguments, folder, graph, missing, arguments.samples, 1)
-            ]
+            body["time"] = (
+                [] if graph is None else [time_part(arguments, folder, graph, missing, arguments.samples, 1)]
+            )
             body["time"] += [
-                time_part(arguments, folder, None, missing, arguments.own_samples, batch) for batch in arguments.batches
+                time_part(arguments, folder, None, missing, arguments.own_samples, batch)
+                for batch in arguments.batches
             ]
         if "memory" in arguments.parts:
             body["memory"] = memory_part(arguments, folder, graph, missing)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forward pass of a BERT encoder: qdqbert float and simulated, beside PyTorch fp32 and ONNX Runtime fp32, in one run.
+"""Forward pass of a BERT encoder: qdqbert float and simulated beside PyTorch and ONNX Runtime fp32.
 
-Same random weights and inputs for all. Before anything is timed, every float system must agree with PyTorch's (largest
-absolute difference of the last hidden state, --tolerance), qdqbert's bits must not depend on the number of threads, and
-the simulated forward must be near the float one (it is an 8-bit approximation: relative RMS below 0.25).
+Same random weights and inputs for all. Before anything is timed, every float system must agree with
+PyTorch's (largest absolute difference of the last hidden state, --tolerance), qdqbert's bits must not
+depend on the number of threads, and the simulated forward must be near the float one (it is an 8-bit
+approximation: relative RMS below 0.25).
 
 The simulated forward has every quantizer on, calibrated by max on the timed inputs.
 
@@ -30,7 +31,7 @@ DEFAULT = ("qdqbert", "qdqbert-simulated", "torch-sdpa", "torch-eager", "onnxrun
 
 
 def start(name: str, folder: pathlib.Path, shape: str, inputs: systems.Inputs, threads: int) -> Worker:
-    """The worker of one system; `Missing` if it cannot run here."""
+    """Return the worker of one system; `Missing` if it cannot run here."""
     common: dict[str, Any] = {"inputs": inputs, "threads": threads}
     if name.startswith("qdqbert"):
         arguments = {"folder": str(folder), "quantized": name.endswith("simulated"), **common}
@@ -38,32 +39,44 @@ def start(name: str, folder: pathlib.Path, shape: str, inputs: systems.Inputs, t
     if name.startswith("torch"):
         arguments = {"folder": str(folder), "variant": name.partition("-")[2], **common}
         return Worker(name, systems.torch_fp32, arguments, threads=threads)
-    with Worker("export", systems.export_in_child, {"folder": str(folder), "shape": shape, "fused": True}) as export:
+    with Worker(
+        "export", systems.export_in_child, {"folder": str(folder), "shape": shape, "fused": True}
+    ) as export:
         path = export.facts["path"]
     return Worker(name, systems.onnxruntime_fp32, {"path": path, **common}, threads=threads)
 
 
 def check(workers: list[Worker], tolerance: float) -> dict[str, Any]:
-    """Outputs against each other; raises when a float system is off by more than `tolerance`."""
+    """Compare outputs; raise when a float system is off by more than `tolerance`."""
     outputs = {worker.name: np.asarray(worker.ask("output"), np.float32) for worker in workers}
-    reference = next((name for name in ("torch-eager", "torch-sdpa", "onnxruntime", "qdqbert") if name in outputs))
+    reference = next(
+        name for name in ("torch-eager", "torch-sdpa", "onnxruntime", "qdqbert") if name in outputs
+    )
     errors: dict[str, Any] = {"reference": reference}
     for name, output in outputs.items():
         if output.shape != outputs[reference].shape:
-            raise AssertionError(f"{name}: output {output.shape}, {reference} gives {outputs[reference].shape}")
+            raise AssertionError(
+                f"{name}: output {output.shape}, {reference} gives {outputs[reference].shape}"
+            )
         difference = output.astype(np.float64) - outputs[reference]
         worst = float(np.abs(difference).max())
         rms = float(np.sqrt(np.mean(difference**2) / np.mean(outputs[reference].astype(np.float64) ** 2)))
         errors[name] = {"max_abs": worst, "relative_rms": rms}
         if name.endswith("simulated"):
             if not rms < 0.25:
-                raise AssertionError(f"{name}: relative RMS error {rms:.3g} against {reference}, expected < 0.25")
+                raise AssertionError(
+                    f"{name}: relative RMS error {rms:.3g} against {reference}, expected < 0.25"
+                )
         elif not worst <= tolerance:
-            raise AssertionError(f"{name}: differs from {reference} by {worst:.3g}, expected <= {tolerance:g}")
+            raise AssertionError(
+                f"{name}: differs from {reference} by {worst:.3g}, expected <= {tolerance:g}"
+            )
     return errors
 
 
-def measure(arguments: Any, folder: pathlib.Path, batch: int, length: int, threads: int, peak: Any) -> dict[str, Any]:
+def measure(
+    arguments: Any, folder: pathlib.Path, batch: int, length: int, threads: int, peak: Any
+) -> dict[str, Any]:
     """One row: all systems at one shape and one thread count."""
     inputs = systems.make_inputs(arguments.shape, batch, length)
     workers: list[Worker] = []
@@ -90,9 +103,14 @@ def measure(arguments: Any, folder: pathlib.Path, batch: int, length: int, threa
     )
     rates = turns["peak"]
     row: dict[str, Any] = {
-        "batch": batch, "length": length, "threads": threads, "operations": operations,
+        "batch": batch,
+        "length": length,
+        "threads": threads,
+        "operations": operations,
         "peak_gflops": harness.summary(rates) if rates else None,
-        "errors": errors, "missing": missing, "systems": {},
+        "errors": errors,
+        "missing": missing,
+        "systems": {},
     }
     for worker in workers:
         times = [seconds for turn in turns["times"][worker.name] for seconds in turn]
@@ -111,32 +129,48 @@ def measure(arguments: Any, folder: pathlib.Path, batch: int, length: int, threa
 def show(row: dict[str, Any]) -> None:
     """One row as a table."""
     rate = f", peak {row['peak_gflops']['max']:.0f} GF/s" if row["peak_gflops"] else ""
-    print(f"\n({row['batch']},{row['length']}), {row['threads']} thread(s), "
-          f"{row['operations'] * 1e-9:.1f} GFLOP{rate}; ms")
+    print(
+        f"\n({row['batch']},{row['length']}), {row['threads']} thread(s), "
+        f"{row['operations'] * 1e-9:.1f} GFLOP{rate}; ms"
+    )
     lines = []
     for name, entry in row["systems"].items():
         seconds = entry["seconds"]
         ratio = entry.get("time_over_qdqbert")
-        lines.append((
-            name,
-            *(harness.milliseconds(seconds[key]) for key in ("min", "p50", "p90")),
-            seconds["n"],
-            f"{entry['percent_of_peak']:.0f} %" if "percent_of_peak" in entry else "-",
-            f"{ratio['p50']:.2f} ({ratio['p10']:.2f}-{ratio['p90']:.2f})" if ratio else "1",
-            f"{ratio['min']:.2f}" if ratio else "1",
-            f"{entry['cpu_per_wall']:.2f}",
-            f"{row['errors'][name]['max_abs']:.1e}",
-        ))
-    print(harness.table(
-        lines,
-        ("system", "min", "p50", "p90", "n", "of peak", "time / qdqbert: p50 (p10-p90)", "of minima", "cores",
-         f"max diff to {row['errors']['reference']}"),
-    ))
+        lines.append(
+            (
+                name,
+                *(harness.milliseconds(seconds[key]) for key in ("min", "p50", "p90")),
+                seconds["n"],
+                f"{entry['percent_of_peak']:.0f} %" if "percent_of_peak" in entry else "-",
+                f"{ratio['p50']:.2f} ({ratio['p10']:.2f}-{ratio['p90']:.2f})" if ratio else "1",
+                f"{ratio['min']:.2f}" if ratio else "1",
+                f"{entry['cpu_per_wall']:.2f}",
+                f"{row['errors'][name]['max_abs']:.1e}",
+            )
+        )
+    print(
+        harness.table(
+            lines,
+            (
+                "system",
+                "min",
+                "p50",
+                "p90",
+                "n",
+                "of peak",
+                "time / qdqbert: p50 (p10-p90)",
+                "of minima",
+                "cores",
+                f"max diff to {row['errors']['reference']}",
+            ),
+        )
+    )
     sys.stdout.flush()
 
 
 def same_bits(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """qdqbert's outputs must not depend on the thread count; raises if they do."""
+    """Qdqbert's outputs must not depend on the thread count; raises if they do."""
     seen: dict[tuple[str, int, int], set[str]] = {}
     for row in rows:
         for name, entry in row["systems"].items():
@@ -144,7 +178,9 @@ def same_bits(rows: list[dict[str, Any]]) -> dict[str, Any]:
                 seen.setdefault((name, row["batch"], row["length"]), set()).add(entry["facts"]["sha256"])
     for (name, batch, length), hashes in seen.items():
         if len(hashes) != 1:
-            raise AssertionError(f"{name} ({batch},{length}): bits depend on the number of threads: {sorted(hashes)}")
+            raise AssertionError(
+                f"{name} ({batch},{length}): bits depend on the number of threads: {sorted(hashes)}"
+            )
     return {f"{name} ({batch},{length})": hashes.pop() for (name, batch, length), hashes in seen.items()}
 
 
@@ -157,7 +193,9 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", choices=ALL, default=list(DEFAULT))
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--turn", type=float, default=0.4, help="seconds of timed calls per turn")
-    parser.add_argument("--tolerance", type=float, default=2e-4, help="largest difference between float systems")
+    parser.add_argument(
+        "--tolerance", type=float, default=2e-4, help="largest difference between float systems"
+    )
     arguments = parser.parse_args()
     if arguments.smoke:
         arguments.shape, arguments.rows, arguments.rounds, arguments.turn = "tiny", ["1x16", "3x32"], 2, 0.02

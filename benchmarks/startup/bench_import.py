@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Import time of qdqbert beside numpy's, and peak memory of loading a BERT-base checkpoint against its size.
 
-Every measurement is a fresh process. Import times are taken inside the process around the import statement, in turns
-(numpy, qdqbert, ...), after one unmeasured turn that fills the file cache. qdqbert loads its parts on first use, so the
-import of a model class, which loads the C core, has a row of its own. The whole life of a process that only imports
-is timed too. For memory, a BERT-base checkpoint of random float32 weights (438 MB) is written to a temporary folder and
-loaded with from_pretrained; the peak is VmHWM of the process, the interpreter and its libraries included. Before that, one
-tensor of the loaded model must equal the file's.
+Every measurement is a fresh process. Import times are taken inside the process around the import statement,
+in turns (numpy, qdqbert, ...), after one unmeasured turn that fills the file cache. qdqbert loads its parts
+on first use, so the import of a model class, which loads the C core, has a row of its own. The whole life
+of a process that only imports is timed too. For memory, a BERT-base checkpoint of random float32 weights
+(438 MB) is written to a temporary folder and loaded with from_pretrained; the peak is VmHWM of the process,
+the interpreter and its libraries included. Before that, one tensor of the loaded model must equal the
+file's.
 
     python benchmarks/startup/bench_import.py            about 1 minute
 """
@@ -69,7 +70,9 @@ def import_part(rounds: int, missing: dict[str, str]) -> dict[str, Any]:
             seen[name].append(import_once(name))
     part: dict[str, Any] = {}
     for name in kept:
-        entry: dict[str, Any] = {key: harness.summary([one[key] for one in seen[name]]) for key in ("import", "process")}
+        entry: dict[str, Any] = {
+            key: harness.summary([one[key] for one in seen[name]]) for key in ("import", "process")
+        }
         entry["modules"] = seen[name][0]["modules"]
         if "qdqbert" in name and "import numpy" in kept:
             entry["import_over_numpy"] = harness.paired_ratio(
@@ -80,10 +83,21 @@ def import_part(rounds: int, missing: dict[str, str]) -> dict[str, Any]:
     lines = []
     for name, entry in part.items():
         ratio = entry.get("import_over_numpy")
-        lines.append((name, *(harness.milliseconds(entry["import"][key]) for key in ("min", "p50", "p90")),
-                      harness.milliseconds(entry["process"]["p50"]), entry["modules"], entry["import"]["n"],
-                      f"{ratio['p50']:.2f} ({ratio['p10']:.2f}-{ratio['p90']:.2f})" if ratio else "-"))
-    print(harness.table(lines, ("statement", "min", "p50", "p90", "process p50", "modules", "n", "x numpy: p50 (p10-p90)")))
+        lines.append(
+            (
+                name,
+                *(harness.milliseconds(entry["import"][key]) for key in ("min", "p50", "p90")),
+                harness.milliseconds(entry["process"]["p50"]),
+                entry["modules"],
+                entry["import"]["n"],
+                f"{ratio['p50']:.2f} ({ratio['p10']:.2f}-{ratio['p90']:.2f})" if ratio else "-",
+            )
+        )
+    print(
+        harness.table(
+            lines, ("statement", "min", "p50", "p90", "process p50", "modules", "n", "x numpy: p50 (p10-p90)")
+        )
+    )
     return part
 
 
@@ -105,10 +119,20 @@ def load_worker(folder: str, kind: str) -> tuple[Any, dict[str, Any]]:
     seconds = time.perf_counter() - started
     after = harness.rss_bytes()
     name = "encoder.layer.0.output.dense.weight"
-    loaded = np.asarray(dict(model.named_parameters())[name].detach() if kind == "torch"
-                        else dict(model.named_parameters())[name])
-    facts = {"load_s": seconds, "before": before["VmRSS"], "after": after["VmRSS"], "peak": after["VmHWM"],
-             "anonymous_after": after.get("RssAnon"), "peak_was_reset": was_reset, "sha256": systems.digest(loaded)}
+    loaded = np.asarray(
+        dict(model.named_parameters())[name].detach()
+        if kind == "torch"
+        else dict(model.named_parameters())[name]
+    )
+    facts = {
+        "load_s": seconds,
+        "before": before["VmRSS"],
+        "after": after["VmRSS"],
+        "peak": after["VmHWM"],
+        "anonymous_after": after.get("RssAnon"),
+        "peak_was_reset": was_reset,
+        "sha256": systems.digest(loaded),
+    }
     return (lambda: None), facts
 
 
@@ -124,7 +148,9 @@ def load_part(shape: str, repeats: int, missing: dict[str, str]) -> dict[str, An
             runs = []
             for _ in range(repeats):
                 try:
-                    with harness.Worker(kind, load_worker, {"folder": str(folder), "kind": kind}, threads=2) as worker:
+                    with harness.Worker(
+                        kind, load_worker, {"folder": str(folder), "kind": kind}, threads=2
+                    ) as worker:
                         runs.append(worker.facts)
                 except Missing as error:
                     missing[f"load {kind}"] = str(error)
@@ -146,12 +172,22 @@ def load_part(shape: str, repeats: int, missing: dict[str, str]) -> dict[str, An
     for kind in ("qdqbert", "torch"):
         if kind in part:
             worst = max(part[kind]["runs"], key=lambda run: run["peak"])
-            lines.append((kind, f"{worst['before'] / 1e6:.0f}", f"{worst['peak'] / 1e6:.0f}",
-                          f"{worst['after'] / 1e6:.0f}", f"{part[kind]['peak_over_file']:.3f}",
-                          f"{part[kind]['peak_above_start_over_file']:.3f}",
-                          f"{part[kind]['load_s']['min']:.2f}"))
-    print(harness.table(lines, ("loader", "before", "peak", "after", "peak / file", "(peak - before) / file",
-                                "s, min")))
+            lines.append(
+                (
+                    kind,
+                    f"{worst['before'] / 1e6:.0f}",
+                    f"{worst['peak'] / 1e6:.0f}",
+                    f"{worst['after'] / 1e6:.0f}",
+                    f"{part[kind]['peak_over_file']:.3f}",
+                    f"{part[kind]['peak_above_start_over_file']:.3f}",
+                    f"{part[kind]['load_s']['min']:.2f}",
+                )
+            )
+    print(
+        harness.table(
+            lines, ("loader", "before", "peak", "after", "peak / file", "(peak - before) / file", "s, min")
+        )
+    )
     return part
 
 
