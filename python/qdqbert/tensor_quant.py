@@ -413,7 +413,7 @@ def refuse_negative(x: npt.NDArray[np.float32], unsigned: bool) -> None:
     TypeError
         If `unsigned` and an element of `x` is negative.
     """
-    if unsigned and x.size and np.nanmin(x) < 0:
+    if unsigned and bool((x < 0).any()):
         raise TypeError("Negative values encountered in unsigned quantization.") from None
 
 

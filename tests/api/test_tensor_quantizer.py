@@ -91,6 +91,28 @@ def test_pre_quant_scale_multiplies_before_everything() -> None:
     assert quantizer.amax == np.abs(x * factor).max()
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"axis": (1,)},
+        {"amax": 1.5, "scale_amax": 0.5},
+        {"learn_amax": True, "amax": 0.75},
+        {"num_bits": 4},
+    ],
+)
+@pytest.mark.parametrize("factor", [None, 3.0])
+def test_real_quantization_keeps_the_scale_of_its_codes(x: np.ndarray, fields: Any, factor: Any) -> None:
+    quantizer = TensorQuantizer(QuantDescriptor(fake_quant=False, narrow_range=True, **fields))
+    if factor is not None:
+        quantizer.pre_quant_scale = factor
+    codes = quantizer(x)
+
+    scaled = x if factor is None else x * np.float32(factor)
+    bound = np.float32(quantizer.maxbound)
+    np.testing.assert_array_equal(codes, np.clip(np.rint(scaled * quantizer.scale), -bound, bound))
+
+
 @pytest.mark.parametrize("axis", [None, 1])
 def test_e4m3(x: np.ndarray, axis: int | None) -> None:
     amax = np.abs(x).max((0, 2), keepdims=True) if axis else np.abs(x).max()

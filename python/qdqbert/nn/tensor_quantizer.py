@@ -407,10 +407,14 @@ class TensorQuantizer(Module):
         """Scale that real quantization of x used."""
         options = self._handle.options()
         amax = self._handle.amax()
-        if amax is None:
+        if options["learn_amax"]:
+            low, high = self._handle.clip()
+            amax = np.array(max(-low, high), dtype=np.float32)
+        elif amax is None:
+            factor = self._handle.pre_quant_scale()
+            x = x if factor is None else x * factor
             kept = {axis % x.ndim for axis in options["axis"] or () if -x.ndim <= axis < x.ndim}
-            reduced = tuple(axis for axis in range(x.ndim) if axis not in kept)
-            amax = reduce_amax(x, reduced)
+            amax = reduce_amax(x, tuple(axis for axis in range(x.ndim) if axis not in kept))
         if options["scale_amax"]:
             amax = amax * np.float32(options["scale_amax"])
         zeros = np.zeros(amax.shape, np.float32)
