@@ -132,6 +132,40 @@ def test_statistics_are_those_of_the_float_model() -> None:
     assert_same(ranges(fresh), ranges(used))
 
 
+def test_the_documented_recipe_is_the_short_form() -> None:
+    linear, descriptor = qdqbert.nn.QuantLinear, qdqbert.tensor_quant.QuantDescriptor
+    saved = linear.default_quant_desc_input, linear.default_quant_desc_weight
+    try:
+        linear.set_default_quant_desc_input(descriptor(num_bits=8, calib_method="histogram"))
+        linear.set_default_quant_desc_weight(descriptor(num_bits=8, axis=(0,)))
+        model = tiny_model.question_answering()
+    finally:
+        linear.set_default_quant_desc_input(saved[0])
+        linear.set_default_quant_desc_weight(saved[1])
+    for name, module in model.named_modules():
+        if name.endswith("_input_quantizer"):
+            module.enable_calib()
+            module.disable_quant()
+        elif name.endswith("_weight_quantizer"):
+            module.disable_quant()  # so that the statistics are those of the float model
+    for batch in batches():
+        model(**batch)
+    for name, module in model.named_modules():
+        if name.endswith("_input_quantizer"):
+            module.load_calib_amax("percentile", percentile=99.99)
+            module.enable_quant()
+            module.disable_calib()
+        elif name.endswith("_weight_quantizer"):
+            module.enable_quant()
+    short = tiny_model.question_answering()
+    qdqbert.calibrate(short, batches(), method="percentile", percentile=99.99, weights=None)
+    inputs = [name for name in states(model) if name.endswith("_input_quantizer")]
+    for name in inputs:
+        np.testing.assert_array_equal(states(model)[name].amax, states(short)[name].amax)
+    batch = batches()[0]
+    np.testing.assert_array_equal(model(**batch).start_logits, short(**batch).start_logits)
+
+
 # ---- errors -----------------------------------------------------------------------------------------
 
 
