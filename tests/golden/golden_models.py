@@ -14,10 +14,10 @@ import numpy as np
 from golden_codec import load
 
 import qdqbert
-from conftest import shared_folder
 from qdqbert import QDQBertConfig, nn
 from qdqbert.serialization import SafetensorsFile
 from qdqbert.tensor_quant import QuantDescriptor
+from shared_data import shared_folder
 
 CLASSES = {
     "QDQBertModel": qdqbert.QDQBertModel,

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from golden_codec import decode, load
 
-from conftest import shared_folder
 from qdqbert.calib import HistogramCalibrator, MaxCalibrator, calibrate_weights
 from qdqbert.module import Module
 from qdqbert.nn import QuantLinear, TensorQuantizer
 from qdqbert.tensor_quant import QuantDescriptor
+from shared_data import shared_folder
 
 FOLDER = shared_folder() / "golden" / "calibrators"
 GOLDEN = (

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from golden_codec import decode, load
 
-from conftest import shared_folder
 from qdqbert import nn, tensor_quant
 from qdqbert.nn import QuantLinear, TensorQuantizer, functional
 from qdqbert.tensor_quant import QuantDescriptor
+from shared_data import shared_folder
 
 FOLDER = shared_folder() / "golden" / "functions"
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from golden_codec import decode, load, same
 
-from conftest import shared_folder
 from qdqbert.calib import HistogramCalibrator, MaxCalibrator
 from qdqbert.nn import Clip, QuantLinear, TensorQuantizer
 from qdqbert.tensor_quant import QuantDescriptor
+from shared_data import shared_folder
 
 FOLDER = shared_folder() / "golden" / "descriptor"
 GOLDEN = (
