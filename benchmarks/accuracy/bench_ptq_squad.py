@@ -169,6 +169,11 @@ class Bench:
             self.model, {name: {"amax": amax} for name, amax in self.ranges[method].items()}
         )
 
+    def digest(self, method: str) -> str:
+        """Return a short name of the exact ranges of a method."""
+        ranges = self.ranges[method]
+        return systems.digest(np.concatenate([ranges[name].ravel() for name in sorted(ranges)]))[:8]
+
     def calibrate(self) -> None:
         """Ranges by every method from one pass over the samples."""
         started = time.perf_counter()
@@ -195,7 +200,9 @@ class Bench:
             if len(chosen) == len(self.names)
             else ",".join(str(self.names.index(name)) for name in chosen)
         )
-        key = f"{dataset} | {'float' if label == 'all' else method} | off {label or 'none'}"
+        # The digest keeps --resume from taking a pass that was made with other ranges.
+        ranges = "float" if label == "all" else f"{method} {self.digest(method)}"
+        key = f"{dataset} | {ranges} | off {label or 'none'}"
         if self.arguments.limit:
             key += f" | first {self.arguments.limit}"
         passes: dict[str, Any] = self.body["passes"]
