@@ -175,7 +175,7 @@ def _tokenizer_config(path: Path) -> dict[str, Any]:
         return {}
     try:
         config = json.loads(_read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not JSON: {error}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: expected an object, found {type(config).__name__}")

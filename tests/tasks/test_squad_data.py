@@ -72,6 +72,8 @@ def qas(root):
     ("root", "message"),
     [
         ('{"data": [\n  {"title": }]}', r"line 2, column 13: not JSON"),
+        ('{"data": ' + "9" * 5000 + "}", r"not JSON that can be read"),
+        (broken(lambda r: qas(r)[0].update(question="\ud800")), r"question: .*half of a surrogate pair"),
         ("[]", r"\$: expected an object, found an array"),
         ("{}", r"data: expected an array, found nothing"),
         ('{"data": []}', r"at least one question, found none"),

@@ -63,6 +63,8 @@ def test_pairs_are_read_by_the_names_of_glue(tmp_path):
         ("a.tsv", b"text\tlabel\nok\tx\nb\xff\tx\n", r"a\.tsv:3: expected UTF-8, found byte 0xff"),
         ("a.csv", 'text,label\n"a,x\n', r"a\.csv:2: unexpected end of data"),
         ("a.jsonl", '{"text": "a", "label": "x"}\n{"text": \n', r"a\.jsonl:2: not JSON"),
+        ("a.jsonl", '{"text": "\\ud800", "label": "x"}\n', r"a\.jsonl:1: text: expected a text"),
+        ("a.jsonl", '{"text": ' + "9" * 5000 + "}\n", r"a\.jsonl:1: not JSON that can be read"),
         ("a.jsonl", "[1]\n", r"a\.jsonl:1: expected an object"),
         ("a.jsonl", '{"text": 3, "label": "x"}\n', r"a\.jsonl:1: text: expected a text, found 3"),
         ("a.jsonl", '{"text": "a", "label": true}\n', r"a\.jsonl:1: label: expected a text, found True"),

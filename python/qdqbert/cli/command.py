@@ -39,6 +39,7 @@ exit status:
   3    bad input: a checkpoint, data file or rule that is missing, malformed or does not fit
   4    a check failed: doctor found a difference, or a score is below the bound that was asked for
   130  interrupted (Ctrl-C); no file was left half-written
+  141  whoever read the output has left
 
 Progress goes to stderr, on a terminal only. NO_COLOR is honoured. QDQBERT_CPU_ISA chooses the kernels.
 """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qdqbert.tasks.data_error import DataError
+from qdqbert.tasks.data_error import DataError, has_lone_surrogate
 
 if TYPE_CHECKING:
     import os
@@ -176,6 +176,8 @@ def _load_json(file: Path) -> dict[str, Any]:
         ) from error
     except RecursionError as error:
         raise DataError(f"{file}: not a SQuAD file: nested too deeply") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{file}: not JSON that can be read: {error}") from error
     if not isinstance(root, dict):
         raise DataError(f"{file}: $: expected an object, found {_kind(root)}")
     return root
@@ -200,6 +202,8 @@ def _text(file: Path, place: str, parent: dict[str, Any], key: str, default: str
     if not isinstance(value, str):
         found = _kind(value) if key in parent else "nothing"
         raise DataError(f"{file}: {place}.{key}: expected a text, found {found}")
+    if has_lone_surrogate(value):
+        raise DataError(f"{file}: {place}.{key}: expected a text, found half of a surrogate pair in it")
     return value
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qdqbert.tasks.batching import MAX_BATCH_TOKENS, batch_inputs, by_length, chunks, progress_bar
-from qdqbert.tasks.data_error import DataError
+from qdqbert.tasks.data_error import DataError, has_lone_surrogate
 from qdqbert.tokenization import special_token_id
 
 if TYPE_CHECKING:
@@ -344,6 +344,8 @@ def _json_rows(file: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
             raise DataError(f"{file}:{line}: not JSON: {error.msg} at column {error.colno}") from error
         except RecursionError as error:
             raise DataError(f"{file}:{line}: JSON nested too deeply") from error
+        except ValueError as error:  # a number of thousands of digits
+            raise DataError(f"{file}:{line}: not JSON that can be read: {error}") from error
         if not isinstance(row, dict):
             raise DataError(
                 f"{file}:{line}: expected an object with text and label, found {type(row).__name__}"
@@ -354,7 +356,7 @@ def _json_rows(file: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
 def _cell(file: Path, line: int, key: str, value: Any) -> str:
     if key not in (*_TEXT, *_TEXT_PAIR, *_LABEL):
         return ""
-    if isinstance(value, str):
+    if isinstance(value, str) and not has_lone_surrogate(value):
         return value
     if key in _LABEL and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
