@@ -73,7 +73,9 @@ class ScaledQuantDescriptor:
         If `num_bits`, `name` or `amax` has another type, `axis` is given together with `learn_amax`, or there
         is any other keyword.
 
-    Notes ----- Of the fields, `axis`, `scale_amax`, `fake_quant`, `unsigned` and `narrow_range` are taken as
+    Notes
+    -----
+    Of the fields, `axis`, `scale_amax`, `fake_quant`, `unsigned` and `narrow_range` are taken as
     they come, as in the original; a quantizer refuses values that make no sense.
 
     References

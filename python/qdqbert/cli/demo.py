@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Report:
     """Float evaluation, calibration, every method, evaluation, examples."""
     import qdqbert
+    from qdqbert.rules import QuantizerState, named_quantizers
 
     begin = time.perf_counter()
     methods = check_methods(arguments.methods)
@@ -93,7 +94,7 @@ def run(arguments: argparse.Namespace) -> Report:
     calibration = qdqbert.Calibration(model).collect(batches)
     calibration_seconds = time.perf_counter() - calibrated
     trials = try_methods(model, calibration, methods, judge)
-    quantizers = sum(name.endswith("_quantizer") for name, _ in model.named_modules())
+    quantizers = sum(QuantizerState.of(quantizer).state == "on" for _, quantizer in named_quantizers(model))
     examples = _examples(judge, trials, model.config)
     data: dict[str, Any] = {
         "folder": folder,

@@ -60,7 +60,9 @@ class TensorQuantizer(Module):
     NotImplementedError
         If the descriptor asks for a histogram of a range with axes.
 
-    Notes ----- In `forward`, an enabled quantizer multiplies by ``pre_quant_scale``, shows the tensor to its
+    Notes
+    -----
+    In `forward`, an enabled quantizer multiplies by ``pre_quant_scale``, shows the tensor to its
     calibrator if calibration is on, clips if that is on, and quantizes if that is on: with its range, or,
     while it has none, with the largest magnitude of the tensor at hand.
 

@@ -150,7 +150,7 @@ def split_words(text: str) -> list[str]:
 
     Examples
     --------
-    >>> split_words(" two\\twords ")
+    >>> split_words(" two\twords ")
     ['two', 'words']
     """
     return [word for word in text.translate(_SPACES).split(" ") if word]
