@@ -485,6 +485,12 @@ def calibrate(
         )
     if resume_from is not None:
         calibration = Calibration.load(model, resume_from)
+        if calibration.statistics == "max" and (method != "max" or passes == 2):
+            raise CheckpointError(f"{resume_from}: holds maxima only; method {method!r} needs histograms")
+        if calibration.statistics != "max" and calibration.passes != passes:
+            raise CheckpointError(
+                f"{resume_from}: is of a run with passes={calibration.passes}, not {passes}"
+            )
     else:
         kept = statistics or ("max" if method == "max" and passes == 1 else "histogram")
         calibration = Calibration(model, statistics=kept, passes=passes, num_bins=num_bins)

@@ -25,6 +25,8 @@ _logger = logging.getLogger(__name__)
 
 CONFIG_NAME = "config.json"
 SUPPORTED_MODEL_TYPES = ("bert", "qdqbert")
+# Each label has a name in two dictionaries, so a number from a damaged file must not reach the memory's size.
+_MAX_LABELS = 1_000_000
 _PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 # The fields of the library's base configuration that models, tests or files use.  A field that still has this
@@ -208,8 +210,9 @@ class QDQBertConfig:
 
     @num_labels.setter
     def num_labels(self, num_labels: int) -> None:
-        if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 1:
-            raise ValueError(f"num_labels: expected an integer of at least 1, got {num_labels!r}")
+        is_integer = isinstance(num_labels, int) and not isinstance(num_labels, bool)
+        if not is_integer or not 1 <= num_labels <= _MAX_LABELS:
+            raise ValueError(f"num_labels: expected an integer in 1 .. {_MAX_LABELS}, got {num_labels!r}")
         if len(getattr(self, "id2label", {})) != num_labels:
             self.id2label = {index: f"LABEL_{index}" for index in range(num_labels)}
             self.label2id = {label: index for index, label in self.id2label.items()}
@@ -473,6 +476,8 @@ def _known_fields() -> set[str]:
 
 
 def _pruned_heads(value: Any) -> dict[int, list[int]]:
+    if value is None:
+        return {}
     if not isinstance(value, dict):
         raise ValueError(f"pruned_heads: expected a dict of layer to list of heads, got {value!r}")
     try:

@@ -311,6 +311,16 @@ def test_the_second_pass_resumes_too(tmp_path: Path) -> None:
     assert_same(ranges(whole), ranges(resumed))
 
 
+def test_a_file_that_cannot_serve_the_method_is_refused_before_any_work(tmp_path: Path) -> None:
+    model = tiny_model.question_answering()
+    Calibration(model, statistics="max").collect(batches()).save(tmp_path / "max")
+    Calibration(model, passes=2).collect(batches()).save(tmp_path / "two")
+    with pytest.raises(CheckpointError, match="holds maxima only"):
+        qdqbert.calibrate(model, stopping(batches(), 0), resume_from=tmp_path / "max")
+    with pytest.raises(CheckpointError, match="passes=2"):
+        qdqbert.calibrate(model, stopping(batches(), 0), resume_from=tmp_path / "two")
+
+
 def test_a_file_of_another_model_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "f"
     Calibration(tiny_model.question_answering()).collect(batches()).save(file)

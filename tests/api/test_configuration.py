@@ -121,6 +121,7 @@ def test_keyword_num_labels_replaces_the_files_labels() -> None:
         {"id2label": {"x": "a"}},
         {"num_labels": 0},
         {"num_labels": 2.0},
+        {"num_labels": 2**31},
         {"pruned_heads": [1]},
         {"pruned_heads": {"a": [1]}},
         {"to_dict": 1},
