@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -103,3 +105,15 @@ def test_truncation_and_padding_of_the_description_are_dropped(tmp_path):
 def test_missing_special_token_is_named():
     with pytest.raises(CheckpointError, match=r"4000 tokens has no \[NONE\]"):
         special_token_id(load_tokenizer(bundled_folder()), "[NONE]")
+
+
+def test_importing_the_tasks_loads_no_third_party_but_numpy():
+    program = (
+        "import sys; import numpy; "
+        "from qdqbert.tasks import bootstrap, squad, text_classification; import qdqbert.tokenization; "
+        "print([n for n in ('tokenizers', 'safetensors', 'tqdm', 'huggingface_hub', 'onnx') if n in sys.modules])"
+    )
+
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert process.stdout.strip() == "[]"
