@@ -111,7 +111,8 @@ def test_importing_the_tasks_loads_no_third_party_but_numpy():
     program = (
         "import sys; import numpy; "
         "from qdqbert.tasks import bootstrap, squad, text_classification; import qdqbert.tokenization; "
-        "print([n for n in ('tokenizers', 'safetensors', 'tqdm', 'huggingface_hub', 'onnx') if n in sys.modules])"
+        "names = ('tokenizers', 'safetensors', 'tqdm', 'huggingface_hub', 'onnx'); "
+        "print([name for name in names if name in sys.modules])"
     )
 
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
