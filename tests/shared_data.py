@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the data beside the project lie: golden vectors, checkpoints, data sets.
 
-A module of its own, because tests that need the folder while they are collected import it, and the name ``conftest``
-belongs to several files.
+A module of its own, because tests that need the folder while they are collected import it, and the name
+``conftest`` belongs to several files.
 """
 
 from __future__ import annotations
