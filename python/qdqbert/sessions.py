@@ -29,6 +29,22 @@ class Limits(NamedTuple):
         """Whether a call that needs `other` fits."""
         return all(mine >= wanted for mine, wanted in zip(self, other, strict=True))
 
+    def grown_from(self, old: Limits) -> Limits:
+        """Room for calls like `old` too, so that calls of two shapes in turn do not make a session each time.
+
+        Probabilities take tokens * length: where the combination would double what either shape takes, the
+        room is for this call alone.
+        """
+        both = Limits(
+            max(old.max_sequences, self.max_sequences),
+            max(old.max_length, self.max_length),
+            max(old.max_tokens, self.max_tokens),
+            self.keep_probabilities,
+        )
+        area = both.max_tokens * both.max_length
+        larger = max(old.max_tokens * old.max_length, self.max_tokens * self.max_length)
+        return self if self.keep_probabilities and area > 2 * larger else both
+
 
 class SessionPool:
     """Sessions of `model` that no call is using.
@@ -68,18 +84,8 @@ class SessionPool:
                 if limits.covers(needed):
                     return self._free.pop(index)
             grown = needed
-            if self._free and not needed.keep_probabilities:
-                # One that is too small gives way to one with room for both kinds of call.  Probabilities take
-                # batch * length^2 and are asked for rarely: there the combination would waste too much.
-                old = self._free.pop(0)[0]
-                grown = Limits(
-                    max(old.max_sequences, needed.max_sequences),
-                    max(old.max_length, needed.max_length),
-                    max(old.max_tokens, needed.max_tokens),
-                    False,
-                )
-            elif self._free:
-                self._free.pop(0)
+            if self._free:
+                grown = needed.grown_from(self._free.pop(0)[0])
         return grown, Session(
             self._model,
             max_sequences=grown.max_sequences,
