@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_model
 
 import qdqbert
+import tiny_model
 from qdqbert.sessions import Limits
 
 
