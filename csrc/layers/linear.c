@@ -62,34 +62,57 @@ qb_linear_plan(const qb_linear *self, qb_linear_work *work, qb_arena *arena, int
 /* ---- forward
  * --------------------------------------------------------------------------------------------------------- */
 
-/* Tiles of a product: enough for a balanced end of the region, each a whole number of panels wide so that a thread
- * streams its own part of the weight, and small enough that a poll for interrupts comes every few milliseconds. */
-#define TILES_PER_THREAD 8
-#define TILE_PRODUCTS ((int64_t)1 << 27)
+/* How a product is cut.  Code kernels widen the rows of a once per tile and the panels of the weight once per block of
+ * rows, so tiles are wide and tall; there are a few per thread, and a multiple of the threads, so that all end
+ * together; a thread streams its own columns of the weight; and a poll for interrupts comes every few milliseconds. */
+#define TILES_PER_THREAD 4
+#define TILE_PRODUCTS ((int64_t)1 << 28)
+#define TILE_COLUMNS_MIN 128
 #define TILE_ROWS_MIN 64
+#define TILE_ROWS_MAX 512
 
-static void
-set_tiling(qb_linear_call *call, const qb_run *run)
+static int64_t
+divide_up(int64_t a, int64_t b)
 {
-    const qb_linear *layer = call->layer;
-    const int64_t k = layer->in_features;
-    const int64_t n = layer->out_features;
+    return (a + b - 1) / b;
+}
+
+static int64_t
+at_most(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* `group` products run in the same region. */
+static void
+set_tiling(qb_linear_call *call, const qb_run *run, int32_t group)
+{
+    const int64_t k = call->layer->in_features;
+    const int64_t n = call->layer->out_features;
+    const int64_t threads = qb_queue_threads(run->queue);
     const int is_integer = call->arithmetic == QB_ARITHMETIC_INTEGER;
     int64_t panel;
     size_t packed;
     size_t scratch;
     (is_integer ? run->kernels->pack_qs8_size : run->kernels->pack_f32_size)(n, k, &panel, &packed, &scratch);
-    const int64_t panels = (n + panel - 1) / panel;
-    const int64_t wanted = (int64_t)TILES_PER_THREAD * qb_queue_threads(run->queue);
-    call->tile_columns = panel * ((panels + wanted - 1) / wanted);
-    call->column_tiles = (n + call->tile_columns - 1) / call->tile_columns;
-    const int64_t rows = TILE_PRODUCTS / (call->tile_columns * k);
-    call->tile_rows = rows > TILE_ROWS_MIN ? rows : TILE_ROWS_MIN;
-    call->row_tiles = (call->rows + call->tile_rows - 1) / call->tile_rows;
-    if (call->row_tiles > 1) { /* equal ones */
-        call->tile_rows = (call->rows + call->row_tiles - 1) / call->row_tiles;
-        call->row_tiles = (call->rows + call->tile_rows - 1) / call->tile_rows;
+    const int64_t panels = divide_up(n, panel);
+    const int64_t for_balance = threads == 1 ? 1 : divide_up(TILES_PER_THREAD * threads, group);
+    const int64_t for_polls = divide_up(call->rows * n, TILE_PRODUCTS / k);
+    const int64_t wanted = divide_up(for_balance > for_polls ? for_balance : for_polls, threads) * threads;
+    const int64_t most_columns = divide_up(n, TILE_COLUMNS_MIN);
+    const int64_t most_rows = divide_up(call->rows, TILE_ROWS_MIN);
+    int64_t rows = divide_up(call->rows, TILE_ROWS_MAX);
+    int64_t columns = at_most(divide_up(wanted, rows), most_columns);
+    if (columns * rows < wanted) {
+        rows = at_most(divide_up(wanted, columns), most_rows);
     }
+    if (columns * rows * group < threads) { /* few rows and many threads: narrow tiles are better than idle threads */
+        columns = at_most(divide_up(threads, rows * group), panels);
+    }
+    call->tile_columns = panel * divide_up(panels, columns);
+    call->column_tiles = divide_up(n, call->tile_columns);
+    call->tile_rows = divide_up(call->rows, rows);
+    call->row_tiles = divide_up(call->rows, call->tile_rows);
 }
 
 static qb_status
@@ -139,7 +162,6 @@ qb_linear_begin(const qb_linear *self, const qb_linear_work *work, const qb_run 
         QB_TRY(qb_site_values(self->input_quantizer, &inner, x, rows, self->in_features, work->values, &values));
         call->a = values;
     }
-    set_tiling(call, run);
     return QB_OK;
 }
 
@@ -189,11 +211,12 @@ compute_tiles(void *argument, int64_t begin, int64_t end, int32_t worker)
 }
 
 qb_status
-qb_linear_finish(const qb_run *run, const qb_linear_call *calls, int32_t calls_count, qb_scratch *scratch)
+qb_linear_finish(const qb_run *run, qb_linear_call *calls, int32_t calls_count, qb_scratch *scratch)
 {
     product_job job = {.kernels = run->kernels, .calls = calls, .scratch = scratch};
     int64_t tiles = 0;
     for (int32_t i = 0; i < calls_count; i++) {
+        set_tiling(&calls[i], run, calls_count);
         tiles += calls[i].row_tiles * calls[i].column_tiles;
     }
     return qb_run_parallel(run, tiles, 1, compute_tiles, &job);

@@ -74,8 +74,7 @@ typedef struct qb_linear_call {
     qb_epilogue epilogue;
     int64_t rows;
     float *y;      /* (rows, N) */
-    int64_t panel; /* the tiling of this product */
-    int64_t tile_rows, tile_columns, row_tiles, column_tiles;
+    int64_t tile_rows, tile_columns, row_tiles, column_tiles; /* set by finish */
 } qb_linear_call;
 
 #define QB_LINEAR_CALLS_MAX 3
@@ -110,6 +109,6 @@ qb_status qb_linear_forward(const qb_linear *self, const qb_linear_work *work, c
 qb_status qb_linear_begin(const qb_linear *self, const qb_linear_work *work, const qb_run *run, const float *x,
                           int64_t rows, qb_activation activation, float *y, const qb_linear_call *shared,
                           qb_linear_call *call);
-qb_status qb_linear_finish(const qb_run *run, const qb_linear_call *calls, int32_t calls_count, qb_scratch *scratch);
+qb_status qb_linear_finish(const qb_run *run, qb_linear_call *calls, int32_t calls_count, qb_scratch *scratch);
 
 #endif
