@@ -63,8 +63,7 @@ qb_attention_visit(qb_attention *self, const qb_visitor *visitor, const qb_path 
     return qb_residual_norm_visit(&self->output, visitor, &output);
 }
 
-/* ---- plan
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- plan ------------------------------------------------------------------------------------------------------- */
 
 size_t
 qb_attention_scratch_bytes(const qb_attention *self, const qb_kernels *kernels, const qb_limits *limits)
@@ -114,8 +113,7 @@ qb_attention_plan(const qb_attention *self, qb_attention_work *work, qb_arena *a
     qb_residual_norm_plan(&self->output, &work->output, arena, codes, values, local, scratch);
 }
 
-/* ---- prepare
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- prepare ---------------------------------------------------------------------------------------------------- */
 
 static qb_status
 check(const qb_quantizer *quantizer, const qb_run *run, const char *name)
@@ -178,8 +176,7 @@ qb_attention_keeps_probabilities(const qb_attention *self)
     return !qb_quantizer_is_identity(a) && (qb_quantizer_is_dynamic(a) || qb_quantizer_integer_reason(a) != NULL);
 }
 
-/* ---- forward
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- forward ---------------------------------------------------------------------------------------------------- */
 
 /* q, k and v.  One region for all three, unless an input has to be dequantized: those go one by one, because they
  * share the buffer of the values. */

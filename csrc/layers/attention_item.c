@@ -84,8 +84,7 @@ qb_attention_probability_count(const qb_sequences *sequences, int64_t heads)
     return count;
 }
 
-/* ---- one item
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- one item --------------------------------------------------------------------------------------------------- */
 
 typedef struct item {
     int64_t sequence, head;

@@ -59,8 +59,7 @@ qb_linear_plan(const qb_linear *self, qb_linear_work *work, qb_arena *arena, int
     }
 }
 
-/* ---- forward
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- forward ---------------------------------------------------------------------------------------------------- */
 
 /* How a product is cut.  Code kernels widen the rows of a once per tile and the panels of the weight once per block of
  * rows, so tiles are wide and tall; there are a few per thread, and a multiple of the threads, so that all end

@@ -73,7 +73,7 @@ typedef struct qb_linear_call {
     const void *a;        /* (rows, K) codes or floats */
     qb_epilogue epilogue;
     int64_t rows;
-    float *y;      /* (rows, N) */
+    float *y;                                                 /* (rows, N) */
     int64_t tile_rows, tile_columns, row_tiles, column_tiles; /* set by finish */
 } qb_linear_call;
 

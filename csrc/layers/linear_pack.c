@@ -42,8 +42,7 @@ is_current(const qb_linear *self, qb_weight_form form)
            (form == QB_WEIGHT_F32 || self->pack.quantizer_revision == self->weight_quantizer->revision);
 }
 
-/* ---- regions
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- regions ---------------------------------------------------------------------------------------------------- */
 
 typedef struct pack_job {
     const qb_kernels *kernels;
@@ -107,8 +106,7 @@ pack(qb_linear *self, const qb_run *run, pack_job *job)
     return QB_OK;
 }
 
-/* ---- the three forms
- * --------------------------------------------------------------------------------------------------- */
+/* ---- the three forms -------------------------------------------------------------------------------------------- */
 
 static qb_status
 no_weight_memory(const qb_run *run, const qb_linear *self)

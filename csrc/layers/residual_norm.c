@@ -78,8 +78,7 @@ qb_residual_norm_prepare(qb_residual_norm *self, const qb_run *run)
     return qb_linear_prepare(&self->dense, &inner);
 }
 
-/* ---- add and normalize
- * ------------------------------------------------------------------------------------------------ */
+/* ---- add and normalize ------------------------------------------------------------------------------------------ */
 
 typedef struct add_job {
     const qb_kernels *kernels;

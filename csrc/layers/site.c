@@ -146,8 +146,7 @@ qb_site_encode(const qb_run *run, const qb_coding *codings, int32_t codings_coun
     return QB_OK;
 }
 
-/* ---- ranges, values, statistics
- * -------------------------------------------------------------------------------------- */
+/* ---- ranges, values, statistics --------------------------------------------------------------------------------- */
 
 qb_status
 qb_site_range(const qb_quantizer *quantizer, const qb_run *run, const float *x, int64_t tokens, int64_t features,

@@ -20,8 +20,7 @@ qb_batch_plan(qb_batch *batch, qb_arena *arena, int64_t max_sequences, int64_t m
     batch->mask = qb_arena_take(arena, max_tokens, sizeof *batch->mask);
 }
 
-/* ---- checks
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- checks ----------------------------------------------------------------------------------------------------- */
 
 static qb_status
 check_limits(const qb_bert_config *config, const qb_session_options *limits, const qb_forward_inputs *in,
@@ -96,8 +95,7 @@ check_mask(const qb_forward_inputs *in, qb_error *error)
     return QB_OK;
 }
 
-/* ---- filling
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- filling ---------------------------------------------------------------------------------------------------- */
 
 static void
 add_token(qb_batch *batch, const qb_forward_inputs *in, int64_t b, int64_t t)
@@ -199,8 +197,7 @@ qb_batch_check_first(const qb_batch *batch, qb_error *error)
     return QB_OK;
 }
 
-/* ---- back
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- back ------------------------------------------------------------------------------------------------------- */
 
 void
 qb_batch_scatter(const qb_batch *batch, const float *x, int64_t features, float *y)

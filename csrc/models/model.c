@@ -21,8 +21,7 @@ qb_model_visit(qb_model *model, const qb_visitor *visitor)
     return qb_linear_visit(&model->head_layer, visitor, &head);
 }
 
-/* ---- creation: names and sizes, then memory, then pointers
- * ------------------------------------------------------------- */
+/* ---- creation: names and sizes, then memory, then pointers ------------------------------------------------------ */
 
 typedef struct census {
     qb_model *model;
@@ -245,8 +244,7 @@ qb_model_device(const qb_model *model)
     return model->device;
 }
 
-/* ---- preparing
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- preparing -------------------------------------------------------------------------------------------------- */
 
 qb_status
 qb_model_prepare(qb_model *model, const qb_run *run)
@@ -279,8 +277,7 @@ qb_model_needs_probabilities(const qb_model *model)
     return qb_bert_keeps_probabilities(&model->bert);
 }
 
-/* ---- tables
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- tables ----------------------------------------------------------------------------------------------------- */
 
 int64_t
 qb_model_parameter_count(const qb_model *model)

@@ -144,8 +144,7 @@ case_observed(const qb_observer *observer)
     return qb_observer_amax(observer, &values, &rank, &shape, NULL) == QB_OK ? values[0] : -1.0f;
 }
 
-/* ---- naive arithmetic
- * ------------------------------------------------------------------------------------------------ */
+/* ---- naive arithmetic ------------------------------------------------------------------------------------------- */
 
 static inline float
 naive_amax(const float *x, int64_t n)
@@ -173,8 +172,7 @@ naive_code(float x, float scale, int32_t num_bits)
     return (int32_t)q;
 }
 
-/* ---- memory of one layer
- * --------------------------------------------------------------------------------------------- */
+/* ---- memory of one layer ---------------------------------------------------------------------------------------- */
 
 typedef struct case_plan {
     void *arena_block;
