@@ -24,7 +24,12 @@ WANTED_IN_WHEEL = [
     r"qdqbert/demo/.*model\.safetensors",
     r"qdqbert-[^/]*\.dist-info/licenses/.*LICENSE",
 ]
-WANTED_IN_SDIST = [r"pyproject\.toml", r"csrc/CMakeLists\.txt", r"csrc/core/kernel_list\.inc", r"tests/conftest\.py"]
+WANTED_IN_SDIST = [
+    r"pyproject\.toml",
+    r"csrc/CMakeLists\.txt",
+    r"csrc/core/kernel_list\.inc",
+    r"tests/conftest\.py",
+]
 
 
 def require(names: list[str], patterns: list[str], where: str) -> None:

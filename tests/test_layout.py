@@ -92,7 +92,12 @@ def test_neutral_code_reaches_the_machine_only_through_kernels(storey: str) -> N
 
 
 def test_only_the_device_reads_the_environment() -> None:
-    users = {name_of(p) for s in MAY_INCLUDE for p in c_files(s) if re.search(r"\bgetenv\b", without_comments(p.read_text()))}
+    users = {
+        name_of(p)
+        for storey in MAY_INCLUDE
+        for p in c_files(storey)
+        if re.search(r"\bgetenv\b", without_comments(p.read_text()))
+    }
     assert users == {"csrc/core/device.c"}
 
 
@@ -131,19 +136,21 @@ def test_headers_have_guards_named_after_their_path() -> None:
 
 
 def test_every_kernel_is_tested_by_name() -> None:
-    kernels = re.findall(r"^QB_KERNEL\((\w+),", (CSRC / "core" / "kernel_list.inc").read_text(), flags=re.MULTILINE)
+    manifest = (CSRC / "core" / "kernel_list.inc").read_text()
+    kernels = re.findall(r"^QB_KERNEL\((\w+),", manifest, flags=re.MULTILINE)
     assert len(kernels) > 10
-    tests = "\n".join(p.read_text() for p in FILES if p.is_relative_to(ROOT / "tests") and p.suffix in (".c", ".h", ".py"))
+    tests = "\n".join(
+        p.read_text() for p in FILES if p.is_relative_to(ROOT / "tests") and p.suffix in (".c", ".h", ".py")
+    )
     assert not [kernel for kernel in kernels if not re.search(rf"\b{kernel}\b", tests)]
 
 
-@pytest.mark.parametrize(("storey", "stems"), [("layers", None), ("quant", None)])
-def test_every_stem_has_a_test(storey: str, stems: None) -> None:
+@pytest.mark.parametrize("storey", ["layers", "quant"])
+def test_every_stem_has_a_test(storey: str) -> None:
     tests = "\n".join(p.read_text() for p in FILES if p.is_relative_to(ROOT / "tests" / "c"))
-    missing = [
-        p.stem for p in c_files(storey) if p.suffix == ".h" and f'"{storey}/{p.name}"' not in tests and f"test_{p.stem}" not in tests
-    ]
-    assert not missing
+    headers = [p for p in c_files(storey) if p.suffix == ".h"]
+    assert headers
+    assert not [p.stem for p in headers if not re.search(rf'"{storey}/{p.name}"|\b(test|qb)_{p.stem}', tests)]
 
 
 def test_nothing_is_left_for_later_or_speaks_of_a_machine() -> None:

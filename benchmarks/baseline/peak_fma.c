@@ -39,8 +39,8 @@ now(void)
 
 #if defined(__x86_64__)
 #define START_512(i) __m512 acc##i = _mm512_set1_ps((float)(i));
-#define STEP_512(i) \
-    acc##i = _mm512_fmadd_ps(acc##i, a, b); \
+#define STEP_512(i)                                                                                                    \
+    acc##i = _mm512_fmadd_ps(acc##i, a, b);                                                                            \
     __asm__ volatile("" : "+v"(acc##i));
 
 __attribute__((target("avx512f"))) static void
@@ -55,8 +55,8 @@ rounds_avx512(void)
 }
 
 #define START_256(i) __m256 acc##i = _mm256_set1_ps((float)(i));
-#define STEP_256(i) \
-    acc##i = _mm256_fmadd_ps(acc##i, a, b); \
+#define STEP_256(i)                                                                                                    \
+    acc##i = _mm256_fmadd_ps(acc##i, a, b);                                                                            \
     __asm__ volatile("" : "+x"(acc##i));
 
 __attribute__((target("avx2,fma"))) static void
@@ -71,8 +71,8 @@ rounds_avx2(void)
 }
 #elif defined(__aarch64__)
 #define START_128(i) float32x4_t acc##i = vdupq_n_f32((float)(i));
-#define STEP_128(i) \
-    acc##i = vfmaq_f32(b, acc##i, a); \
+#define STEP_128(i)                                                                                                    \
+    acc##i = vfmaq_f32(b, acc##i, a);                                                                                  \
     __asm__ volatile("" : "+w"(acc##i));
 
 static void
