@@ -46,8 +46,7 @@ check_shapes(const qb_run *run, qb_tensor x, qb_tensor weight, int64_t *rows)
     return QB_OK;
 }
 
-/* ---- the two quantizers as one ------------------------------------------------------------------------------------
- */
+/* ---- the two quantizers as one ---------------------------------------------------------------------------------- */
 
 /* Quantizers of one model are locked by locking one of them. */
 static int
@@ -97,8 +96,7 @@ observe(qb_quantizer *quantizer, const qb_run *run, const char *name, qb_tensor 
     return qb_quantizer_collect(quantizer, &inner, tensor.data, tensor.rank, tensor.shape);
 }
 
-/* ---- the product --------------------------------------------------------------------------------------------------
- */
+/* ---- the product ------------------------------------------------------------------------------------------------ */
 
 static qb_status
 fail_memory(const qb_run *run, const linear_call *call)

@@ -89,8 +89,7 @@ qb_site_refusal(const qb_quantizer *quantizer, int last_axis_is_free)
     return NULL;
 }
 
-/* ---- codes ---------------------------------------------------------------------------------------------------------
- */
+/* ---- codes ------------------------------------------------------------------------------------------------------ */
 
 typedef struct encode_job {
     const qb_kernels *kernels;

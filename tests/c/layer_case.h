@@ -95,8 +95,7 @@ same_bits(const float *a, const float *b, int64_t n)
     return 1;
 }
 
-/* ---- quantizers ----------------------------------------------------------------------------------------------------
- */
+/* ---- quantizers ------------------------------------------------------------------------------------------------- */
 
 /* Signed, full range, per tensor (axis_count -1) or along axis 0. */
 static inline qb_quantizer_options

@@ -73,8 +73,7 @@ run_forward(linear_case *c, const float *x, int64_t rows, qb_activation activati
 /* M, K, N around tiles and at primes; a weight that is wider than one panel, and one that is not. */
 static const int64_t shapes[][3] = {{1, 30, 70}, {2, 48, 33}, {17, 70, 30}, {31, 129, 257}, {70, 64, 5}, {200, 48, 48}};
 
-/* ---- tests ---------------------------------------------------------------------------------------------------------
- */
+/* ---- tests ------------------------------------------------------------------------------------------------------ */
 
 static void
 test_float_is_the_product_of_the_definition(void)

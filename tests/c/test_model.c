@@ -6,8 +6,7 @@
 #include "models/guard.h"
 #include "models/heads.h"
 
-/* ---- configuration -------------------------------------------------------------------------------------------------
- */
+/* ---- configuration ---------------------------------------------------------------------------------------------- */
 
 static void
 check_refused(const qb_model_options *options, const char *part)
@@ -61,8 +60,7 @@ test_options_of_an_older_struct_read_as_zero(void)
     CHECK_CONTAINS(error.message, "hidden_act");
 }
 
-/* ---- tables --------------------------------------------------------------------------------------------------------
- */
+/* ---- tables ----------------------------------------------------------------------------------------------------- */
 
 static void
 test_names_and_shapes_are_the_originals(void)
@@ -174,8 +172,7 @@ test_sites_say_which_way_and_why(void)
     qb_device_close(device);
 }
 
-/* ---- lifetime and order --------------------------------------------------------------------------------------------
- */
+/* ---- lifetime and order ----------------------------------------------------------------------------------------- */
 
 static void
 test_a_quantizer_that_was_handed_out_holds_the_model(void)

@@ -27,8 +27,7 @@ run_hidden(qb_session *session, const qb_forward_inputs *inputs, float *hidden, 
     return qb_session_forward(session, NULL, inputs, &outputs, error);
 }
 
-/* ---- results -------------------------------------------------------------------------------------------------------
- */
+/* ---- results ---------------------------------------------------------------------------------------------------- */
 
 static void
 test_forward_has_equal_bits_on_every_device(void)
@@ -306,8 +305,7 @@ test_head_mask_scales_the_probabilities(void)
     qb_device_close(device);
 }
 
-/* ---- memory and threads --------------------------------------------------------------------------------------------
- */
+/* ---- memory and threads ----------------------------------------------------------------------------------------- */
 
 static void
 test_forward_allocates_nothing(void)
@@ -455,8 +453,7 @@ test_session_holds_its_model_and_follows_its_changes(void)
     qb_device_close(device);
 }
 
-/* ---- statistics ----------------------------------------------------------------------------------------------------
- */
+/* ---- statistics ------------------------------------------------------------------------------------------------- */
 
 static void
 test_statistics_see_only_computed_positions_and_no_failed_forward(void)
@@ -551,131 +548,7 @@ test_an_interrupted_forward_leaves_no_trace(void)
     qb_device_close(device);
 }
 
-/* ---- errors --------------------------------------------------------------------------------------------------------
- */
-
-typedef struct refusal_case {
-    qb_device *device;
-    qb_model *model;
-    qb_session *session;
-    int64_t ids[TOKENS], mask[TOKENS], types[TOKENS], positions[TOKENS];
-    qb_forward_inputs inputs;
-    qb_forward_outputs outputs;
-    float logits[TOKENS * LABELS];
-} refusal_case;
-
-static refusal_case *
-refusal_make(qb_head head)
-{
-    refusal_case *c = case_memory(sizeof *c);
-    c->device = case_device("ref", 1);
-    c->model = model_make(c->device, head);
-    model_set_stages(c->model, QB_STAGE_DISABLED);
-    c->session = session_make(c->model, BATCH, LENGTH, 0);
-    model_ids(c->ids, TOKENS, 85);
-    for (int64_t i = 0; i < TOKENS; i++) {
-        c->mask[i] = 1;
-        c->positions[i] = i % LENGTH;
-    }
-    c->inputs = model_inputs(BATCH, LENGTH, c->ids, c->mask);
-    c->inputs.token_type_ids = c->types;
-    c->inputs.position_ids = c->positions;
-    c->outputs = (qb_forward_outputs){.struct_size = sizeof c->outputs, .logits = c->logits};
-    return c;
-}
-
-static void
-refusal_free(refusal_case *c)
-{
-    qb_session_destroy(c->session);
-    qb_model_release(c->model);
-    qb_device_close(c->device);
-    free(c);
-}
-
-static void
-refuses(refusal_case *c, qb_status status, const char *part)
-{
-    qb_error error = {.status = QB_OK};
-    CHECK(qb_session_forward(c->session, NULL, &c->inputs, &c->outputs, &error) == status);
-    CHECK(error.status == status);
-    CHECK_CONTAINS(error.message, part);
-    if (strstr(error.message, part) == NULL) {
-        (void)fprintf(stderr, "%s\n", error.message);
-    }
-}
-
-static void
-test_every_wrong_element_is_named_with_row_column_and_value(void)
-{
-    refusal_case *c = refusal_make(QB_HEAD_QUESTION_ANSWERING);
-    c->ids[LENGTH + 3] = VOCABULARY;
-    refuses(c, QB_ERR_INDEX, "input_ids[1, 3] is 37, expected 0 .. 36");
-    c->ids[LENGTH + 3] = -1;
-    refuses(c, QB_ERR_INDEX, "input_ids[1, 3] is -1");
-    c->ids[LENGTH + 3] = 0;
-    c->types[2] = 2;
-    refuses(c, QB_ERR_INDEX, "token_type_ids[0, 2] is 2, expected 0 .. 1");
-    c->types[2] = 0;
-    c->positions[30] = POSITIONS;
-    refuses(c, QB_ERR_INDEX, "position_ids[0, 30] is 40");
-    c->positions[30] = 0;
-    c->mask[2 * LENGTH] = 2;
-    refuses(c, QB_ERR_VALUE, "attention_mask[2, 0] is 2, expected 0 or 1");
-    c->mask[2 * LENGTH] = 1;
-    memset(c->mask + LENGTH, 0, LENGTH * sizeof *c->mask);
-    refuses(c, QB_ERR_VALUE, "attention_mask[1] is all zero");
-    c->inputs.padding = QB_PADDING_COMPUTE;
-    CHECK(qb_session_forward(c->session, NULL, &c->inputs, &c->outputs, NULL) == QB_OK);
-    refusal_free(c);
-}
-
-static void
-test_every_wrong_shape_or_combination_is_named(void)
-{
-    refusal_case *c = refusal_make(QB_HEAD_QUESTION_ANSWERING);
-    c->inputs.batch = 5;
-    refuses(c, QB_ERR_SHAPE, "batch is 5, expected 1 .. max_sequences 4");
-    c->inputs.batch = 0;
-    refuses(c, QB_ERR_SHAPE, "batch is 0");
-    c->inputs.batch = 1;
-    c->inputs.length = 32;
-    refuses(c, QB_ERR_SHAPE, "length is 32, expected 1 .. max_length 31");
-    c->inputs.length = POSITIONS + 1;
-    refuses(c, QB_ERR_SHAPE, "length is 41 tokens, more than the model's 40 positions");
-    c->inputs.length = LENGTH;
-    c->inputs.inputs_embeds = c->logits;
-    refuses(c, QB_ERR_VALUE, "both input_ids and inputs_embeds");
-    c->inputs.inputs_embeds = NULL;
-    c->inputs.input_ids = NULL;
-    refuses(c, QB_ERR_VALUE, "neither input_ids nor inputs_embeds");
-    c->inputs.input_ids = c->ids;
-    c->inputs.attention_mask_rank = 3;
-    refuses(c, QB_ERR_VALUE, "rank 3");
-    c->inputs.attention_mask_rank = 4;
-    refuses(c, QB_ERR_VALUE, "rank 4");
-    c->inputs.attention_mask_rank = 2;
-    c->outputs.pooler_output = c->logits;
-    refuses(c, QB_ERR_VALUE, "no pooler");
-    c->outputs.pooler_output = NULL;
-    c->outputs.attentions = c->logits;
-    refuses(c, QB_ERR_STATE, "keep_probabilities");
-    c->outputs.attentions = NULL;
-    CHECK(qb_quantizer_set_stages(qb_model_quantizer(c->model, 9), QB_STAGE_QUANT) == QB_OK);
-    refuses(c, QB_ERR_STATE, "matmul_a_input_quantizer");
-    refusal_free(c);
-}
-
-static void
-test_a_pooled_position_must_be_computed(void)
-{
-    refusal_case *c = refusal_make(QB_HEAD_SEQUENCE_CLASSIFICATION);
-    c->mask[LENGTH] = 0;
-    refuses(c, QB_ERR_VALUE, "attention_mask[1, 0] is 0");
-    c->inputs.padding = QB_PADDING_COMPUTE;
-    CHECK(qb_session_forward(c->session, NULL, &c->inputs, &c->outputs, NULL) == QB_OK);
-    refusal_free(c);
-}
+/* ---- limits ----------------------------------------------------------------------------------------------------- */
 
 static void
 test_session_limits_are_checked(void)
@@ -747,9 +620,6 @@ main(void)
     RUN(test_session_holds_its_model_and_follows_its_changes);
     RUN(test_statistics_see_only_computed_positions_and_no_failed_forward);
     RUN(test_an_interrupted_forward_leaves_no_trace);
-    RUN(test_every_wrong_element_is_named_with_row_column_and_value);
-    RUN(test_every_wrong_shape_or_combination_is_named);
-    RUN(test_a_pooled_position_must_be_computed);
     RUN(test_session_limits_are_checked);
     RUN(test_a_range_that_cannot_be_served_is_refused_when_the_session_is_made);
     return check_report();
