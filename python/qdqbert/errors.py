@@ -2,8 +2,8 @@
 """The exceptions that qdqbert raises on purpose.
 
 Every class is also one of Python's own, so that code written for the originals keeps catching what it
-caught: a wrong shape is a ``ValueError``, a wrong state a ``RuntimeError``. Plain ``ValueError``, ``TypeError``,
-``IndexError`` and ``MemoryError`` are raised where they say enough.
+caught: a wrong shape is a ``ValueError``, a wrong state a ``RuntimeError``. Plain ``ValueError``,
+``TypeError``, ``IndexError`` and ``MemoryError`` are raised where they say enough.
 """
 
 __all__ = [
