@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "layers/linear.h"
 
-#include <string.h>
-
 #include "quant/quantizer.h"
 
 void
@@ -122,8 +120,10 @@ begin_integer(const qb_linear_work *work, const qb_run *run, const qb_linear_cal
     const qb_path path = {run->path, "_input_quantizer"};
     const qb_run site = qb_run_enter(run, &path);
     QB_TRY(qb_site_range(self->input_quantizer, &site, call->x, call->rows, k, &call->range));
-    if (shared != NULL && shared->arithmetic == QB_ARITHMETIC_INTEGER && shared->x == call->x &&
-        memcmp(&shared->range, &call->range, sizeof call->range) == 0) {
+    const int is_shared = shared != NULL && shared->arithmetic == QB_ARITHMETIC_INTEGER && shared->x == call->x &&
+                          shared->range.scale == call->range.scale && shared->range.lower == call->range.lower &&
+                          shared->range.upper == call->range.upper;
+    if (is_shared) {
         call->a = shared->a;
     }
     else {

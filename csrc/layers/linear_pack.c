@@ -126,15 +126,13 @@ pack_codes(qb_linear *self, const qb_run *run)
     pack_job job = {
         .kernels = run->kernels, .layer = self, .values = self->weight.data, .codes = codes, .scale = scale};
     qb_run inner = *run;
-    qb_status status = QB_OK;
     self->pack.step = scale;
     if (scale == NULL || codes == NULL) {
-        status = no_weight_memory(run, self);
+        qb_heap_release(run->heap, codes);
+        return no_weight_memory(run, self);
     }
-    if (status == QB_OK) {
-        status = qb_quantizer_weight_range(self->weight_quantizer, &inner, self->weight.data, n, k, scale, &job.lower,
-                                           &job.upper);
-    }
+    qb_status status = qb_quantizer_weight_range(self->weight_quantizer, &inner, self->weight.data, n, k, scale,
+                                                 &job.lower, &job.upper);
     if (status == QB_OK) {
         status = pack(self, run, &job);
     }
