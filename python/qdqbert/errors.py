@@ -38,7 +38,7 @@ class BackendError(Error, RuntimeError):
 
 
 class CheckpointError(Error, RuntimeError, ValueError):
-    """A checkpoint, configuration or data file is missing, damaged, or of another kind than was asked for."""
+    """A checkpoint or configuration is missing, damaged, or of another kind than was asked for."""
 
 
 class RuleError(Error, KeyError):
