@@ -82,7 +82,6 @@ class Calibration:
         self.statistics = statistics
         self.passes = 1 if statistics == "max" else passes
         self.num_bins = num_bins
-        self.batches_done = 0
         self._pass = 1
         self._all = named_quantizers(model)
         self._inputs = [
@@ -96,6 +95,7 @@ class Calibration:
             )
         self._fixed: dict[str, float] = {}  # largest magnitudes of the first of two passes
         self._calibrators = {name: self._calibrator(name, quantizer) for name, quantizer in self._inputs}
+        self.batches_done = 0
 
     def _calibrator(self, name: str, quantizer: TensorQuantizer) -> MaxCalibrator | HistogramCalibrator:
         """Make the calibrator of one quantizer for the present pass."""
@@ -107,6 +107,29 @@ class Calibration:
         return HistogramCalibrator(
             bits, None, unsigned, num_bins=self.num_bins, fixed_range=self._fixed.get(name), device=device
         )
+
+    @property
+    def batches_done(self) -> int:
+        """Number of batches of the present pass that the statistics hold; `collect` skips as many."""
+        done, elements = self._progress
+        return done + (self._elements() > elements)
+
+    @batches_done.setter
+    def batches_done(self, value: int) -> None:
+        # With the elements counted so far: Ctrl-C may come when the core has counted a batch for good and
+        # before that can be noted here, and such a batch must not be counted again.
+        self._progress = value, self._elements()
+
+    def _elements(self) -> int:
+        """Count what a histogram holds, which grows with every batch; 0 if there are only maxima.
+
+        Those may see a batch twice.
+        """
+        for calibrator in self._calibrators.values():
+            if isinstance(calibrator, HistogramCalibrator):
+                histogram = calibrator.histogram()
+                return 0 if histogram is None else int(histogram[0].sum())
+        return 0
 
     @property
     def is_complete(self) -> bool:
@@ -130,14 +153,16 @@ class Calibration:
                 raise StateError(f"{name}: no data were collected in the first pass")
             # A tensor of zeros needs a range too; any will do.
             largest[name] = float(np.max(amax)) or 1.0
-        self._pass, self._fixed, self.batches_done = 2, largest, 0
+        self._pass, self._fixed = 2, largest
         self._calibrators = {name: self._calibrator(name, quantizer) for name, quantizer in self._inputs}
+        self.batches_done = 0
 
     # ---- collecting ----------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _collecting(self) -> Iterator[None]:
         before = [(quantizer, quantizer._handle.stages) for _, quantizer in self._all]
+        owned = [(quantizer, quantizer._calibrator) for _, quantizer in self._inputs]
         try:
             for _, quantizer in self._all:
                 quantizer._handle.stages &= ~(STAGE_QUANT | STAGE_CALIB)
@@ -150,6 +175,9 @@ class Calibration:
         finally:
             for quantizer, stages in before:
                 quantizer._handle.stages = stages
+            for quantizer, calibrator in owned:
+                quantizer._calibrator = calibrator
+                quantizer._handle.set_observer(calibrator._observer)
 
     def collect(
         self,
@@ -190,6 +218,7 @@ class Calibration:
         if checkpoint_every < 1:
             raise ValueError(f"checkpoint_every: expected at least 1, got {checkpoint_every}")
         total = len(batches) if isinstance(batches, Sized) else None
+        self.batches_done = self.batches_done  # note what an interrupt left open
         try:
             with self._collecting(), _bar(progress, total, f"pass {self._pass} of {self.passes}") as advance:
                 for index, batch in enumerate(batches):
@@ -383,9 +412,10 @@ class Calibration:
                     f"{path}: was collected for {len(header['quantizers'])} quantizers, the model has "
                     f"{len(names)} enabled ones, and their names differ"
                 )
-            self._pass, self.batches_done = header["pass"], header["batches_done"]
+            self._pass = header["pass"]
             for name, quantizer in self._inputs:
                 self._restore(name, quantizer, contents)
+            self.batches_done = header["batches_done"]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, CheckpointError):
                 raise
@@ -490,6 +520,14 @@ def calibrate(
         if calibration.statistics != "max" and calibration.passes != passes:
             raise CheckpointError(
                 f"{resume_from}: is of a run with passes={calibration.passes}, not {passes}"
+            )
+        if calibration.statistics != "max" and calibration.num_bins != num_bins:
+            raise CheckpointError(
+                f"{resume_from}: is of a run with num_bins={calibration.num_bins}, not {num_bins}"
+            )
+        if statistics not in (None, calibration.statistics):
+            raise CheckpointError(
+                f"{resume_from}: holds statistics={calibration.statistics!r}, not {statistics!r}"
             )
     else:
         kept = statistics or ("max" if method == "max" and passes == 1 else "histogram")

@@ -300,6 +300,71 @@ def test_a_run_resumes_to_the_same_bits_at_every_batch(at: int, statistics: str,
     assert_same(ranges(whole), ranges(resumed))
 
 
+def interrupted_after(calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have Ctrl-C come when the core has finished the n-th forward and Python has not yet noted it."""
+    forward = qdqbert.QDQBertForQuestionAnswering.forward
+    seen = 0
+
+    def stopped(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        result = forward(self, *arguments, **keywords)
+        if seen == calls:
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(qdqbert.QDQBertForQuestionAnswering, "forward", stopped)
+
+
+@pytest.mark.parametrize("at", [1, 3, 5])
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_batch_that_was_counted_when_the_interrupt_came_is_not_counted_again(
+    at: int, passes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, resumed = tiny_model.question_answering(), tiny_model.question_answering()
+    expected = qdqbert.calibrate(whole, batches(), passes=passes)
+    file = tmp_path / "statistics.npz"
+    with monkeypatch.context() as patch:
+        interrupted_after((passes - 1) * 5 + at, patch)
+        with pytest.raises(KeyboardInterrupt):
+            qdqbert.calibrate(resumed, batches(), passes=passes, checkpoint=file)
+    assert Calibration.load(resumed, file).batches_done == at
+    calibration = qdqbert.calibrate(resumed, batches(), passes=passes, resume_from=file)
+    assert_same(ranges(whole), ranges(resumed))
+    for name, calibrator in expected._calibrators.items():
+        mine, wanted = calibration._calibrators[name].histogram(), calibrator.histogram()
+        np.testing.assert_array_equal(mine[0], wanted[0], err_msg=name)
+
+
+def test_the_same_calibration_goes_on_after_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model.question_answering()
+    expected = Calibration(model).collect(batches())
+    calibration = Calibration(model)
+    for at in (2, 1, 1):
+        with monkeypatch.context() as patch:
+            interrupted_after(at, patch)
+            with pytest.raises(KeyboardInterrupt):
+                calibration.collect(batches())
+    assert calibration.batches_done == 4
+    calibration.collect(batches())
+    assert_same(expected.ranges("entropy"), calibration.ranges("entropy"))
+
+
+def test_a_quantizer_keeps_its_own_calibrator() -> None:
+    model = tiny_model.question_answering()
+    quantizer = dict(named_quantizers(model))["bert.encoder.layer.0.output.dense._input_quantizer"]
+    with qdqbert.quantizers(model, {"*.0.output.dense._input_quantizer": "calib"}):
+        model(**batches()[0])
+        seen = quantizer._calibrator.compute_amax()
+        calibration = qdqbert.calibrate(model, batches())
+        done = calibration.batches_done
+        assert quantizer._calibrator.compute_amax() == seen
+        quantizer.enable_calib()
+        model(**batches()[1])
+        assert calibration.batches_done == done
+        assert quantizer._calibrator.compute_amax() != seen
+
+
 def test_the_second_pass_resumes_too(tmp_path: Path) -> None:
     whole, resumed = tiny_model.question_answering(), tiny_model.question_answering()
     qdqbert.calibrate(whole, batches(), passes=2)
@@ -319,6 +384,10 @@ def test_a_file_that_cannot_serve_the_method_is_refused_before_any_work(tmp_path
         qdqbert.calibrate(model, stopping(batches(), 0), resume_from=tmp_path / "max")
     with pytest.raises(CheckpointError, match="passes=2"):
         qdqbert.calibrate(model, stopping(batches(), 0), resume_from=tmp_path / "two")
+    with pytest.raises(CheckpointError, match="num_bins=2048, not 512"):
+        qdqbert.calibrate(model, batches(), passes=2, num_bins=512, resume_from=tmp_path / "two")
+    with pytest.raises(CheckpointError, match="statistics='histogram', not 'max'"):
+        qdqbert.calibrate(model, batches(), passes=2, statistics="max", resume_from=tmp_path / "two")
 
 
 def test_a_file_of_another_model_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
