@@ -68,7 +68,7 @@ class ScaledQuantDescriptor:
     Raises
     ------
     ValueError
-        If `num_bits` is negative or `calib_method` is unknown.
+        If `num_bits` is negative, `calib_method` is unknown, or `amax` holds what is no number.
     TypeError
         If `num_bits`, `name` or `amax` has another type, `axis` is given together with `learn_amax`, or there
         is any other keyword.
@@ -133,7 +133,10 @@ class ScaledQuantDescriptor:
         self._axis = axis
         self._amax: npt.NDArray[np.float32] | None = None
         if amax is not None:
-            self._amax = np.array(amax, dtype=np.float32)
+            try:
+                self._amax = np.array(amax, dtype=np.float32)
+            except OverflowError as error:  # an integer beyond every float
+                raise ValueError(f"amax: {error}") from None
             self._amax.flags.writeable = False
         self._learn_amax = learn_amax
         self._scale_amax = scale_amax

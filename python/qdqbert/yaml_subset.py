@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 __all__ = ["dump", "load"]
@@ -27,7 +28,7 @@ _BOOLEANS = {
 }
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)\Z")
-_FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?\Z")
+_FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?\Z")
 _SPECIAL_FLOATS = {
     sign + word: float(sign + name)
     for sign in ("", "+", "-")
@@ -36,9 +37,14 @@ _SPECIAL_FLOATS = {
 }
 _PLAIN = re.compile(r"[A-Za-z_](?:[\w./+() -]*[\w./+()-])?\Z", re.ASCII)
 _KEY = re.compile(
-    r"(?P<key>'(?:[^']|'')*'|\"(?:[^\"\\]|\\.)*\"|[^\s'\"\[\]{},#&*!|>%@`-][^:#]*?)\s*:(?:\s+|\Z)"
+    r"(?P<key>'(?:[^']|'')*'|\"(?:[^\"\\]|\\.)*\"|[^\s'\"\[\]{},#&*!|>%@`-][^:#]*+)\s*:(?:\s+|\Z)"
 )
+_SINGLE = re.compile(r"'(?:[^']|'')*'")
+_DOUBLE = re.compile(r'"(?:[^"\\]|\\.)*"')
+_FLOW_SCALAR = re.compile(r"[^,\[\]{}]*")
 _TAG = "!!python/tuple"
+# A list of lists of lists is the most that a range has; what nests deeper would exhaust the stack.
+_MAX_DEPTH = 32
 
 
 def dump(mapping: Mapping[str, object]) -> str:
@@ -91,16 +97,16 @@ def load(text: str) -> object:
     ValueError
         If the text leaves the subset; the line is named.
     """
-    lines = [
+    lines = deque(
         (number, len(line) - len(line.lstrip(" ")), line.strip())
         for number, line in enumerate(_without_comments(text), start=1)
         if line.strip() and line.strip() not in ("---", "...")
-    ]
+    )
     if not lines:
         return None
-    value, rest = _block(lines, lines[0][1])
-    if rest:
-        raise ValueError(f"line {rest[0][0]}: unexpected {rest[0][2]!r}")
+    value = _block(lines, lines[0][1], _MAX_DEPTH)
+    if lines:
+        raise ValueError(f"line {lines[0][0]}: unexpected {_shown(lines[0][2])}")
     return value
 
 
@@ -169,116 +175,141 @@ def _without_comments(text: str) -> list[str]:
     return lines
 
 
-def _block(lines: list[_Line], indent: int) -> tuple[object, list[_Line]]:
+def _shown(text: str) -> str:
+    """Text for a message, cut where it would hide the message."""
+    return repr(text if len(text) <= 60 else text[:60] + "...")
+
+
+def _deeper(depth: int, number: int) -> int:
+    if depth == 0:
+        raise ValueError(f"line {number}: nested deeper than {_MAX_DEPTH} levels")
+    return depth - 1
+
+
+def _block(lines: deque[_Line], indent: int, depth: int) -> object:
+    """Take one value from the front of the lines; `depth` is how many levels may follow."""
     number, _, text = lines[0]
+    depth = _deeper(depth, number)
     if text == "-" or text.startswith("- "):
-        return _block_sequence(lines, indent)
+        return _block_sequence(lines, indent, depth)
     if _KEY.match(text):
-        return _block_mapping(lines, indent)
-    return _inline(text, number), lines[1:]
+        return _block_mapping(lines, indent, depth)
+    lines.popleft()
+    return _inline(text, number)
 
 
-def _block_sequence(lines: list[_Line], indent: int) -> tuple[list[object], list[_Line]]:
+def _block_sequence(lines: deque[_Line], indent: int, depth: int) -> list[object]:
     items: list[object] = []
     while lines and lines[0][1] == indent and (lines[0][2] == "-" or lines[0][2].startswith("- ")):
-        number, _, text = lines[0]
+        number, _, text = lines.popleft()
         content = text[1:].lstrip()
-        lines = lines[1:]
         if content:
             inner = indent + len(text) - len(content)
-            item, lines = _block([(number, inner, content), *lines], inner)
+            lines.appendleft((number, inner, content))
+            items.append(_block(lines, inner, depth))
         else:
-            item, lines = _nested(lines, indent, False)
-        items.append(item)
-    return items, lines
+            items.append(_nested(lines, indent, False, depth))
+    return items
 
 
-def _block_mapping(lines: list[_Line], indent: int) -> tuple[dict[str, object], list[_Line]]:
+def _block_mapping(lines: deque[_Line], indent: int, depth: int) -> dict[str, object]:
     mapping: dict[str, object] = {}
     while lines and lines[0][1] == indent:
-        number, _, text = lines[0]
+        number, _, text = lines.popleft()
         match = _KEY.match(text)
         if match is None:
-            raise ValueError(f"line {number}: expected 'key: value', got {text!r}")
-        key = str(_inline(match["key"], number, resolve=False))
+            raise ValueError(f"line {number}: expected 'key: value', got {_shown(text)}")
+        key = str(_inline(match["key"].rstrip(), number, resolve=False))
         if key in mapping:
-            raise ValueError(f"line {number}: key {key!r} stands twice")
+            raise ValueError(f"line {number}: key {_shown(key)} stands twice")
         content = text[match.end() :]
         if content == _TAG:
             content = ""
-        lines = lines[1:]
-        if content:
-            mapping[key] = _inline(content, number)
-        else:
-            mapping[key], lines = _nested(lines, indent, True)
-    return mapping, lines
+        mapping[key] = _inline(content, number) if content else _nested(lines, indent, True, depth)
+    return mapping
 
 
-def _nested(lines: list[_Line], indent: int, in_mapping: bool) -> tuple[object, list[_Line]]:
+def _nested(lines: deque[_Line], indent: int, in_mapping: bool, depth: int) -> object:
     """Value on the lines below a key or dash; a list may stand at the key's own indentation."""
     if lines and (
         lines[0][1] > indent or (in_mapping and lines[0][1] == indent and lines[0][2].startswith("-"))
     ):
-        return _block(lines, lines[0][1])
-    return None, lines
+        return _block(lines, lines[0][1], depth)
+    return None
 
 
 def _inline(text: str, number: int, resolve: bool = True) -> object:
     if text.startswith(_TAG + " "):
         text = text[len(_TAG) :].lstrip()
-    if text[:1] in "[{":
-        value, rest = _flow(text, number)
-        if rest:
-            raise ValueError(f"line {number}: unexpected {rest!r} after a flow collection")
+    if text.startswith(("[", "{")):
+        value, end = _flow(text, 0, number, _MAX_DEPTH)
+        if end < len(text):
+            raise ValueError(f"line {number}: unexpected {_shown(text[end:])} after a flow collection")
         return value
-    if text[:1] in "'\"":
-        value, rest = _quoted(text, number)
-        if rest:
-            raise ValueError(f"line {number}: unexpected {rest!r} after a quoted string")
+    if text.startswith(("'", '"')):
+        value, end = _quoted(text, 0, number)
+        if end < len(text):
+            raise ValueError(f"line {number}: unexpected {_shown(text[end:])} after a quoted string")
         return value
-    if text[:1] in "&*!|>%@`":
-        raise ValueError(f"line {number}: {text!r} is outside the subset of YAML that descriptors use")
-    return _resolve(text) if resolve else text
+    if text and text[0] in "&*!|>%@`":
+        raise ValueError(f"line {number}: {_shown(text)} is outside the subset of YAML that descriptors use")
+    return _scalar(text, number) if resolve else text
 
 
-def _quoted(text: str, number: int) -> tuple[str, str]:
-    pattern = r"'((?:[^']|'')*)'" if text[0] == "'" else r'"(?:[^"\\]|\\.)*"'
-    match = re.match(pattern, text)
-    if match is None:
-        raise ValueError(f"line {number}: unterminated string {text!r}")
-    rest = text[match.end() :].lstrip()
-    if text[0] == "'":
-        return match[1].replace("''", "'"), rest
+def _scalar(text: str, number: int) -> object:
     try:
-        return str(json.loads(match[0])), rest
+        return _resolve(text)
+    except ValueError as error:  # an integer of thousands of digits
+        raise ValueError(f"line {number}: {_shown(text)}: {error}") from None
+
+
+def _after_space(text: str, place: int) -> int:
+    while place < len(text) and text[place].isspace():
+        place += 1
+    return place
+
+
+def _quoted(text: str, begin: int, number: int) -> tuple[str, int]:
+    """Quoted string at a place of the text, and the place of what follows it."""
+    match = (_SINGLE if text[begin] == "'" else _DOUBLE).match(text, begin)
+    if match is None:
+        raise ValueError(f"line {number}: unterminated string {_shown(text[begin:])}")
+    end = _after_space(text, match.end())
+    if text[begin] == "'":
+        return match[0][1:-1].replace("''", "'"), end
+    try:
+        return str(json.loads(match[0])), end
     except ValueError:
-        raise ValueError(f"line {number}: unknown escape in {match[0]}") from None
+        raise ValueError(f"line {number}: unknown escape in {_shown(match[0])}") from None
 
 
-def _flow(text: str, number: int) -> tuple[object, str]:
-    """One flow value at the start of text, and what follows it."""
-    if text.startswith("{"):
-        if text[1:].lstrip().startswith("}"):
-            return {}, text[1:].lstrip()[1:].lstrip()
+def _flow(text: str, begin: int, number: int, depth: int) -> tuple[object, int]:
+    """Flow value at a place of the text, and the place of what follows it."""
+    depth = _deeper(depth, number)
+    first = text[begin : begin + 1]
+    if first == "{":
+        place = _after_space(text, begin + 1)
+        if text.startswith("}", place):
+            return {}, _after_space(text, place + 1)
         raise ValueError(f"line {number}: flow mappings are outside the subset of YAML that descriptors use")
-    if text.startswith("["):
+    if first == "[":
         items: list[object] = []
-        text = text[1:].lstrip()
-        while text and not text.startswith("]"):
-            item, text = _flow(text, number)
+        place = _after_space(text, begin + 1)
+        while place < len(text) and text[place] != "]":
+            item, place = _flow(text, place, number, depth)
             items.append(item)
-            if text.startswith(","):
-                text = text[1:].lstrip()
-            elif not text.startswith("]"):
-                raise ValueError(f"line {number}: expected ',' or ']', got {text!r}")
-        if not text:
+            if text.startswith(",", place):
+                place = _after_space(text, place + 1)
+            elif not text.startswith("]", place):
+                raise ValueError(f"line {number}: expected ',' or ']', got {_shown(text[place:])}")
+        if place == len(text):
             raise ValueError(f"line {number}: a flow list is not closed")
-        return items, text[1:].lstrip()
-    if text[:1] in "'\"":
-        return _quoted(text, number)
-    match = re.match(r"[^,\[\]{}]*", text)
-    scalar = match[0] if match else ""
-    return _inline(scalar.strip(), number), text[len(scalar) :]
+        return items, _after_space(text, place + 1)
+    if first in ("'", '"'):
+        return _quoted(text, begin, number)
+    match = _FLOW_SCALAR.match(text, begin)
+    assert match is not None  # it matches the empty string
+    return _inline(match[0].strip(), number), match.end()
 
 
 def _resolve(text: str) -> object:
