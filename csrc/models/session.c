@@ -127,10 +127,10 @@ begin_forward(qb_model *model, const qb_run *run, int is_exclusive)
 /* Pack, so that the first forward allocates as little as the others.  A model that is busy collecting is left alone:
  * its session's first forward will see to it. */
 static qb_status
-pack_now(qb_model *model, qb_error *error)
+pack_now(qb_model *model, const qb_interrupt *interrupt, qb_error *error)
 {
     qb_error reason = {.status = QB_OK};
-    const qb_run run = qb_device_run(model->device, NULL, &reason);
+    const qb_run run = qb_device_run(model->device, interrupt, &reason);
     const qb_status status = begin_forward(model, &run, 0);
     if (status == QB_OK) {
         qb_guard_end_forward(&model->guard);
@@ -158,12 +158,13 @@ qb_session_create(qb_model *model, const qb_session_options *options, qb_session
     atomic_init(&made->is_busy, 0);
     made->model = qb_model_retain(model);
     made->options = known;
+    made->options.interrupt = NULL; /* the caller's, for the length of this call */
     qb_status status = create_block(made, error);
     if (status == QB_OK) {
         status = create_scratch(made, error);
     }
     if (status == QB_OK) {
-        status = pack_now(model, error);
+        status = pack_now(model, known.interrupt, error);
     }
     if (status != QB_OK) {
         qb_session_destroy(made);

@@ -80,15 +80,16 @@ session_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     self->max_length = max_length;
     self->max_tokens = max_tokens;
     self->keep_probabilities = keep_probabilities;
+    qb_py_call call;
     const qb_session_options options = {
         .struct_size = sizeof options,
         .max_sequences = max_sequences,
         .max_length = max_length,
         .max_tokens = max_tokens,
         .keep_probabilities = keep_probabilities,
+        .interrupt = &call.interrupt,
     };
     qb_error error;
-    qb_py_call call;
     qb_py_call_begin(&call);
     const qb_status status = qb_session_create(model->model, &options, &self->session, &error);
     qb_py_call_end(&call);

@@ -548,6 +548,32 @@ test_an_interrupted_forward_leaves_no_trace(void)
     qb_device_close(device);
 }
 
+static void
+test_an_interrupt_stops_the_packing_of_a_new_session(void)
+{
+    qb_device *device = case_device(NULL, 2);
+    int polls = 0;
+    const qb_interrupt interrupt = {.poll = stop_at_once, .context = &polls};
+    const struct timespec longer_than_a_poll = {.tv_nsec = 30 * 1000 * 1000};
+    qb_model *model = model_make(device, QB_HEAD_NONE);
+    const qb_session_options options = {.struct_size = sizeof options,
+                                        .max_sequences = BATCH,
+                                        .max_length = LENGTH,
+                                        .keep_probabilities = 1,
+                                        .interrupt = &interrupt};
+    qb_session *session = NULL;
+    qb_error error;
+    CHECK(thrd_sleep(&longer_than_a_poll, NULL) == 0);
+    CHECK(qb_session_create(model, &options, &session, &error) == QB_ERR_INTERRUPTED);
+    CHECK(session == NULL && error.status == QB_ERR_INTERRUPTED);
+    CHECK(polls == 1);
+    session = session_make(model, BATCH, LENGTH, 1);
+    CHECK(session != NULL);
+    qb_session_destroy(session);
+    qb_model_release(model);
+    qb_device_close(device);
+}
+
 /* ---- limits ----------------------------------------------------------------------------------------------------- */
 
 static void
@@ -620,6 +646,7 @@ main(void)
     RUN(test_session_holds_its_model_and_follows_its_changes);
     RUN(test_statistics_see_only_computed_positions_and_no_failed_forward);
     RUN(test_an_interrupted_forward_leaves_no_trace);
+    RUN(test_an_interrupt_stops_the_packing_of_a_new_session);
     RUN(test_session_limits_are_checked);
     RUN(test_a_range_that_cannot_be_served_is_refused_when_the_session_is_made);
     return check_report();

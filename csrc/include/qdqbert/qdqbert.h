@@ -373,10 +373,12 @@ typedef struct qb_session_options {
     int32_t keep_probabilities; /* room for attention probabilities of a whole layer: needed for output_attentions, and
                                  * whenever an attention-probability quantizer collects, is dynamic or does not fit int8
                                  * codes (qb_model_needs_probabilities) */
+    const qb_interrupt *interrupt; /* asked while the session is made: packing a large model takes seconds; or NULL */
 } qb_session_options;
 
 /* Reserve every byte that forward needs, and pack the weights; after this no forward within the limits allocates
  * (calibration may: growing histograms; so may the first forward after a change of weights, quantizers or threads).
+ * QB_ERR_INTERRUPTED: the interrupt asked for it.
  * QB_ERR_VALUE names the limit, or a weight with a NaN that is to become codes; QB_ERR_UNSUPPORTED names a quantizer
  * whose axes cannot be served: activations take one range, or ranges along the last axis of a linear layer's or
  * residual add's input. */
