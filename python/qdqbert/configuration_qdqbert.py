@@ -182,12 +182,16 @@ class QDQBertConfig:
                 num_labels = len(label2id)
             self.num_labels = 2 if num_labels is None else num_labels
             if label2id is not None and len(label2id) == self.num_labels:
+                try:
+                    self.id2label = {int(index): label for label, index in label2id.items()}
+                except (TypeError, ValueError, OverflowError):
+                    found = list(label2id.values())[:5]
+                    raise ValueError(f"label2id: expected integers, got {found}") from None
                 self.label2id = dict(label2id)
-                self.id2label = {int(index): label for label, index in label2id.items()}
             return
         try:
             self.id2label = {int(key): value for key, value in id2label.items()}
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(f"id2label: expected integer keys, got {list(id2label)[:5]}") from None
         if num_labels is not None and num_labels != len(id2label):
             _logger.warning(
@@ -246,7 +250,7 @@ class QDQBertConfig:
         ):
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
-                raise ValueError(f"{field}: expected an integer of at least 1, got {value!r}")
+                raise ValueError(f"{field}: expected an integer in 1 .. {2**31 - 1}, got {value!r}")
         if self.hidden_size % self.num_attention_heads != 0:
             raise ValueError(
                 f"The hidden size ({self.hidden_size}) is not a multiple of the number of attention heads "
@@ -482,5 +486,5 @@ def _pruned_heads(value: Any) -> dict[int, list[int]]:
         raise ValueError(f"pruned_heads: expected a dict of layer to list of heads, got {value!r}")
     try:
         return {int(layer): [int(head) for head in heads] for layer, heads in value.items()}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"pruned_heads: expected integers, got {value!r}") from None

@@ -26,10 +26,11 @@ from qdqbert.quantization_settings import apply_deviations, describe, read_descr
 from qdqbert.serialization.folder import Source, read_json
 from qdqbert.serialization.loading import (
     LoadingReport,
+    Tensor,
     load_tensors,
     log_report,
-    tensors_of_files,
-    tensors_of_state_dict,
+    open_tensors,
+    refuse_disproportion,
 )
 from qdqbert.serialization.saving import save_weights
 from qdqbert.sessions import SessionPool
@@ -354,10 +355,16 @@ class QDQBertPreTrainedModel(Module):
             )
         elif config is None or state_dict is None:
             raise ValueError("pretrained_model_name_or_path: None needs both config and state_dict")
+        is_from_file = not isinstance(config, QDQBertConfig)
         config = _resolve_config(cls, config, source, kwargs)
-        model = cls(config, device=device, seed=None, **model_kwargs)  # type: ignore[call-arg]
-        model.padding = padding
-        report = model._load(source, state_dict, ignore_mismatched_sizes)
+        config.validate()
+        read_descriptors(getattr(config, "quantization_config", None))
+        with open_tensors(source, state_dict) as tensors:
+            if is_from_file:
+                refuse_disproportion(config, tensors, str(pretrained_model_name_or_path))
+            model = cls(config, device=device, seed=None, **model_kwargs)  # type: ignore[call-arg]
+            model.padding = padding
+            report = model._load(tensors, source, ignore_mismatched_sizes)
         fresh = {*report.missing_keys, *(name for name, _, _ in report.mismatched_keys)}
         model._initialize(seed, fresh)
         model.name_or_path = source.name if source else ""
@@ -369,22 +376,18 @@ class QDQBertPreTrainedModel(Module):
         return ()
 
     def _load(
-        self, source: Source | None, state_dict: Mapping[str, Any] | None, ignore_mismatched_sizes: bool
+        self, tensors: Mapping[str, Tensor], source: Source | None, ignore_mismatched_sizes: bool
     ) -> LoadingReport:
         section = getattr(self.config, "quantization_config", None)
         apply_deviations(section, self._engine.core.quantizers())
         slots = {name: slot for name, slot in self._named_slots() if slot.persistent}
-        options = {
-            "class_name": type(self).__name__,
-            "base_prefix": self.base_model_prefix,
-            "ignore_mismatched_sizes": ignore_mismatched_sizes,
-        }
-        if state_dict is not None:
-            report = load_tensors(slots, tensors_of_state_dict(state_dict), **options)  # type: ignore[arg-type]
-        else:
-            assert source is not None
-            with tensors_of_files(source.weight_files()) as tensors:
-                report = load_tensors(slots, tensors, **options)  # type: ignore[arg-type]
+        report = load_tensors(
+            slots,
+            tensors,
+            class_name=type(self).__name__,
+            base_prefix=self.base_model_prefix,
+            ignore_mismatched_sizes=ignore_mismatched_sizes,
+        )
         required = [name for name, slot in slots.items() if slot.required]
         if len(report.missing_keys) == len(required) and report.unexpected_keys:
             raise CheckpointError(
@@ -459,8 +462,6 @@ def _range_check(weight: tuple[int, ...] | None) -> Callable[[Array], None]:
     """Return the check of a range: magnitudes; of a shape that fits the weight, or one number."""
 
     def check(amax: Array) -> None:
-        if (amax < 0).any():
-            raise ValueError(f"expected magnitudes, got {float(amax.min())}")
         if weight is None:
             fits = amax.size == 1
         else:
@@ -469,5 +470,7 @@ def _range_check(weight: tuple[int, ...] | None) -> Callable[[Array], None]:
         if not fits:
             expected = "one number" if weight is None else f"a shape that broadcasts to {weight}"
             raise ValueError(f"expected {expected}, got shape {amax.shape}")
+        if (amax < 0).any():
+            raise ValueError(f"expected magnitudes, got {float(amax.min())}")
 
     return check

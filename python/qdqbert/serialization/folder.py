@@ -19,7 +19,10 @@ __all__ = ["Source", "read_json"]
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
-_MAX_JSON_BYTES = 64 << 20
+# A million labels; as Python objects twenty times as much.
+_MAX_JSON_BYTES = 16 << 20
+# Code that copies or compares values recurses, in Python, deeper than the parser that read them.
+_MAX_JSON_DEPTH = 64
 _LFS_MARK = b"version https://git-lfs"
 # Formats of weights that exist but are not read yet, and what they are.
 _OTHER_FORMATS = {
@@ -162,7 +165,8 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        If the file is missing, is a Git-LFS pointer, is too large, or is not a JSON object.
+        If the file is missing, is a Git-LFS pointer, is too large or nested too deeply, or is not a JSON
+        object.
     """
     try:
         with open(path, "rb") as file:
@@ -181,7 +185,19 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: is not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: expected a JSON object, got {type(value).__name__}")
+    if _is_deeper(value, _MAX_JSON_DEPTH):
+        raise CheckpointError(f"{path}: nested deeper than {_MAX_JSON_DEPTH} levels")
     return value
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    layer = [value]
+    for _ in range(levels):
+        members = (item.values() if isinstance(item, dict) else item for item in layer)
+        layer = [member for part in members for member in part if isinstance(member, dict | list)]
+        if not layer:
+            return False
+    return True
 
 
 def _shard_names(index: Path) -> list[str]:

@@ -11,22 +11,29 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from qdqbert.errors import CheckpointError
 from qdqbert.module import Slot
+from qdqbert.serialization.folder import Source
 from qdqbert.serialization.safetensors_file import SafetensorsFile
+
+if TYPE_CHECKING:
+    from qdqbert.configuration_qdqbert import QDQBertConfig
 
 __all__ = [
     "LoadingReport",
     "Tensor",
     "load_tensors",
     "log_report",
+    "open_tensors",
+    "refuse_disproportion",
     "tensors_of_files",
     "tensors_of_state_dict",
 ]
@@ -35,6 +42,9 @@ _logger = logging.getLogger(__name__)
 
 # Buffers that old checkpoints hold and that follow from the configuration.
 _DERIVED = ("embeddings.position_ids", "embeddings.token_type_ids")
+# Modules, quantizers and names of one layer, and what a model may need beyond its checkpoint's numbers.
+_BYTES_OF_LAYER_OBJECTS = 100_000
+_BYTES_BEYOND_CHECKPOINT = 64 << 20
 _OLD_NAMES = {"gamma": "weight", "beta": "bias"}
 
 
@@ -103,6 +113,56 @@ def _reader_of_file(file: SafetensorsFile, name: str) -> Callable[[npt.NDArray[n
 
 def _reader_of_array(array: npt.NDArray[Any]) -> Callable[[npt.NDArray[np.float32]], None]:
     return lambda target: np.copyto(target, array, casting="unsafe")
+
+
+@contextlib.contextmanager
+def open_tensors(source: Source | None, state_dict: Mapping[str, Any] | None) -> Iterator[dict[str, Tensor]]:
+    """Give the tensors of a state dict, or those of a folder's files while they are open.
+
+    Raises
+    ------
+    CheckpointError, UnsupportedError
+        See `Source.weight_files` and `tensors_of_files`.
+    """
+    if state_dict is not None:
+        yield tensors_of_state_dict(state_dict)
+        return
+    assert source is not None
+    with tensors_of_files(source.weight_files()) as tensors:
+        yield tensors
+
+
+def refuse_disproportion(config: QDQBertConfig, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse a configuration that asks for far more memory than its checkpoint has numbers for.
+
+    Shapes are compared when there is a model to compare them with; a file of a few bytes must not make one of
+    gigabytes first.
+
+    Parameters
+    ----------
+    config : QDQBertConfig
+        Validated.
+    tensors : mapping of str to Tensor
+    where : str
+        Of the checkpoint, for the message.
+
+    Raises
+    ------
+    CheckpointError
+        If a model needs more than twice the checkpoint's numbers and 64 MiB.
+    """
+    held = 4 * sum(math.prod(tensor.shape) for tensor in tensors.values())
+    hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size + config.num_labels
+    layer = 4 * hidden * (hidden + 1) + 2 * hidden * inner + inner + 5 * hidden
+    needed = 4 * (rows * hidden + layers * layer + hidden * hidden) + layers * _BYTES_OF_LAYER_OBJECTS
+    if needed > 2 * held + _BYTES_BEYOND_CHECKPOINT:
+        raise CheckpointError(
+            f"{where}: config.json describes a model of {needed} bytes, the checkpoint holds {held}: "
+            f"vocab_size {config.vocab_size}, hidden_size {hidden}, num_hidden_layers {layers}, "
+            f"intermediate_size {inner}, max_position_embeddings {config.max_position_embeddings}, "
+            f"type_vocab_size {config.type_vocab_size}, num_labels {config.num_labels}"
+        )
 
 
 def load_tensors(
@@ -208,7 +268,13 @@ def _fill(name: str, slot: Slot, tensor: Tensor) -> None:
     if slot.open is not None:
         tensor.read_into(slot.open())
         return
-    value = np.empty(tensor.shape, np.float32)
+    try:
+        if slot.check is not None:
+            # The shape, before there is memory of it: a file may claim any.
+            slot.check(np.broadcast_to(np.float32(0), tensor.shape))
+        value = np.empty(tensor.shape, np.float32)
+    except ValueError as error:
+        raise CheckpointError(f"{name}: {error}") from error
     tensor.read_into(value)
     try:
         if slot.check is not None:
@@ -221,7 +287,9 @@ def _fill(name: str, slot: Slot, tensor: Tensor) -> None:
 def log_report(report: LoadingReport, class_name: str, source: str, architectures: list[str] | None) -> None:
     """Tell users through `logging` what was not used and what is new, as transformers does."""
     if report.unexpected_keys:
-        level = logging.WARNING if class_name in (architectures or []) else logging.INFO
+        # A configuration file may say anything here.
+        is_for_class = isinstance(architectures, list) and class_name in architectures
+        level = logging.WARNING if is_for_class else logging.INFO
         _logger.log(
             level,
             "Some weights of the checkpoint at %s were not used when initializing %s: %s",

@@ -33,7 +33,7 @@ __all__ = ["SafetensorsFile", "TensorInfo", "write_safetensors"]
 
 # Enough for a hundred thousand tensors; the format's own limit is 100 MB, which as Python objects would be
 # gigabytes.
-MAX_HEADER_BYTES = 16 << 20
+MAX_HEADER_BYTES = 8 << 20
 _CHUNK_BYTES = 1 << 20
 _LFS_MARK = b"version https://git-lfs"
 
@@ -248,8 +248,11 @@ def _is_size(value: Any) -> bool:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        names = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in names if names.count(key) > 1)!r} stands twice")
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"the key {key[:80]!r} stands twice")
+            seen.add(key)
     return result
 
 
