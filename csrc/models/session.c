@@ -324,6 +324,12 @@ static qb_status
 compute_and_settle(forward_call *call, int collects)
 {
     qb_model *model = call->session->model;
+    /* Only from here on the quantizers stay as they are. */
+    if (qb_model_collects(model) != collects) {
+        return qb_fail(call->run->error, NULL, QB_ERR_STATE,
+                       "quantizers were switched while the forward began, expected the model settled");
+    }
+    QB_TRY(check_outputs(call));
     if (!collects) {
         return compute(call);
     }
@@ -345,7 +351,6 @@ forward(forward_call *call)
     qb_model *model = session->model;
     qb_error *error = call->run->error;
     QB_TRY(qb_batch_fill(&session->batch, &model->config, &session->options, &call->inputs, error));
-    QB_TRY(check_outputs(call));
     if (wants_pooled(call)) {
         QB_TRY(qb_batch_check_first(&session->batch, error));
     }
