@@ -18,6 +18,9 @@ typedef struct qb_quant_range {
     float upper; /* bound */
 } qb_quant_range;
 
+/* Longest sum of products of codes that is exact in 32 bits whatever the codes: 2^14 * (2^17 - 1) < 2^31. */
+#define QB_DEPTH_MAX 131071
+
 typedef enum qb_activation {
     QB_ACTIVATION_NONE = 0,
     QB_ACTIVATION_GELU,      /* x Phi(x), erf form */

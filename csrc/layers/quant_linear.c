@@ -13,6 +13,7 @@
 
 #include "core/arena.h"
 #include "core/device.h"
+#include "core/kernel_types.h"
 #include "core/shape.h"
 #include "layers/linear.h"
 #include "quant/quantizer.h"
@@ -163,7 +164,7 @@ compute(linear_call *call, const qb_run *run, const float *bias, float *y)
 {
     const int64_t n = call->weight.shape[0];
     const int64_t k = call->weight.shape[1];
-    const int is_integer = call->input_quantizer != NULL && call->weight_quantizer != NULL &&
+    const int is_integer = call->input_quantizer != NULL && call->weight_quantizer != NULL && k <= QB_DEPTH_MAX &&
                            qb_quantizer_integer_reason(call->input_quantizer) == NULL &&
                            qb_quantizer_weight_reason(call->weight_quantizer) == NULL;
     const float *x = call->x.data;

@@ -24,8 +24,8 @@ typedef struct qb_bert_config {
     qb_quantizer_options input_quantizer, weight_quantizer;
 } qb_bert_config;
 
-/* Longest sum of products of codes that is exact in 32 bits: the contract of product_qs8. */
-#define QB_MAX_FEATURES 131072
+/* Widest layer and longest sequence: every product of the model can then be one of codes. */
+#define QB_MAX_FEATURES QB_DEPTH_MAX
 
 /* Check options (reading only struct_size bytes) and translate them.  The heads decide about the pooler; for
  * QB_HEAD_NONE the option does.  QB_ERR_VALUE names the option, what was expected and what came. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <math.h>
 
+#include "core/kernel_types.h"
 #include "quant_check.h"
 
 enum { BATCH = 3, TOKENS = 7, IN = 67, OUT = 29, ROWS = BATCH * TOKENS };
@@ -57,6 +58,37 @@ codes_are_multiplied_exactly(void)
             CHECK(y[m * OUT + n] == fmaf((float)acc, step, bias[n]));
         }
     }
+    qb_quantizer_release(input);
+    qb_quantizer_release(weights);
+    qb_device_close(device);
+}
+
+/* The lowest code times itself gives the largest sum: 2^14 k, beyond int32 from k = 2^17 on. */
+static void
+sums_beyond_32_bits_take_the_float_product(void)
+{
+    qb_device *device = open_device(1, NULL);
+    qb_quantizer *input = new_quantizer(device, int8_options());
+    qb_quantizer *weights = new_quantizer(device, int8_options());
+    const float amax = 0.5f;
+    CHECK(qb_quantizer_set_amax(input, &amax, 0, NULL, NULL) == QB_OK);
+    CHECK(qb_quantizer_set_amax(weights, &amax, 0, NULL, NULL) == QB_OK);
+    float *ones = malloc((QB_DEPTH_MAX + 1) * sizeof *ones);
+    CHECK(ones != NULL);
+    for (int64_t k = 0; k <= QB_DEPTH_MAX; k++) {
+        ones[k] = -1.0f;
+    }
+    for (int64_t k = QB_DEPTH_MAX; k <= QB_DEPTH_MAX + 1; k++) {
+        const int64_t shape[2] = {1, k};
+        const float step = 1.0f / (127.0f / amax);
+        const float exact = 16384.0f * (float)k * (step * step);
+        float sum = 0.0f;
+        CHECK(qb_quant_linear(device, input, weights, (qb_tensor){ones, 2, shape}, (qb_tensor){ones, 2, shape}, NULL,
+                              &sum, NULL) == QB_OK);
+        /* k additions of one sign, each rounded: at most k / 2^24 of the sum. */
+        CHECK(fabsf(sum - exact) <= (k > QB_DEPTH_MAX ? 0.008f : 1e-6f) * exact);
+    }
+    free(ones);
     qb_quantizer_release(input);
     qb_quantizer_release(weights);
     qb_device_close(device);
@@ -182,6 +214,7 @@ int
 main(void)
 {
     RUN(codes_are_multiplied_exactly);
+    RUN(sums_beyond_32_bits_take_the_float_product);
     RUN(without_quantizers_it_is_a_float_product);
     RUN(any_input_axes_are_served);
     RUN(collecting_quantizers_see_both_operands_or_none);
