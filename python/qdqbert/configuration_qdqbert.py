@@ -265,7 +265,8 @@ class QDQBertConfig:
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
                 raise ValueError(f"{field}: expected a number in [{low:g}, {high:g}], got {value!r}")
-        if not isinstance(self.hidden_act, str):
+        # A name: what has no form in UTF-8 could not even be shown.
+        if not isinstance(self.hidden_act, str) or not self.hidden_act.isascii():
             raise ValueError(f"hidden_act: expected the name of an activation, got {self.hidden_act!r}")
         self._refuse_unbuilt()
 

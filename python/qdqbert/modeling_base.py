@@ -51,12 +51,26 @@ class _Engine:
     ) -> None:
         config.validate()
         descriptors = read_descriptors(getattr(config, "quantization_config", None))
+        is_from_file = descriptors is not None
         if descriptors is None:
             descriptors = (QuantLinear.default_quant_desc_input, QuantLinear.default_quant_desc_weight)
         require_fake_quant(*descriptors)
         self.input_desc, self.weight_desc = descriptors
         self.padding = "skip"
-        self.core = _core.Model(
+        try:
+            self.core = self._make_core(config, head, add_pooling_layer, device)
+        except (TypeError, OverflowError) as error:
+            # Descriptors take some fields as they come; only the engine refuses them.
+            if is_from_file:
+                raise CheckpointError(f"quantization_config: {error}") from error
+            raise
+        self.handles = Handles(self.core, self.input_desc, self.weight_desc)
+        self.sessions = SessionPool(self.core)
+
+    def _make_core(
+        self, config: QDQBertConfig, head: str, add_pooling_layer: bool, device: Device | None
+    ) -> _core.Model:
+        return _core.Model(
             default_device() if device is None else device,
             vocab_size=config.vocab_size,
             hidden_size=config.hidden_size,
@@ -73,8 +87,6 @@ class _Engine:
             input_quantizer=descriptor_options(self.input_desc),
             weight_quantizer=descriptor_options(self.weight_desc),
         )
-        self.handles = Handles(self.core, self.input_desc, self.weight_desc)
-        self.sessions = SessionPool(self.core)
 
 
 class QDQBertPreTrainedModel(Module):
