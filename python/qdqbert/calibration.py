@@ -32,12 +32,12 @@ from qdqbert.module import Module
 from qdqbert.nn import TensorQuantizer
 from qdqbert.rules import QuantizerState, named_quantizers
 from qdqbert.serialization.atomic import replacing
+from qdqbert.serialization.statistics_file import FORMAT, read_statistics
 
 __all__ = ["Calibration", "calibrate"]
 
 METHODS = ("max", "percentile", "mse", "entropy")
 _WEIGHT_METHODS = ("max", "percentile", "mse", None)
-_FORMAT = 1
 _CHECKPOINT_EVERY = 16  # batches
 
 
@@ -353,7 +353,7 @@ class Calibration:
             If it cannot be written; an old file is as it was.
         """
         header = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "statistics": self.statistics,
             "passes": self.passes,
             "pass": self._pass,
@@ -389,17 +389,8 @@ class Calibration:
         CheckpointError
             If the file is missing, is damaged, or belongs to another model.
         """
+        header, contents = read_statistics(path)
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-                header = json.loads(arrays["header"].tobytes())
-                contents = {key: arrays[key] for key in arrays.files if key != "header"}
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-        except Exception as error:  # zipfile, json and NumPy have many ways to say that a file is damaged
-            raise CheckpointError(f"{path}: not the statistics of a calibration: {error}") from error
-        try:
-            if header["format"] != _FORMAT:
-                raise CheckpointError(f"{path}: format {header['format']}, expected {_FORMAT}")
             self = cls(
                 model,
                 statistics=header["statistics"],
@@ -416,7 +407,7 @@ class Calibration:
             for name, quantizer in self._inputs:
                 self._restore(name, quantizer, contents)
             self.batches_done = header["batches_done"]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, MemoryError) as error:
             if isinstance(error, CheckpointError):
                 raise
             raise CheckpointError(f"{path}: not the statistics of a calibration: {error!r}") from error
