@@ -126,6 +126,9 @@ def test_score_below_the_bound_is_status_4(qdqbert, topics, tmp_path):
         (["--limit", "0"], 2, "--limit: expected at least 1"),
         (["--output", "x"], 2, "--output"),
         (["--max-length", "65"], 2, "--max-length: expected 4 .. 64"),
+        (["--doc-stride", "128"], 2, "--doc-stride: is for squad only"),
+        (["--null-score-diff-threshold", "0"], 2, "--null-score-diff-threshold: is for squad only"),
+        (["--quantizers", "off", "--rule", "*=off"], 2, "no effect on the float row"),
     ],
 )
 def test_what_does_not_fit_is_named(qdqbert, quantized, topics, change, status, message):

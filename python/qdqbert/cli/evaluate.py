@@ -50,6 +50,8 @@ def run(arguments: argparse.Namespace) -> Report:
         workload = workload.select(range(min(arguments.limit, len(workload))))
     has_ranges = any(name.endswith("._amax") for name, _ in model.named_buffers())
     rows = arguments.quantizers or ("both" if has_ranges else "off")
+    if rules and rows == "off":
+        raise UsageError("--rule, --rules: have no effect on the float row; add --quantizers on or both")
     scores: dict[str, Score] = {}
     if rows in ("off", "both"):
         with qdqbert.quantizers(model, {"*": "off"}):

@@ -29,6 +29,13 @@ __all__ = ["TASKS", "Score", "Workload", "add_data_arguments", "add_task_argumen
 TASKS = ("squad", "classification")
 
 _LONGEST_WINDOW = 384
+_SQUAD_ONLY = (
+    "doc_stride",
+    "max_query_length",
+    "max_answer_length",
+    "n_best_size",
+    "null_score_diff_threshold",
+)
 _Batch = dict[str, npt.NDArray[np.int64]]
 
 
@@ -211,20 +218,13 @@ def add_task_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="longest input in wordpieces (default: 384 for squad, otherwise what the model takes)",
     )
-    group.add_argument(
-        "--doc-stride", type=int, default=128, metavar="N", help="squad: step between windows (128)"
-    )
-    group.add_argument(
-        "--max-query-length", type=int, default=64, metavar="N", help="squad: longest question (64)"
-    )
-    group.add_argument(
-        "--max-answer-length", type=int, default=30, metavar="N", help="squad: longest answer (30)"
-    )
-    group.add_argument("--n-best-size", type=int, default=20, metavar="N", help="squad: candidates kept (20)")
+    group.add_argument("--doc-stride", type=int, metavar="N", help="squad: step between windows (128)")
+    group.add_argument("--max-query-length", type=int, metavar="N", help="squad: longest question (64)")
+    group.add_argument("--max-answer-length", type=int, metavar="N", help="squad: longest answer (30)")
+    group.add_argument("--n-best-size", type=int, metavar="N", help="squad: candidates kept (20)")
     group.add_argument(
         "--null-score-diff-threshold",
         type=float,
-        default=0.0,
         metavar="X",
         help="squad v2.0: how much better 'no answer' must score to be given (0)",
     )
@@ -262,8 +262,11 @@ def open_workload(
     DataError
         If the file is missing, malformed, or has labels that the model does not know.
     UsageError
-        If lengths do not go together or exceed the model's positions.
+        If lengths do not go together or exceed the model's positions, or an option is of another task.
     """
+    given = {name: getattr(arguments, name) for name in _SQUAD_ONLY if getattr(arguments, name) is not None}
+    if given and task != "squad":
+        raise UsageError(f"--{next(iter(given)).replace('_', '-')}: is for squad only, the task is {task}")
     positions = int(config.max_position_embeddings)
     longest = arguments.max_length
     if longest is None:
@@ -274,13 +277,7 @@ def open_workload(
         dataset = squad.read_squad(path)
         try:
             options = squad.SquadOptions(
-                max_seq_length=longest,
-                doc_stride=arguments.doc_stride,
-                max_query_length=arguments.max_query_length,
-                n_best_size=arguments.n_best_size,
-                max_answer_length=arguments.max_answer_length,
-                version_2_with_negative=dataset.version_2,
-                null_score_diff_threshold=arguments.null_score_diff_threshold,
+                max_seq_length=longest, version_2_with_negative=dataset.version_2, **given
             )
         except ValueError as error:
             raise UsageError(f"--{str(error).replace('_', '-')}") from error
