@@ -133,7 +133,11 @@ class QDQBertPreTrainedModel(Module):
                 weights[module] = slot.shape
             elif last == "_amax":
                 weight = weights.get(module.removesuffix("._weight_quantizer"))
-                slot = dataclasses.replace(slot, check=_range_check(weight))
+                inputs = weights.get(module.removesuffix("._input_quantizer"))
+                features = inputs[1] if inputs else None
+                if module.endswith(("add_local_input_quantizer", "add_residual_input_quantizer")):
+                    features = self.config.hidden_size
+                slot = dataclasses.replace(slot, check=_range_check(weight, features))
             yield name, slot
 
     # ---- fresh weights -------------------------------------------------------------------------------------
@@ -470,17 +474,18 @@ def _resolve_config(
     return resolved
 
 
-def _range_check(weight: tuple[int, ...] | None) -> Callable[[Array], None]:
-    """Return the check of a range: magnitudes; of a shape that fits the weight, or one number."""
+def _range_check(weight: tuple[int, ...] | None, features: int | None) -> Callable[[Array], None]:
+    """Return the check of a range: magnitudes; of a shape that fits the weight, one number, or features."""
 
     def check(amax: Array) -> None:
         if weight is None:
-            fits = amax.size == 1
+            fits = amax.size == 1 or (1 <= amax.ndim <= 3 and amax.size == amax.shape[-1] == features)
         else:
             sizes = zip(reversed(amax.shape), reversed(weight), strict=False)
             fits = amax.ndim <= len(weight) and all(mine in (1, size) for mine, size in sizes)
         if not fits:
-            expected = "one number" if weight is None else f"a shape that broadcasts to {weight}"
+            expected = "one number" if features is None else f"one number, or (1, 1, {features})"
+            expected = expected if weight is None else f"a shape that broadcasts to {weight}"
             raise ValueError(f"expected {expected}, got shape {amax.shape}")
         if (amax < 0).any():
             raise ValueError(f"expected magnitudes, got {float(amax.min())}")

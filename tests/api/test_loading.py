@@ -86,6 +86,23 @@ def test_descriptors_come_back_whatever_the_class_defaults_are(tmp_path: Path) -
     assert repr(QA.from_pretrained(tmp_path)) == repr(model)
 
 
+def test_ranges_of_features_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        descriptor = qdqbert.tensor_quant.QuantDescriptor(axis=(-1,))
+        patch.setattr(qdqbert.nn.QuantLinear, "default_quant_desc_input", descriptor)
+        model = tiny_model.question_answering()
+        qdqbert.quantizers(model, {"*.matmul_*": "off"})
+        qdqbert.calibrate(model, [tiny_model.batch()], method="max")
+    expected = model(**tiny_model.batch())
+    model.save_pretrained(tmp_path)
+    loaded = QA.from_pretrained(tmp_path)
+    assert loaded(**tiny_model.batch())[0].tobytes() == expected[0].tobytes()
+    name = "bert.encoder.layer.1.output.dense._input_quantizer._amax"
+    assert loaded.state_dict()[name].shape == (1, 1, 37)
+    with pytest.raises(CheckpointError, match=r"one number, or \(1, 1, 37\), got shape \(1, 1, 24\)"):
+        loaded.load_state_dict({name: np.ones((1, 1, 24), np.float32)}, strict=False)
+
+
 def test_a_float_model_is_saved_without_a_quantization_section(folder: Path) -> None:
     assert "quantization_config" not in json.loads((folder / "config.json").read_text())
     with SafetensorsFile(folder / "model.safetensors") as file:
