@@ -198,7 +198,9 @@ def quantizers(
             continue
         before = QuantizerState.of(quantizer)
         try:
-            _changed(before, wanted[name]).apply(quantizer)
+            state = _changed(before, wanted[name])
+            quantizer._require_fit(state.amax)
+            state.apply(quantizer)
         except BaseException as error:
             before.apply(quantizer)
             Changes(changed).restore()

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import qdqbert
+import tiny_model
 from qdqbert import QDQBertConfig, QDQBertModel, nn
 from qdqbert.errors import CheckpointError, ShapeError
 from qdqbert.nn import QuantLinear
+from qdqbert.rules import named_quantizers
 from qdqbert.tensor_quant import QuantDescriptor, fake_tensor_quant
 
 
@@ -80,6 +83,22 @@ def test_quantizers_off_is_a_plain_linear_layer() -> None:
     expected = x.astype(np.float64) @ linear.weight.T.astype(np.float64) + linear.bias
     np.testing.assert_allclose(linear(x), expected, atol=22 * 2.0**-24 * 20)
     assert linear(x).shape == (3, 2, 7)
+
+
+@pytest.mark.parametrize("shape", [(23, 1), (25,), (1, 1, 24), (24, 23)])
+def test_a_range_that_does_not_fit_the_weight_is_refused_when_it_is_set(shape: tuple[int, ...]) -> None:
+    model = tiny_model.question_answering()
+    name = "bert.encoder.layer.1.attention.self.key._weight_quantizer"
+    quantizer = dict(named_quantizers(model))[name]
+    with pytest.raises(ShapeError, match=rf"{name}: amax: .*broadcasts to \(24, 24\)"):
+        quantizer.amax = np.ones(shape, np.float32)
+    with pytest.raises(ShapeError, match=r"broadcasts to \(24, 24\)"):
+        qdqbert.quantizers(model, {name: {"amax": np.ones(shape)}})
+    assert quantizer.amax is None
+    quantizer.amax = np.ones((24, 1), np.float32)
+    alone = QuantLinear(5, 3)
+    with pytest.raises(ShapeError, match=r"broadcasts to \(3, 5\)"):
+        alone.weight_quantizer.amax = np.ones(shape, np.float32)
 
 
 def test_rows_do_not_depend_on_their_neighbours_with_a_static_range() -> None:

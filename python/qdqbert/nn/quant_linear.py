@@ -76,6 +76,7 @@ class QuantLinear(QuantMixin):
         bound = 1.0 / math.sqrt(in_features)
         weight = random.uniform(-bound, bound, (out_features, in_features)).astype(np.float32)
         self._tensors: dict[str, Slot] = {"weight": _own_slot(weight)}
+        self.weight_quantizer._tensor_shape = weight.shape
         if bias:
             self._tensors["bias"] = _own_slot(random.uniform(-bound, bound, out_features).astype(np.float32))
 
@@ -114,6 +115,7 @@ class QuantLinear(QuantMixin):
         self._tensors = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
         self.add_module("_input_quantizer", input_quantizer)
         self.add_module("_weight_quantizer", weight_quantizer)
+        weight_quantizer._tensor_shape = shape
         return self
 
     @property

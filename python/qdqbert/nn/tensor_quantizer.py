@@ -24,7 +24,7 @@ import numpy.typing as npt
 from qdqbert import _core, calib
 from qdqbert.arrays import Array, as_float32, as_float_array, axis_tuple
 from qdqbert.device import default_device
-from qdqbert.errors import StateError
+from qdqbert.errors import ShapeError, StateError
 from qdqbert.module import Module, Slot
 from qdqbert.nn.clip import Clip
 from qdqbert.quant_descriptor import QuantDescriptor
@@ -131,6 +131,7 @@ class TensorQuantizer(Module):
         self._descriptor = descriptor
         self._name = name
         self._scale: Array | None = None
+        self._tensor_shape: tuple[int, ...] | None = None  # of the one tensor that it is for, if there is one
         bits, axis, unsigned = descriptor.num_bits, descriptor.axis, descriptor.unsigned
         self._calibrator: calib.MaxCalibrator | calib.HistogramCalibrator = (
             calib.HistogramCalibrator(bits, axis, unsigned, device=device)
@@ -196,7 +197,8 @@ class TensorQuantizer(Module):
         """Range, a float32 copy of the shape in which it was set, or None while it is dynamic.
 
         Set it to a number, list or array of magnitudes (at least 0, or NaN).  A range keeps its shape for
-        life: another one is a `StateError`.  Setting None is refused with a message in the log, as in the
+        life: another one is a `StateError`.  That of a layer's weight must broadcast to it, or it is a
+        `ShapeError`.  Setting None is refused with a message in the log, as in the
         original.
         """
         return self._handle.amax()
@@ -206,7 +208,20 @@ class TensorQuantizer(Module):
         if value is None:
             _logger.error("%sSetting amax to None is meaningless.", self._prefix())
             return
-        self._replace("amax", self._handle.amax(), _magnitudes(value, "amax"), self._handle.set_amax)
+        amax = _magnitudes(value, "amax")
+        self._require_fit(amax)
+        self._replace("amax", self._handle.amax(), amax, self._handle.set_amax)
+
+    def _require_fit(self, amax: Array | None) -> None:
+        """Refuse a range that does not broadcast to the weight, if the quantizer is one of a weight."""
+        shape = self._tensor_shape
+        if amax is None or shape is None:
+            return
+        sizes = zip(reversed(amax.shape), reversed(shape), strict=False)
+        if amax.ndim > len(shape) or any(mine not in (1, size) for mine, size in sizes):
+            raise ShapeError(
+                f"{self._prefix()}amax: expected a shape that broadcasts to {shape}, got shape {amax.shape}"
+            )
 
     @property
     def step_size(self) -> Array | None:
