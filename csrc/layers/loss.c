@@ -29,20 +29,21 @@ qb_cross_entropy(const float *logits, int64_t rows, int64_t classes, const int64
         return qb_fail(error, NULL, QB_ERR_SHAPE, "logits are (%" PRId64 ", %" PRId64 "), expected at least one class",
                        rows, classes);
     }
-    for (int64_t i = 0; i < rows; i++) {
-        if (labels[i] != ignore_index && (labels[i] < 0 || labels[i] >= classes)) {
-            return qb_fail(error, NULL, QB_ERR_INDEX,
-                           "labels[%" PRId64 "] is %" PRId64 ", expected 0 .. %" PRId64 " or the ignored %" PRId64, i,
-                           labels[i], classes - 1, ignore_index);
-        }
-    }
     double sum = 0.0;
     int64_t counted = 0;
     for (int64_t i = 0; i < rows; i++) {
-        if (labels[i] != ignore_index) {
-            sum += negative_log_likelihood(logits + i * classes, classes, labels[i]);
-            counted++;
+        /* Taken once: a thread of the caller's may write into the array between a check and a second look. */
+        const int64_t label = labels[i];
+        if (label == ignore_index) {
+            continue;
         }
+        if (label < 0 || label >= classes) {
+            return qb_fail(error, NULL, QB_ERR_INDEX,
+                           "labels[%" PRId64 "] is %" PRId64 ", expected 0 .. %" PRId64 " or the ignored %" PRId64, i,
+                           label, classes - 1, ignore_index);
+        }
+        sum += negative_log_likelihood(logits + i * classes, classes, label);
+        counted++;
     }
     *loss = counted == 0 ? NAN : (float)(sum / (double)counted);
     return QB_OK;

@@ -97,8 +97,17 @@ check_mask(const qb_forward_inputs *in, qb_error *error)
 
 /* ---- filling ---------------------------------------------------------------------------------------------------- */
 
-static void
-add_token(qb_batch *batch, const qb_forward_inputs *in, int64_t b, int64_t t)
+static qb_status
+fail_changed(const char *name, qb_error *error)
+{
+    return qb_fail(error, NULL, QB_ERR_VALUE, "%s changed while the call was reading it", name);
+}
+
+/* Takes each value once and checks what it took: the arrays are the caller's, and a thread of theirs that writes into
+ * them must not lead out of the tables. */
+static qb_status
+add_token(qb_batch *batch, const qb_bert_config *config, const qb_forward_inputs *in, int64_t b, int64_t t,
+          int is_masked, qb_error *error)
 {
     const int64_t at = b * in->length + t;
     const int64_t m = batch->sequences.tokens++;
@@ -106,8 +115,17 @@ add_token(qb_batch *batch, const qb_forward_inputs *in, int64_t b, int64_t t)
     batch->ids[m] = in->input_ids == NULL ? 0 : in->input_ids[at];
     batch->types[m] = in->token_type_ids == NULL ? 0 : in->token_type_ids[at];
     batch->positions[m] = in->position_ids == NULL ? t : in->position_ids[at];
-    batch->mask[m] =
-        in->attention_mask == NULL || in->attention_mask_rank == 3 || in->attention_mask[at] != 0 ? 0.0f : -FLT_MAX;
+    batch->mask[m] = is_masked ? -FLT_MAX : 0.0f;
+    if (batch->ids[m] < 0 || batch->ids[m] >= config->vocab_size) {
+        return fail_changed("input_ids", error);
+    }
+    if (batch->types[m] < 0 || batch->types[m] >= config->type_vocab_size) {
+        return fail_changed("token_type_ids", error);
+    }
+    if (batch->positions[m] < 0 || batch->positions[m] >= config->max_positions) {
+        return fail_changed("position_ids", error);
+    }
+    return QB_OK;
 }
 
 static qb_status
@@ -163,10 +181,16 @@ qb_batch_fill(qb_batch *batch, const qb_bert_config *config, const qb_session_op
             if (is_masked && skips) {
                 continue;
             }
+            if (batch->sequences.tokens == limits->max_tokens) {
+                return fail_changed("attention_mask", error);
+            }
             has_masked |= is_masked;
-            add_token(batch, in, b, t);
+            QB_TRY(add_token(batch, config, in, b, t, is_masked, error));
         }
         batch->lengths[b] = batch->sequences.tokens - batch->offsets[b];
+        if (batch->lengths[b] == 0) {
+            return fail_changed("attention_mask", error);
+        }
         if (batch->lengths[b] > batch->sequences.max_length) {
             batch->sequences.max_length = batch->lengths[b];
         }
