@@ -122,6 +122,35 @@ attempt_observers(world *w, qb_error *error)
     return status;
 }
 
+/* A histogram that grows, and an empty one that takes it in. */
+static qb_status
+attempt_growth(world *w, qb_error *error)
+{
+    const float small[4] = {1.0f, -2.0f, 0.5f, 2.0f};
+    const float large[4] = {9.0f, -20.0f, 0.5f, 3.0f};
+    const int64_t shape[1] = {4};
+    const qb_observer_options options = {
+        .struct_size = sizeof options, .kind = QB_OBSERVER_HISTOGRAM, .axis_count = -1, .num_bins = 16};
+    qb_observer *grown = NULL;
+    qb_observer *other = NULL;
+    qb_status status = qb_observer_create(w->device, &options, &grown, error);
+    if (status == QB_OK) {
+        status = qb_observer_create(w->device, &options, &other, error);
+    }
+    if (status == QB_OK) {
+        status = qb_observer_collect(grown, NULL, small, 1, shape, error);
+    }
+    if (status == QB_OK) {
+        status = qb_observer_collect(grown, NULL, large, 1, shape, error);
+    }
+    if (status == QB_OK) {
+        status = qb_observer_merge(other, grown, error);
+    }
+    qb_observer_release(grown);
+    qb_observer_release(other);
+    return status;
+}
+
 /* First allocations of a forward after a change: the packed weights. */
 static qb_status
 attempt_forward_after_change(world *w, qb_error *error)
@@ -205,6 +234,12 @@ test_observers(void)
 }
 
 static void
+test_growth_and_merge(void)
+{
+    fail_every_allocation(attempt_growth, 1, 0);
+}
+
+static void
 test_forward_after_a_change(void)
 {
     fail_every_allocation(attempt_forward_after_change, 1, 1);
@@ -218,6 +253,7 @@ main(void)
     RUN(test_session);
     RUN(test_quantizer);
     RUN(test_observers);
+    RUN(test_growth_and_merge);
     RUN(test_forward_after_a_change);
     return check_report();
 }
