@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from qdqbert.errors import ShapeError
 
-__all__ = ["as_floats", "as_head_mask", "as_integers", "as_labels"]
+__all__ = ["as_floats", "as_head_mask", "as_integers", "as_labels", "as_mask"]
 
 _INT64 = np.iinfo(np.int64)
 
@@ -65,6 +65,28 @@ def as_integers(argument: str, value: Any) -> npt.NDArray[np.int64] | None:
     if array.dtype == np.uint64 and array.size and int(array.max()) > _INT64.max:
         raise ValueError(f"{argument}: {int(array.max())} does not fit int64")
     return np.ascontiguousarray(array, dtype=np.int64).reshape(array.shape)
+
+
+def as_mask(argument: str, value: Any) -> npt.NDArray[np.int64] | None:
+    """Return an attention mask as contiguous int64, or None for None.
+
+    Floats are taken too, as the original does, but only 0 and 1: it would scale scores by others.
+
+    Raises
+    ------
+    TypeError, ShapeError, ValueError
+        As in `as_integers`; ValueError also names the first float that is neither 0 nor 1.
+    """
+    if value is None:
+        return None
+    array = _as_array(argument, value)
+    if array.dtype.kind == "f" and array.size:
+        wrong = np.argwhere((array != 0) & (array != 1))
+        if wrong.size:
+            place = tuple(int(i) for i in wrong[0])
+            raise ValueError(f"{argument}{list(place)} is {array[place]}, expected 0 or 1")
+        array = array.astype(np.int64)
+    return as_integers(argument, array if isinstance(value, np.ndarray) or array.size else value)
 
 
 def as_floats(argument: str, value: Any) -> npt.NDArray[np.float32] | None:

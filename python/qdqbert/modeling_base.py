@@ -16,7 +16,7 @@ from qdqbert.arrays import Array
 from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.device import Device, default_device
 from qdqbert.errors import CheckpointError, ShapeError, UnsupportedError
-from qdqbert.forward_inputs import as_floats, as_head_mask, as_integers
+from qdqbert.forward_inputs import as_floats, as_head_mask, as_integers, as_mask
 from qdqbert.modeling_tree import Handles
 from qdqbert.module import Module, Slot
 from qdqbert.nn import QuantLinear
@@ -258,7 +258,7 @@ class QDQBertPreTrainedModel(Module):
         wanted |= _core.OUTPUT_ATTENTIONS if want_attentions else 0
         wanted |= _core.OUTPUT_HIDDEN_STATES if want_states else 0
         ids, embeds = as_integers("input_ids", input_ids), as_floats("inputs_embeds", inputs_embeds)
-        mask = as_integers("attention_mask", attention_mask)
+        mask = as_mask("attention_mask", attention_mask)
         heads = as_head_mask(head_mask, config.num_hidden_layers, config.num_attention_heads)
         batch, length = self._batch_and_length(ids, embeds)
         keep = bool(want_attentions) or heads is not None or self._engine.core.needs_probabilities()

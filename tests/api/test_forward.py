@@ -85,8 +85,10 @@ def test_whatever_holds_integers_is_accepted(give: Any, model: Any) -> None:
     expected = model(**batch).start_logits
     given = {name: give(value) for name, value in batch.items()}
     np.testing.assert_array_equal(model(**given).start_logits, expected)
-    batch["attention_mask"] = batch["attention_mask"].astype(bool)
-    np.testing.assert_array_equal(model(**batch).start_logits, expected)
+    mask = batch["attention_mask"]
+    for dtype in (bool, np.float32, np.float64):
+        batch["attention_mask"] = mask.astype(dtype)
+        np.testing.assert_array_equal(model(**batch).start_logits, expected)
 
 
 def test_arguments_may_be_given_by_position(model: Any) -> None:
@@ -357,7 +359,15 @@ REFUSED = {
     "square mask of another size": (
         {"input_ids": IDS, "attention_mask": np.ones((2, 3, 4), int)}, ShapeError, "attention_mask",
     ),
-    "float mask": ({"input_ids": IDS, "attention_mask": np.ones((2, 3))}, TypeError, "attention_mask"),
+    "half a mask": (
+        {"input_ids": IDS, "attention_mask": np.array([[1, 1, 1], [1, 0.5, 0]])},
+        ValueError,
+        r"attention_mask\[1, 1\] is 0.5, expected 0 or 1",
+    ),
+    "NaN in the mask": (
+        {"input_ids": IDS, "attention_mask": np.full((2, 3), np.nan)}, ValueError, r"attention_mask\[0, 0\] is nan",
+    ),
+    "text mask": ({"input_ids": IDS, "attention_mask": [["a"] * 3] * 2}, TypeError, "attention_mask"),
     "mask of twos": ({"input_ids": IDS, "attention_mask": IDS * 2}, ValueError, "attention_mask"),
     "all padding": (
         {"input_ids": IDS, "attention_mask": [[1, 1, 1], [0, 0, 0]]}, ValueError, r"attention_mask.*1",
