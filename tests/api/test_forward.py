@@ -365,7 +365,9 @@ REFUSED = {
         r"attention_mask\[1, 1\] is 0.5, expected 0 or 1",
     ),
     "NaN in the mask": (
-        {"input_ids": IDS, "attention_mask": np.full((2, 3), np.nan)}, ValueError, r"attention_mask\[0, 0\] is nan",
+        {"input_ids": IDS, "attention_mask": np.full((2, 3), np.nan)},
+        ValueError,
+        r"attention_mask\[0, 0\] is nan",
     ),
     "text mask": ({"input_ids": IDS, "attention_mask": [["a"] * 3] * 2}, TypeError, "attention_mask"),
     "mask of twos": ({"input_ids": IDS, "attention_mask": IDS * 2}, ValueError, "attention_mask"),
