@@ -304,7 +304,7 @@ def test_demo_runs_every_method_and_shows_answers(qdqbert):
     }
     assert list(data["rows"]) == ["float", "max", "percentile-99.99", "mse", "entropy"]
     assert data["quantizers"] == 40
-    assert len(data["examples"]) == 5
+    assert len(data["examples"]) == 8
     assert set(data["examples"][0]) == {"text", "expected", "float", "int8"}
 
 

@@ -31,7 +31,7 @@ from qdqbert.tasks.text_classification import ClassificationResult
 
 __all__ = ["add_arguments", "bundled_folder", "run"]
 
-_SHOWN = 5
+_SHOWN = 8
 
 
 def bundled_folder() -> Path:
@@ -117,12 +117,14 @@ def run(arguments: argparse.Namespace) -> Report:
 
 
 def _examples(workload: Workload, trials: Trials, config: Any) -> list[dict[str, str]]:
-    """Return a few items with their answers: the first ones, and up to two on which float and INT8 differ."""
+    """Return items with their answers: some at equal distances, up to two where float and INT8 differ."""
     before, after = (_answers(trials.scores[name].details, config) for name in (FLOAT, trials.best))
     differ = [index for index in range(len(workload)) if before[index] != after[index]][:2]
-    first = [index for index in range(len(workload)) if index not in differ][: _SHOWN - len(differ)]
+    others = [index for index in range(len(workload)) if index not in differ]
+    wanted = min(_SHOWN - len(differ), len(others))
+    spread = [others[len(others) * i // wanted] for i in range(wanted)]
     shown = []
-    for index in first + differ:
+    for index in spread + differ:
         question, gold = _question(workload, index)
         shown.append({"text": question, "expected": gold, "float": before[index], "int8": after[index]})
     return shown
@@ -170,7 +172,7 @@ def _lines(data: dict[str, Any], workload: Workload, trials: Trials) -> list[str
             f"best: {trials.best}, {workload.metric} {best.value:.2f} % against "
             f"{trials.scores[FLOAT].value:.2f} % in float"
         ),
-        "size: weights of the encoder's products as 8-bit codes, everything else float32",
+        "size: the encoder's products as 8-bit codes, all else float32; the floats behind the codes are kept too",
         "",
         *format_table([workload.item, "expected", "float", "INT8"], rows, left=4),
         "",
