@@ -172,7 +172,7 @@ def _lines(data: dict[str, Any], workload: Workload, trials: Trials) -> list[str
             f"best: {trials.best}, {workload.metric} {best.value:.2f} % against "
             f"{trials.scores[FLOAT].value:.2f} % in float"
         ),
-        "size: the encoder's products as 8-bit codes, all else float32; the floats behind the codes are kept too",
+        "size: the encoder's products as 8-bit codes, all else float32; the floats behind the codes stay too",
         "",
         *format_table([workload.item, "expected", "float", "INT8"], rows, left=4),
         "",
