@@ -9,7 +9,7 @@ the original's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +33,25 @@ _ACTIVATION_CLASSES = {
 }
 
 
+class Bound(NamedTuple):
+    """One C model, and its parameters (place and view) and quantizers by name."""
+
+    model: Model
+    parameters: dict[str, tuple[int, npt.NDArray[np.float32]]]
+    quantizers: dict[str, Quantizer]
+
+    @classmethod
+    def to(cls, model: Model) -> Bound:
+        """Look everything of a model up."""
+        parameters = {name: (index, view) for index, (name, view) in enumerate(model.parameters())}
+        return cls(model, parameters, dict(model.quantizers()))
+
+
 class Handles:
-    """The parameters and quantizers of one C model, by name.
+    """Where the modules of a tree find their parameters and quantizers: by name, in the present C model.
+
+    A model that changes its sizes gets another C model, and its modules stay.  So none of them keeps a view
+    or a handle: they ask here, and setting `bound`, which is one assignment, turns the whole tree.
 
     Parameters
     ----------
@@ -44,32 +61,39 @@ class Handles:
     """
 
     def __init__(self, model: Model, input_desc: QuantDescriptor, weight_desc: QuantDescriptor) -> None:
-        self.model = model
+        self.bound = Bound.to(model)
+        self.modules: dict[str, TensorQuantizer] = {}  # around the quantizers, by name
         self._input_desc, self._weight_desc = input_desc, weight_desc
-        self._parameters = {name: (index, view) for index, (name, view) in enumerate(model.parameters())}
-        self._quantizers: dict[str, Quantizer] = dict(model.quantizers())
 
     def parameter(self, name: str) -> Slot:
         """Return the slot of one parameter."""
-        index, view = self._parameters[name]
+        model, (index, view) = self.bound.model, self.bound.parameters[name]
         return Slot(
             read=lambda: view,
-            write=lambda value: _copy(self.model, index, value),
+            write=lambda value: _copy(model, index, value),
             shape=view.shape,
-            open=lambda: self.model.parameter_write(index),
+            open=lambda: model.parameter_write(index),
         )
 
+    def value(self, name: str) -> npt.NDArray[np.float32]:
+        """Return the read-only view of one parameter."""
+        return self.bound.parameters[name][1]
+
     def quantizer(self, name: str) -> TensorQuantizer:
-        """Return the module around one quantizer."""
-        descriptor = self._weight_desc if name.endswith("_weight_quantizer") else self._input_desc
-        handle = self._quantizers[name]
-        if descriptor.amax is not None:
-            handle.set_amax(descriptor.amax)
-        if descriptor.learn_amax:
-            bound = 1.0 if descriptor.amax is None else float(descriptor.amax)
-            handle.set_clip(-bound, bound)
-            handle.stages |= STAGE_CLIP
-        return TensorQuantizer.from_handle(handle, descriptor, name, self.model.device)
+        """Return the module around one quantizer, made on the first call."""
+        if name not in self.modules:
+            descriptor = self._weight_desc if name.endswith("_weight_quantizer") else self._input_desc
+            handle = self.bound.quantizers[name]
+            if descriptor.amax is not None:
+                handle.set_amax(descriptor.amax)
+            if descriptor.learn_amax:
+                bound = 1.0 if descriptor.amax is None else float(descriptor.amax)
+                handle.set_clip(-bound, bound)
+                handle.stages |= STAGE_CLIP
+            self.modules[name] = TensorQuantizer.from_handle(
+                lambda: self.bound.quantizers[name], descriptor, name, self.bound.model.device
+            )
+        return self.modules[name]
 
 
 def _copy(model: Model, index: int, value: npt.NDArray[np.float32]) -> None:
@@ -90,15 +114,15 @@ class Leaf(Module):
 
     def __init__(self, handles: Handles, path: str, *names: str) -> None:
         super().__init__()
-        self._parameter_slots = {name: handles.parameter(f"{path}.{name}") for name in names}
+        self._handles, self._path, self._names = handles, path, names
 
     def _slots(self) -> Mapping[str, Slot]:
-        return self._parameter_slots
+        return {name: self._handles.parameter(f"{self._path}.{name}") for name in self._names}
 
     @property
     def weight(self) -> npt.NDArray[np.float32]:
         """Read-only view of the weight."""
-        return _value(self._parameter_slots["weight"])
+        return self._handles.value(f"{self._path}.weight")
 
 
 class Embedding(Leaf):
@@ -126,7 +150,7 @@ class LayerNorm(Leaf):
     @property
     def bias(self) -> npt.NDArray[np.float32]:
         """Read-only view of the bias."""
-        return _value(self._parameter_slots["bias"])
+        return self._handles.value(f"{self._path}.bias")
 
     def extra_repr(self) -> str:
         """Return shape and eps."""
@@ -142,7 +166,7 @@ class Linear(Leaf):
     @property
     def bias(self) -> npt.NDArray[np.float32]:
         """Read-only view of the bias."""
-        return _value(self._parameter_slots["bias"])
+        return self._handles.value(f"{self._path}.bias")
 
     def extra_repr(self) -> str:
         """Return input and output features."""
@@ -173,8 +197,7 @@ def activation(name: str) -> Module:
 def quant_linear(handles: Handles, path: str) -> QuantLinear:
     """Return the quantized linear layer of a name."""
     return QuantLinear.from_handles(
-        handles.parameter(f"{path}.weight"),
-        handles.parameter(f"{path}.bias"),
+        lambda: {name: handles.parameter(f"{path}.{name}") for name in ("weight", "bias")},
         handles.quantizer(f"{path}._input_quantizer"),
         handles.quantizer(f"{path}._weight_quantizer"),
     )
@@ -284,9 +307,3 @@ def _derived(make: Callable[[], npt.NDArray[Any]]) -> Slot:
         raise AssertionError("a derived buffer is never written")
 
     return Slot(read=make, write=refuse, is_parameter=False, required=False, persistent=False)
-
-
-def _value(slot: Slot) -> npt.NDArray[np.float32]:
-    value = slot.read()
-    assert value is not None
-    return value

@@ -173,7 +173,9 @@ def test_load_calib_amax_without_data_names_the_quantizer() -> None:
     from qdqbert.device import default_device
 
     handle = _core.Quantizer(default_device())
-    quantizer = TensorQuantizer.from_handle(handle, QuantDescriptor(), "bert.layer._q", default_device())
+    quantizer = TensorQuantizer.from_handle(
+        lambda: handle, QuantDescriptor(), "bert.layer._q", default_device()
+    )
     with pytest.raises(StateError, match=r"Calibrator returned None.*bert\.layer\._q"):
         quantizer.load_calib_amax()
     assert quantizer.amax is None
@@ -288,7 +290,7 @@ def test_what_is_read_cannot_be_written_through() -> None:
 
 def test_two_views_look_at_one_quantizer() -> None:
     quantizer = TensorQuantizer()
-    view = TensorQuantizer.from_handle(quantizer._handle, QuantDescriptor(), "q", quantizer._device)
+    view = TensorQuantizer.from_handle(lambda: quantizer._handle, QuantDescriptor(), "q", quantizer._device)
     view.disable_quant()
     view.amax = 3.0
     assert quantizer.amax == 3.0

@@ -66,20 +66,20 @@ class Clip(Module):
         self._write: Callable[[str, Array], None] = bounds.__setitem__
 
     @classmethod
-    def _of_quantizer(cls, handle: _core.Quantizer) -> Clip:
-        """View of the learned bounds of a quantizer."""
+    def _of_quantizer(cls, source: Callable[[], _core.Quantizer]) -> Clip:
+        """View of the learned bounds of the quantizer that `source` returns."""
         self = cls.__new__(cls)
         Module.__init__(self)
         self._learned = {"clip_value_min": True, "clip_value_max": True}
         names = tuple(self._learned)
 
         def read(name: str) -> Array:
-            return np.array(handle.clip()[names.index(name)], dtype=np.float32)
+            return np.array(source().clip()[names.index(name)], dtype=np.float32)
 
         def write(name: str, value: Array) -> None:
-            bounds = list(handle.clip())
+            bounds = list(source().clip())
             bounds[names.index(name)] = float(value)
-            handle.set_clip(*bounds)
+            source().set_clip(*bounds)
 
         self._read, self._write = read, write
         return self

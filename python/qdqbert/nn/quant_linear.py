@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -69,22 +69,20 @@ class QuantLinear(QuantMixin):
             raise ValueError(
                 f"in_features, out_features: expected at least 1, got {in_features}, {out_features}"
             )
-        self.in_features = int(in_features)
-        self.out_features = int(out_features)
         self.init_quantizer(*pop_quant_descriptors(type(self), kwargs))
         random = np.random.default_rng(seed)
         bound = 1.0 / math.sqrt(in_features)
-        weight = random.uniform(-bound, bound, (out_features, in_features)).astype(np.float32)
-        self._tensors: dict[str, Slot] = {"weight": _own_slot(weight)}
-        self.weight_quantizer._tensor_shape = weight.shape
+        weight = random.uniform(-bound, bound, (int(out_features), int(in_features))).astype(np.float32)
+        tensors = {"weight": _own_slot(weight)}
         if bias:
-            self._tensors["bias"] = _own_slot(random.uniform(-bound, bound, out_features).astype(np.float32))
+            tensors["bias"] = _own_slot(random.uniform(-bound, bound, int(out_features)).astype(np.float32))
+        self._tensors: Callable[[], Mapping[str, Slot]] = lambda: tensors
+        self.weight_quantizer._tensor_shape = lambda: weight.shape
 
     @classmethod
     def from_handles(
         cls,
-        weight: Slot,
-        bias: Slot | None,
+        tensors: Callable[[], Mapping[str, Slot]],
         input_quantizer: TensorQuantizer,
         weight_quantizer: TensorQuantizer,
     ) -> Self:
@@ -92,8 +90,8 @@ class QuantLinear(QuantMixin):
 
         Parameters
         ----------
-        weight, bias : Slot
-            They lead to the model's parameters.
+        tensors : callable () -> mapping of str to Slot
+            ``weight`` and, if there is one, ``bias``, as they are in the model at the moment.
         input_quantizer, weight_quantizer : TensorQuantizer
             Views of the model's quantizers.
 
@@ -104,24 +102,33 @@ class QuantLinear(QuantMixin):
         Raises
         ------
         ShapeError
-            If `weight` has no two dimensions.
+            If the weight has no two dimensions.
         """
         self = cls.__new__(cls)
         Module.__init__(self)
-        shape = weight.shape
+        shape = tensors()["weight"].shape
         if shape is None or len(shape) != 2:
             raise ShapeError(f"weight: expected (out_features, in_features), got {shape}")
-        self.out_features, self.in_features = shape
-        self._tensors = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+        self._tensors = tensors
         self.add_module("_input_quantizer", input_quantizer)
         self.add_module("_weight_quantizer", weight_quantizer)
-        weight_quantizer._tensor_shape = shape
+        weight_quantizer._tensor_shape = lambda: tensors()["weight"].shape
         return self
+
+    @property
+    def in_features(self) -> int:
+        """Columns of the weight."""
+        return int(self.weight.shape[1])
+
+    @property
+    def out_features(self) -> int:
+        """Rows of the weight."""
+        return int(self.weight.shape[0])
 
     @property
     def weight(self) -> Array:
         """Weight (out_features, in_features), float32, read-only; assign an array to copy it in."""
-        weight = self._tensors["weight"].read()
+        weight = self._tensors()["weight"].read()
         assert weight is not None  # parameters always exist
         return weight
 
@@ -132,24 +139,24 @@ class QuantLinear(QuantMixin):
     @property
     def bias(self) -> Array | None:
         """Bias (out_features,), float32, read-only, or None; assign an array to copy it in."""
-        slot = self._tensors.get("bias")
+        slot = self._tensors().get("bias")
         return None if slot is None else slot.read()
 
     @bias.setter
     def bias(self, value: npt.ArrayLike) -> None:
-        if "bias" not in self._tensors:
+        if "bias" not in self._tensors():
             raise AttributeError("bias: this layer has none")
         self._assign("bias", value)
 
     def _assign(self, name: str, value: npt.ArrayLike) -> None:
-        slot = self._tensors[name]
+        slot = self._tensors()[name]
         array = as_float32(value, name)
         if array.shape != slot.shape:
             raise ShapeError(f"{name}: expected {slot.shape}, got {array.shape}")
         slot.write(array)
 
     def _slots(self) -> Mapping[str, Slot]:
-        return self._tensors
+        return self._tensors()
 
     def forward(self, input: npt.ArrayLike) -> Array:
         """Quantize input and weight, multiply, add the bias.
@@ -188,7 +195,7 @@ class QuantLinear(QuantMixin):
 
     def extra_repr(self) -> str:
         """Sizes, as PyTorch prints them."""
-        has_bias = "bias" in self._tensors
+        has_bias = "bias" in self._tensors()
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={has_bias}"
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -96,17 +96,22 @@ class TensorQuantizer(Module):
             | (_core.STAGE_CLIP if if_clip or quant_desc.learn_amax else 0)
             | (_core.STAGE_CALIB if if_calib else 0)
         )
-        self._set_up(handle, quant_desc, None, device)
+        self._set_up(lambda: handle, quant_desc, None, device)
 
     @classmethod
     def from_handle(
-        cls, handle: _core.Quantizer, descriptor: QuantDescriptor, name: str, device: _core.Device
+        cls,
+        source: Callable[[], _core.Quantizer],
+        descriptor: QuantDescriptor,
+        name: str,
+        device: _core.Device,
     ) -> Self:
         """View of a quantizer inside a model.
 
         Parameters
         ----------
-        handle : _core.Quantizer
+        source : callable () -> _core.Quantizer
+            The model's present quantizer: another one after the model has changed its sizes.
         descriptor : QuantDescriptor
             What the quantizer was made from.
         name : str
@@ -119,28 +124,37 @@ class TensorQuantizer(Module):
         TensorQuantizer
         """
         self = cls.__new__(cls)
-        self._set_up(handle, descriptor, name, device)
+        self._set_up(source, descriptor, name, device)
         return self
 
     def _set_up(
-        self, handle: _core.Quantizer, descriptor: QuantDescriptor, name: str | None, device: _core.Device
+        self,
+        source: Callable[[], _core.Quantizer],
+        descriptor: QuantDescriptor,
+        name: str | None,
+        device: _core.Device,
     ) -> None:
         Module.__init__(self)
         self._device = device
-        self._handle = handle
+        self._source = source
         self._descriptor = descriptor
         self._name = name
         self._scale: Array | None = None
-        self._tensor_shape: tuple[int, ...] | None = None  # of the one tensor that it is for, if there is one
+        # Shape of the one tensor that it is for, if there is one.
+        self._tensor_shape: Callable[[], tuple[int, ...] | None] = lambda: None
         bits, axis, unsigned = descriptor.num_bits, descriptor.axis, descriptor.unsigned
         self._calibrator: calib.MaxCalibrator | calib.HistogramCalibrator = (
             calib.HistogramCalibrator(bits, axis, unsigned, device=device)
             if descriptor.calib_method == "histogram"
             else calib.MaxCalibrator(bits, axis, unsigned, device=device)
         )
-        handle.set_observer(self._calibrator._observer)
+        self._handle.set_observer(self._calibrator._observer)
         if descriptor.learn_amax:
-            self.add_module("clip", Clip._of_quantizer(handle))
+            self.add_module("clip", Clip._of_quantizer(source))
+
+    @property
+    def _handle(self) -> _core.Quantizer:
+        return self._source()
 
     # ---- number format -------------------------------------------------------------------------------------
 
@@ -214,7 +228,7 @@ class TensorQuantizer(Module):
 
     def _require_fit(self, amax: Array | None) -> None:
         """Refuse a range that does not broadcast to the weight, if the quantizer is one of a weight."""
-        shape = self._tensor_shape
+        shape = self._tensor_shape()
         if amax is None or shape is None:
             return
         sizes = zip(reversed(amax.shape), reversed(shape), strict=False)
