@@ -11,13 +11,21 @@
 #include "quant/quantizer.h"
 
 void
-qb_attention_init(qb_attention *self, int64_t hidden, int64_t heads, float eps)
+qb_attention_init(qb_attention *self, const qb_attention_shape *shape, float eps)
 {
-    *self = (qb_attention){.heads = heads, .head_size = hidden / heads};
-    qb_linear_init(&self->query, hidden, hidden, 1);
-    qb_linear_init(&self->key, hidden, hidden, 1);
-    qb_linear_init(&self->value, hidden, hidden, 1);
-    qb_residual_norm_init(&self->output, hidden, hidden, eps);
+    const int64_t width = shape->heads * shape->head_size;
+    *self = (qb_attention){.heads = shape->heads,
+                           .head_size = shape->head_size,
+                           .positions = shape->positions,
+                           .is_cross = shape->is_cross};
+    qb_linear_init(&self->query, shape->hidden, width, 1);
+    qb_linear_init(&self->key, shape->hidden, width, 1);
+    qb_linear_init(&self->value, shape->hidden, width, 1);
+    if (shape->positions != QB_POSITIONS_ABSOLUTE) {
+        qb_linear_init(&self->distance, shape->head_size, 2 * shape->max_positions - 1, 0);
+        self->distance.has_bias = 0;
+    }
+    qb_residual_norm_init(&self->output, width, shape->hidden, eps);
 }
 
 void
@@ -26,6 +34,7 @@ qb_attention_clear(qb_attention *self, qb_heap *heap)
     qb_linear_clear(&self->query, heap);
     qb_linear_clear(&self->key, heap);
     qb_linear_clear(&self->value, heap);
+    qb_linear_clear(&self->distance, heap);
     qb_residual_norm_clear(&self->output, heap);
 }
 
@@ -54,6 +63,10 @@ qb_attention_visit(qb_attention *self, const qb_visitor *visitor, const qb_path 
     QB_TRY(qb_linear_visit(&self->query, visitor, &query));
     QB_TRY(qb_linear_visit(&self->key, visitor, &key));
     QB_TRY(qb_linear_visit(&self->value, visitor, &value));
+    if (self->positions != QB_POSITIONS_ABSOLUTE) {
+        const qb_path distance = {&in, "distance_embedding"};
+        QB_TRY(qb_linear_visit_weight(&self->distance, visitor, &distance));
+    }
     QB_TRY(qb_visit_site(visitor, &in, "scores", &scores));
     QB_TRY(qb_visit_site(visitor, &in, "context", &context));
     QB_TRY(qb_visit_quantizer(visitor, &in, "matmul_q_input_quantizer", &self->matmul_q, QB_ROLE_INPUT));
@@ -65,13 +78,26 @@ qb_attention_visit(qb_attention *self, const qb_visitor *visitor, const qb_path 
 
 /* ---- plan ------------------------------------------------------------------------------------------------------- */
 
+int64_t
+qb_attention_key_tokens(const qb_attention *self, const qb_limits *limits)
+{
+    return self->is_cross ? limits->sequences * limits->encoder_length
+                          : limits->tokens + limits->sequences * limits->past;
+}
+
+int64_t
+qb_attention_key_length(const qb_attention *self, const qb_limits *limits)
+{
+    return self->is_cross ? limits->encoder_length : limits->length + limits->past;
+}
+
 size_t
 qb_attention_scratch_bytes(const qb_attention *self, const qb_kernels *kernels, const qb_limits *limits)
 {
     const size_t sizes[] = {
         qb_linear_scratch_bytes(&self->query, kernels),
         qb_residual_norm_scratch_bytes(&self->output, kernels),
-        qb_attention_item_bytes(kernels, self->head_size, limits->length),
+        qb_attention_item_bytes(kernels, self, qb_attention_key_length(self, limits)),
     };
     size_t largest = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
@@ -85,23 +111,37 @@ qb_attention_plan(const qb_attention *self, qb_attention_work *work, qb_arena *a
                   int8_t *codes, float *values, float *local, qb_scratch *scratch)
 {
     const int64_t m = limits->tokens;
-    const size_t h = (size_t)self->query.in_features;
-    const size_t part = (size_t)m * h; /* checked by the takes below */
+    const int64_t keys = qb_attention_key_tokens(self, limits);
+    const int64_t projected = self->is_cross ? keys : m;
+    const size_t h = (size_t)self->query.out_features;
+    /* Of the codes of one input; checked by the owner's take. */
+    const size_t part = (size_t)(projected > m ? projected : m) * (size_t)self->query.in_features;
     *work = (qb_attention_work){.scratch = scratch};
     work->q = qb_arena_take(arena, m, h * sizeof *work->q);
-    work->k = qb_arena_take(arena, m, h * sizeof *work->k);
-    work->v = qb_arena_take(arena, m, h * sizeof *work->v);
+    work->k = qb_arena_take(arena, keys, h * sizeof *work->k);
+    work->v = qb_arena_take(arena, keys, h * sizeof *work->v);
+    if (!self->is_cross && limits->past > 0) {
+        work->new_k = qb_arena_take(arena, m, h * sizeof *work->new_k);
+        work->new_v = qb_arena_take(arena, m, h * sizeof *work->new_v);
+    }
+    work->q_values = work->q;
+    work->k_values = work->k;
+    if (self->positions != QB_POSITIONS_ABSOLUTE) {
+        work->q_values = qb_arena_take(arena, m, h * sizeof *work->q_values);
+        work->k_values = qb_arena_take(arena, keys, h * sizeof *work->k_values);
+    }
     work->q_codes = qb_arena_take(arena, m, h);
-    work->k_codes = qb_arena_take(arena, m, h);
-    work->v_codes = qb_arena_take(arena, m, h);
+    work->k_codes = qb_arena_take(arena, keys, h);
+    work->v_codes = qb_arena_take(arena, keys, h);
     work->context = qb_arena_take(arena, m, h * sizeof *work->context);
-    work->score_step = qb_arena_take(arena, limits->length, sizeof *work->score_step);
+    work->score_step = qb_arena_take(arena, qb_attention_key_length(self, limits), sizeof *work->score_step);
     work->context_step = qb_arena_take(arena, self->head_size, sizeof *work->context_step);
     if (limits->keep_probabilities) {
-        /* The largest sum of T * T under the limits is max tokens * max length; the count of bytes is checked in two
-         * steps because it has three large factors. */
+        /* The largest sum of T * S under the limits is max tokens * max keys of a sequence; the count of bytes is
+         * checked in two steps because it has three large factors. */
         size_t row = 0;
-        if (!qb_size_multiply((size_t)limits->length, (size_t)self->heads * sizeof *work->probabilities, &row)) {
+        if (!qb_size_multiply((size_t)qb_attention_key_length(self, limits),
+                              (size_t)self->heads * sizeof *work->probabilities, &row)) {
             arena->failed = 1;
         }
         work->probabilities = qb_arena_take(arena, m, row);
@@ -148,6 +188,11 @@ qb_attention_prepare(qb_attention *self, const qb_run *run)
     const qb_run at_self = qb_run_enter(run, &in);
     const qb_run at_output = qb_run_enter(run, &output);
     QB_TRY(for_each_projection(self, &at_self, qb_linear_prepare));
+    if (self->positions != QB_POSITIONS_ABSOLUTE) {
+        const qb_path distance = {&in, "distance_embedding"};
+        const qb_run at_distance = qb_run_enter(&at_self, &distance);
+        QB_TRY(qb_linear_prepare(&self->distance, &at_distance));
+    }
     QB_TRY(check(self->matmul_q, &at_self, "matmul_q_input_quantizer"));
     QB_TRY(check(self->matmul_k, &at_self, "matmul_k_input_quantizer"));
     QB_TRY(check(self->matmul_v, &at_self, "matmul_v_input_quantizer"));
@@ -178,27 +223,38 @@ qb_attention_keeps_probabilities(const qb_attention *self)
 
 /* ---- forward ---------------------------------------------------------------------------------------------------- */
 
+/* One forward, resolved: what is asked, what is looked at. */
+typedef struct attention_call {
+    const float *x; /* (rows, H) */
+    int64_t rows;
+    const float *memory; /* (projected, H) */
+    int64_t projected;
+    float *new_k, *new_v; /* (projected, N D) */
+} attention_call;
+
 /* q, k and v.  One region for all three, unless an input has to be dequantized: those go one by one, because they
  * share the buffer of the values. */
 static qb_status
-project(const qb_attention *self, const qb_attention_work *work, const qb_run *run, const float *x, int64_t rows)
+project(const qb_attention *self, const qb_attention_work *work, const qb_run *run, const attention_call *at)
 {
     const struct {
         const qb_linear *layer;
         const qb_linear_work *work;
         const char *name;
+        const float *x;
+        int64_t rows;
         float *y;
-    } parts[QB_LINEAR_CALLS_MAX] = {{&self->query, &work->query, "query", work->q},
-                                    {&self->key, &work->key, "key", work->k},
-                                    {&self->value, &work->value, "value", work->v}};
+    } parts[QB_LINEAR_CALLS_MAX] = {{&self->query, &work->query, "query", at->x, at->rows, work->q},
+                                    {&self->key, &work->key, "key", at->memory, at->projected, at->new_k},
+                                    {&self->value, &work->value, "value", at->memory, at->projected, at->new_v}};
     qb_linear_call calls[QB_LINEAR_CALLS_MAX];
     int32_t ready = 0;
-    for (int32_t i = 0; i < QB_LINEAR_CALLS_MAX; i++) {
+    for (int32_t i = 0; i < QB_LINEAR_CALLS_MAX && parts[i].rows > 0; i++) {
         const qb_path path = {run->path, parts[i].name};
         const qb_run inner = qb_run_enter(run, &path);
         qb_linear_call *call = &calls[ready];
-        QB_TRY(qb_linear_begin(parts[i].layer, parts[i].work, &inner, x, rows, QB_ACTIVATION_NONE, parts[i].y,
-                               ready > 0 ? call - 1 : NULL, call));
+        QB_TRY(qb_linear_begin(parts[i].layer, parts[i].work, &inner, parts[i].x, parts[i].rows, QB_ACTIVATION_NONE,
+                               parts[i].y, ready > 0 ? call - 1 : NULL, call));
         if (call->arithmetic == QB_ARITHMETIC_DEQUANTIZED) {
             QB_TRY(qb_linear_finish(&inner, call, 1, work->scratch));
         }
@@ -217,19 +273,28 @@ show(qb_quantizer *quantizer, const qb_run *run, const char *name, const float *
     return qb_site_observe(&quantizer, 1, &inner, x, tokens, features);
 }
 
-/* One operand of a product that is made before the items run: its codes are only noted in `codings`, its values are
- * made in place. */
+/* One operand of a product that is made before the items run. */
+typedef struct operand {
+    const char *name; /* of its quantizer */
+    const qb_quantizer *quantizer;
+    const float *x; /* (rows, N D) */
+    int64_t rows;
+    float *buffer; /* for its values; may be x */
+    int8_t *codes;
+} operand;
+
+/* Either *values (x, or the buffer with quantized values), or a coding that is still to be made and *step. */
 static qb_status
-prepare_operand(const qb_quantizer *quantizer, const qb_run *at, qb_arithmetic arithmetic, float *x, int8_t *codes,
-                int64_t rows, int64_t features, qb_coding *codings, int32_t *codings_count, float *step)
+prepare_operand(const operand *of, const qb_run *at, qb_arithmetic arithmetic, int64_t features, qb_coding *codings,
+                int32_t *count, const float **values, float *step)
 {
+    *values = of->x;
     if (arithmetic != QB_ARITHMETIC_INTEGER) {
-        const float *values;
-        return qb_site_values(quantizer, at, x, rows, features, x, &values);
+        return qb_site_values(of->quantizer, at, of->x, of->rows, features, of->buffer, values);
     }
-    qb_coding *coding = &codings[(*codings_count)++];
-    *coding = (qb_coding){.path = at->path, .x = x, .codes = codes};
-    QB_TRY(qb_site_range(quantizer, at, x, rows, features, &coding->range));
+    qb_coding *coding = &codings[(*count)++];
+    *coding = (qb_coding){.path = at->path, .x = of->x, .codes = of->codes, .count = of->rows * features};
+    QB_TRY(qb_site_range(of->quantizer, at, of->x, of->rows, features, &coding->range));
     *step = qb_quant_range_step(&coding->range);
     return QB_OK;
 }
@@ -248,29 +313,31 @@ prepare_products(const qb_attention *self, const qb_attention_work *work, const 
                  qb_attention_job *job, float *v_step)
 {
     const int64_t h = self->query.out_features;
-    const qb_path q = {run->path, "matmul_q_input_quantizer"};
-    const qb_path k = {run->path, "matmul_k_input_quantizer"};
-    const qb_path v = {run->path, "matmul_v_input_quantizer"};
-    const qb_run at_q = qb_run_enter(run, &q);
-    const qb_run at_k = qb_run_enter(run, &k);
-    const qb_run at_v = qb_run_enter(run, &v);
+    const int64_t keys = job->keys->tokens;
+    const operand operands[] = {
+        {"matmul_q_input_quantizer", self->matmul_q, work->q, rows, work->q_values, work->q_codes},
+        {"matmul_k_input_quantizer", self->matmul_k, work->k, keys, work->k_values, work->k_codes},
+        {"matmul_v_input_quantizer", self->matmul_v, work->v, keys, work->v, work->v_codes},
+    };
+    const qb_arithmetic arithmetic[] = {job->scores_arithmetic, job->scores_arithmetic, job->context_arithmetic};
+    const float **const values[] = {&job->q, &job->k, &job->v};
+    const qb_path paths[] = {
+        {run->path, operands[0].name}, {run->path, operands[1].name}, {run->path, operands[2].name}};
     qb_coding codings[QB_CODINGS_MAX];
+    float steps[] = {0.0f, 0.0f, 0.0f};
     int32_t count = 0;
-    float q_step = 0.0f;
-    float k_step = 0.0f;
-    QB_TRY(prepare_operand(self->matmul_q, &at_q, job->scores_arithmetic, work->q, work->q_codes, rows, h, codings,
-                           &count, &q_step));
-    QB_TRY(prepare_operand(self->matmul_k, &at_k, job->scores_arithmetic, work->k, work->k_codes, rows, h, codings,
-                           &count, &k_step));
-    QB_TRY(prepare_operand(self->matmul_v, &at_v, job->context_arithmetic, work->v, work->v_codes, rows, h, codings,
-                           &count, v_step));
+    for (size_t i = 0; i < sizeof operands / sizeof operands[0]; i++) {
+        const qb_run at = qb_run_enter(run, &paths[i]);
+        QB_TRY(prepare_operand(&operands[i], &at, arithmetic[i], h, codings, &count, values[i], &steps[i]));
+    }
     if (count > 0) {
-        QB_TRY(qb_site_encode(run, codings, count, rows * h, h));
+        QB_TRY(qb_site_encode(run, codings, count, h));
     }
     if (job->scores_arithmetic == QB_ARITHMETIC_INTEGER) {
-        fill(work->score_step, job->sequences->max_length, q_step * k_step);
+        fill(work->score_step, job->keys->max_length, steps[0] * steps[1]);
         job->scores.step = work->score_step;
     }
+    *v_step = steps[2];
     return QB_OK;
 }
 
@@ -311,28 +378,31 @@ run_items(qb_attention_job *job, const qb_run *run)
 
 /* Scores, probabilities and context from q, k and v. */
 static qb_status
-attend(const qb_attention *self, const qb_attention_work *work, const qb_run *run, const qb_attention_inputs *inputs)
+attend(const qb_attention *self, const qb_attention_work *work, const qb_run *run, const qb_attention_inputs *inputs,
+       const qb_sequences *key_sequences)
 {
     const qb_site scores = scores_site(self);
     const qb_site context = context_site(self);
     const qb_sequences *sequences = inputs->sequences;
+    const int is_relative = self->positions != QB_POSITIONS_ABSOLUTE;
     const int keeps = inputs->reader != NULL || qb_attention_keeps_probabilities(self);
     qb_attention_job job = {
         .kernels = run->kernels,
         .scratch = work->scratch,
+        .layer = self,
         .sequences = sequences,
-        .heads = self->heads,
-        .head_size = self->head_size,
+        .keys = key_sequences,
+        .is_causal = inputs->is_causal,
         .row_splits = qb_attention_row_splits(sequences, self->heads, qb_queue_threads(run->queue)),
         .scores_arithmetic = qb_site_arithmetic(&scores, NULL),
         .context_arithmetic = qb_site_arithmetic(&context, NULL),
-        .q = work->q,
-        .k = work->k,
-        .v = work->v,
+        .unquantized_q = work->q,
+        .unquantized_k = work->k,
         .q_codes = work->q_codes,
         .k_codes = work->k_codes,
         .v_codes = work->v_codes,
-        .scores = {.divisor = sqrtf((float)self->head_size)},
+        /* Relative terms join before the division. */
+        .scores = {.divisor = is_relative ? 1.0f : sqrtf((float)self->head_size)},
         .context = {.divisor = 1.0f},
         .head_mask = inputs->head_mask,
         .probabilities = keeps ? work->probabilities : NULL,
@@ -346,7 +416,7 @@ attend(const qb_attention *self, const qb_attention_work *work, const qb_run *ru
         job.computes_context = 1;
         return run_items(&job, run);
     }
-    const int64_t elements = qb_attention_probability_count(sequences, self->heads);
+    const int64_t elements = qb_attention_probability_count(sequences, key_sequences, self->heads);
     job.computes_scores = 1;
     QB_TRY(run_items(&job, run));
     if (inputs->reader != NULL) {
@@ -359,23 +429,53 @@ attend(const qb_attention *self, const qb_attention_work *work, const qb_run *ru
     return run_items(&job, run);
 }
 
+/* Show x and z to the quantizers that look at them. */
+static qb_status
+observe_inputs(const qb_attention *self, const qb_run *run, const attention_call *call)
+{
+    const int64_t h = self->query.in_features;
+    qb_quantizer *const of_x[] = {self->query.input_quantizer, self->output.residual, self->key.input_quantizer,
+                                  self->value.input_quantizer};
+    if (!self->is_cross) {
+        return qb_site_observe(of_x, 4, run, call->x, call->rows, h);
+    }
+    QB_TRY(qb_site_observe(of_x, 2, run, call->x, call->rows, h));
+    return call->projected == 0 ? QB_OK : qb_site_observe(of_x + 2, 2, run, call->memory, call->projected, h);
+}
+
 qb_status
 qb_attention_forward(const qb_attention *self, const qb_attention_work *work, const qb_run *run,
                      const qb_attention_inputs *inputs, float *y)
 {
     const int64_t rows = inputs->sequences->tokens;
-    const int64_t h = self->query.in_features;
+    const int64_t features = self->query.out_features;
     const qb_path in = {run->path, "self"};
     const qb_path output = {run->path, "output"};
     const qb_run at_self = qb_run_enter(run, &in);
     const qb_run at_output = qb_run_enter(run, &output);
-    qb_quantizer *const of_x[] = {self->query.input_quantizer, self->key.input_quantizer, self->value.input_quantizer,
-                                  self->output.residual};
-    QB_TRY(qb_site_observe(of_x, 4, &at_self, y, rows, h));
-    QB_TRY(project(self, work, &at_self, y, rows));
-    QB_TRY(show(self->matmul_q, &at_self, "matmul_q_input_quantizer", work->q, rows, h));
-    QB_TRY(show(self->matmul_k, &at_self, "matmul_k_input_quantizer", work->k, rows, h));
-    QB_TRY(show(self->matmul_v, &at_self, "matmul_v_input_quantizer", work->v, rows, h));
-    QB_TRY(attend(self, work, &at_self, inputs));
+    const qb_attention_keys *keys = inputs->keys;
+    const int has_earlier = keys != NULL && keys->earlier_width > 0;
+    const attention_call call = {
+        .x = y,
+        .rows = rows,
+        .memory = keys == NULL || keys->memory == NULL ? y : keys->memory,
+        .projected = keys == NULL ? rows : keys->projected,
+        .new_k = has_earlier && work->new_k != NULL ? work->new_k : work->k,
+        .new_v = has_earlier && work->new_v != NULL ? work->new_v : work->v,
+    };
+    const qb_sequences *key_sequences = keys == NULL ? inputs->sequences : &keys->sequences;
+    const int64_t key_rows = key_sequences->tokens;
+    QB_TRY(observe_inputs(self, &at_self, &call));
+    QB_TRY(project(self, work, &at_self, &call));
+    if (inputs->key_reader != NULL && call.projected > 0) {
+        inputs->key_reader(inputs->reader_context, call.new_k, call.new_v);
+    }
+    if (has_earlier) {
+        QB_TRY(qb_attention_join_keys(self, work, &at_self, inputs->sequences, keys));
+    }
+    QB_TRY(show(self->matmul_q, &at_self, "matmul_q_input_quantizer", work->q, rows, features));
+    QB_TRY(show(self->matmul_k, &at_self, "matmul_k_input_quantizer", work->k, key_rows, features));
+    QB_TRY(show(self->matmul_v, &at_self, "matmul_v_input_quantizer", work->v, key_rows, features));
+    QB_TRY(attend(self, work, &at_self, inputs, key_sequences));
     return qb_residual_norm_forward(&self->output, &work->output, &at_output, work->context, rows, y);
 }

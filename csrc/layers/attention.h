@@ -1,20 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Scaled dot-product self-attention with several heads, behind its quantizers.  This comment is the specification.
+ * Scaled dot-product attention with several heads, behind its quantizers.  This comment is the specification.
  *
- *   q = x Wq' + bq,  k = x Wk' + bk,  v = x Wv' + bv           x, q, k, v (M, H), H = N D
+ *   q = x Wq' + bq,  k = z Wk' + bk,  v = z Wv' + bv           x (M, H), q (M, N D), k, v (keys, N D)
  *
- * and for every sequence (T tokens, S = T keys) and head, with q, k, v its rows and columns:
+ * z is x itself (self-attention) or the hidden states of an encoder (cross-attention).  Keys and values of earlier
+ * calls stand before those of this call.  For every sequence (T tokens, S keys) and head, with q, k, v its rows and
+ * columns:
  *
- *   s = Qq(q) Qk(k)' / sqrt(D) + mask                          (T, S)
+ *   s = (Qq(q) Qk(k)' + r) / sqrt(D) + mask                    (T, S)
  *   p = softmax(s) * head_mask                                 (T, S)
  *   c = Qa(p) Qv(v)                                            (T, D)
  *
  *   y = LayerNorm(Ql(c Wo' + bo) + Qr(x))                      residual_norm.h
  *
+ * Relative positions, for a query at place i of its row and a key at place j, with a table E (2 P - 1, D):
+ *
+ *   relative_key         r = q . E[i - j + P - 1]
+ *   relative_key_query   r = q . E[i - j + P - 1] + k . E[i - j + P - 1]
+ *
+ * of q and k before their quantizers.  Absolute positions: r is absent.  Causal: a query sees the keys up to its own
+ * place.  N may be smaller than H / D once heads were pruned.
+ *
  * Quantizers see whole layers: one range for all sequences and heads.  Both products are sites (site.h):
  *
- *   scores   integer: s = fma((float)acc, step_q * step_k, +0) / sqrt(D);  float: acc / sqrt(D)
+ *   scores   integer: s = (fma((float)acc, step_q * step_k, +0) + r) / sqrt(D);  float: (acc + r) / sqrt(D);
+ *            r of relative_key_query is added term by term, first q's
  *   context  integer: c = fma((float)acc, step_a * step_v, +0);            float: acc
  *
  * Work items are (sequence, head), cut by query rows when there are few of them.  An item packs its keys and values and
@@ -25,9 +36,11 @@
  * give the same bits.
  *
  * A position with mask 0 gets probability exactly 0, because exp underflows; a row with all keys masked gets what the
- * original gives, the same probability for every key.
+ * original gives, the same probability for every key.  A key that a causal query does not see has probability 0 too, so
+ * a token has the same bits whether its predecessors are computed with it or come from an earlier call.
  *
- * Source: Vaswani et al. 2017, section 3.2; QDQBertSelfAttention (REFERENCE 1.4, 1.5).
+ * Source: Vaswani et al. 2017, section 3.2; Shaw et al. 2018 and Huang et al. 2020 for relative positions;
+ * QDQBertSelfAttention (REFERENCE 1.4, 1.5).
  */
 #ifndef QB_LAYERS_ATTENTION_H
 #define QB_LAYERS_ATTENTION_H
@@ -36,47 +49,89 @@
 #include "layers/residual_norm.h"
 #include "layers/sequences.h"
 
+typedef enum qb_positions {
+    QB_POSITIONS_ABSOLUTE = 0,
+    QB_POSITIONS_RELATIVE_KEY,
+    QB_POSITIONS_RELATIVE_KEY_QUERY
+} qb_positions;
+
+typedef struct qb_attention_shape {
+    int64_t hidden;    /* H */
+    int64_t heads;     /* N */
+    int64_t head_size; /* D */
+    qb_positions positions;
+    int64_t max_positions; /* P; used by relative positions */
+    int is_cross;          /* keys and values come from an encoder */
+} qb_attention_shape;
+
 typedef struct qb_attention { /* shared by all sessions; const while they run forward */
     int64_t heads;            /* N */
     int64_t head_size;        /* D */
+    qb_positions positions;
+    int is_cross;
     qb_linear query, key, value;
+    qb_linear distance; /* E as a layer without bias; relative positions only */
     qb_quantizer *matmul_q, *matmul_k, *matmul_v, *matmul_a;
     qb_residual_norm output;
 } qb_attention;
 
 /* The limits of a session, as layers need them. */
 typedef struct qb_limits {
-    int64_t tokens; /* most computed tokens of a call */
-    int64_t length; /* longest sequence */
+    int64_t sequences;
+    int64_t tokens;         /* most computed tokens of a call */
+    int64_t length;         /* longest sequence */
+    int64_t past;           /* most keys of earlier calls in a sequence */
+    int64_t encoder_length; /* longest sequence of an encoder; 0: no cross-attention */
     int keep_probabilities;
 } qb_limits;
+
+/* Most keys of all sequences together, and of one. */
+int64_t qb_attention_key_tokens(const qb_attention *self, const qb_limits *limits);
+int64_t qb_attention_key_length(const qb_attention *self, const qb_limits *limits);
 
 typedef struct qb_attention_work { /* one per session; every pointer is bound by plan */
     qb_linear_work query, key, value;
     qb_residual_norm_work output;
-    float *q, *k, *v;                    /* (M, H) */
-    int8_t *q_codes, *k_codes, *v_codes; /* (M, H) */
-    float *context;                      /* (M, H) */
+    float *q, *k, *v;                    /* (M, N D), (keys, N D) */
+    float *new_k, *new_v;                /* (M, N D) before they join earlier ones; NULL: there are none */
+    float *q_values, *k_values;          /* quantized q and k where r needs them unquantized; otherwise q and k */
+    int8_t *q_codes, *k_codes, *v_codes; /* as q, k, v */
+    float *context;                      /* (M, N D) */
     float *probabilities;                /* per sequence (N, T, S), one after the other; NULL: not planned */
-    float *score_step;                   /* (max length) */
+    float *score_step;                   /* (max keys) */
     float *context_step;                 /* (D) */
     qb_scratch *scratch;
 } qb_attention_work;
 
+/* What is looked at.  Each sequence has its earlier keys first, at the columns that places says, then the projected
+ * ones. */
+typedef struct qb_attention_keys {
+    qb_sequences sequences;
+    const float *memory;                        /* (projected, H) z; NULL: x */
+    int64_t projected;                          /* tokens of z; 0: every key is an earlier one */
+    int64_t earlier_width;                      /* columns of the two below; 0: every key is projected */
+    const float *earlier_keys, *earlier_values; /* (count, N, earlier_width, D) */
+} qb_attention_keys;
+
 /* What one call brings besides x. */
 typedef struct qb_attention_inputs {
     const qb_sequences *sequences;
+    const qb_attention_keys *keys; /* NULL: x's own tokens */
+    int is_causal;
     const float *head_mask; /* (N) factors of the probabilities; NULL: ones */
     /* Called with the layer's probabilities, per sequence (N, T, S), before matmul_a; NULL: not wanted. */
     void (*reader)(void *context, const float *probabilities);
-    void *reader_context;
+    /* Called with the projected keys and values (projected, N D) before their quantizers; NULL: not wanted. */
+    void (*key_reader)(void *context, const float *k, const float *v);
+    void *reader_context; /* of both */
 } qb_attention_inputs;
 
-void qb_attention_init(qb_attention *self, int64_t hidden, int64_t heads, float eps);
+void qb_attention_init(qb_attention *self, const qb_attention_shape *shape, float eps);
 void qb_attention_clear(qb_attention *self, qb_heap *heap);
 qb_status qb_attention_visit(qb_attention *self, const qb_visitor *visitor, const qb_path *path);
 size_t qb_attention_scratch_bytes(const qb_attention *self, const qb_kernels *kernels, const qb_limits *limits);
-/* codes (max tokens, 3 H), values (max tokens, H) and local (max tokens, H) are lent by the parent. */
+/* codes (rows, 3 H), values (rows, H) and local (max tokens, H) are lent by the parent; rows is the larger of the
+ * tokens and the encoder's tokens. */
 void qb_attention_plan(const qb_attention *self, qb_attention_work *work, qb_arena *arena, const qb_limits *limits,
                        int8_t *codes, float *values, float *local, qb_scratch *scratch);
 /* Checks quantizers and packs weights. */
@@ -84,6 +139,10 @@ qb_status qb_attention_prepare(qb_attention *self, const qb_run *run);
 qb_status qb_attention_observe_weights(qb_attention *self, const qb_run *run);
 /* 1 if matmul_a, as it stands, needs the probabilities of the whole layer at once. */
 int qb_attention_keeps_probabilities(const qb_attention *self);
+
+/* work->k and work->v from the earlier keys and values and, if any were projected, work->new_k and work->new_v. */
+qb_status qb_attention_join_keys(const qb_attention *self, const qb_attention_work *work, const qb_run *run,
+                                 const qb_sequences *queries, const qb_attention_keys *keys);
 
 /* y (M, H) holds x on entry and the result on return.  QB_ERR_VALUE: a NaN or infinity at an integer or collecting
  * site, with its name.  Requires work->probabilities if a reader is given or qb_attention_keeps_probabilities. */

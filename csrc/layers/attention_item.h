@@ -8,37 +8,38 @@
 #include <stdatomic.h>
 
 #include "core/kernels.h"
-#include "layers/scratch.h"
-#include "layers/sequences.h"
-#include "layers/site.h"
+#include "layers/attention.h"
 
 typedef struct qb_attention_job {
     const qb_kernels *kernels;
     qb_scratch *scratch;
-    const qb_sequences *sequences;
-    int64_t heads, head_size;
+    const qb_attention *layer;
+    const qb_sequences *sequences; /* of the queries */
+    const qb_sequences *keys;
+    int is_causal;
     int64_t row_splits; /* parts that each (sequence, head) is cut in, by query rows */
     qb_arithmetic scores_arithmetic, context_arithmetic;
-    const float *q, *k, *v; /* (M, H) floats, or values */
+    const float *q, *k, *v;                     /* (M, N D), (keys, N D): floats, or values */
+    const float *unquantized_q, *unquantized_k; /* the same before their quantizers */
     const int8_t *q_codes, *k_codes, *v_codes;
     qb_epilogue scores, context;
     const float *head_mask;      /* (N) or NULL */
     int quantizes_probabilities; /* 1: to codes or values, by context_arithmetic, with this range */
     qb_quant_range probability_range;
     float *probabilities; /* kept, per sequence (N, T, S); NULL: they live in scratch */
-    float *context_rows;  /* (M, H) */
+    float *context_rows;  /* (M, N D) */
     int computes_scores;  /* scores and softmax; otherwise they are read from probabilities */
     int computes_context;
     _Atomic int failed; /* a probability was NaN or infinite where codes are needed */
 } qb_attention_job;
 
-/* Scratch of one item with sequences up to `length`. */
-size_t qb_attention_item_bytes(const qb_kernels *kernels, int64_t head_size, int64_t length);
+/* Scratch of one item of sequences with up to `keys` keys. */
+size_t qb_attention_item_bytes(const qb_kernels *kernels, const qb_attention *layer, int64_t keys);
 /* Row splits that keep `threads` busy. */
 int64_t qb_attention_row_splits(const qb_sequences *sequences, int64_t heads, int32_t threads);
 int64_t qb_attention_item_count(const qb_attention_job *job);
 /* Elements of the kept probabilities. */
-int64_t qb_attention_probability_count(const qb_sequences *sequences, int64_t heads);
+int64_t qb_attention_probability_count(const qb_sequences *queries, const qb_sequences *keys, int64_t heads);
 
 /* A qb_range_function over items; argument is a qb_attention_job. */
 void qb_attention_compute_items(void *argument, int64_t begin, int64_t end, int32_t worker);

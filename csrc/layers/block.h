@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One encoder layer: self-attention, then feed-forward, each with its residual add and LayerNorm.
+ * One layer: self-attention, cross-attention in decoders that have it, feed-forward, each with its residual add and
+ * LayerNorm.
  *
- * The two halves run one after the other, so their buffers share one region of the session's arena.
+ * The parts run one after the other, so their buffers share one region of the session's arena.
  */
 #ifndef QB_LAYERS_BLOCK_H
 #define QB_LAYERS_BLOCK_H
@@ -13,16 +14,26 @@
 typedef struct qb_block {
     char name[32]; /* "encoder.layer.3" */
     qb_attention attention;
+    int has_cross_attention;
+    qb_attention cross_attention;
     qb_feed_forward feed_forward;
 } qb_block;
 
 typedef struct qb_block_work { /* one per session: blocks of one model have equal shapes and run one after the other */
     qb_attention_work attention;
+    qb_attention_work cross_attention;
     qb_feed_forward_work feed_forward;
 } qb_block_work;
 
-void qb_block_init(qb_block *self, int64_t index, int64_t hidden, int64_t heads, int64_t intermediate,
-                   qb_activation activation, float eps);
+typedef struct qb_block_shape {
+    qb_attention_shape attention;
+    int64_t cross_heads; /* N of cross-attention; 0: there is none */
+    int64_t intermediate;
+    qb_activation activation;
+    float eps;
+} qb_block_shape;
+
+void qb_block_init(qb_block *self, int64_t index, const qb_block_shape *shape);
 void qb_block_clear(qb_block *self, qb_heap *heap);
 /* path is the model's ("bert" or the root); the block adds its own name. */
 qb_status qb_block_visit(qb_block *self, const qb_visitor *visitor, const qb_path *path);
@@ -31,8 +42,9 @@ void qb_block_plan(const qb_block *self, qb_block_work *work, qb_arena *arena, c
                    qb_scratch *scratch);
 qb_status qb_block_prepare(qb_block *self, const qb_run *run);
 qb_status qb_block_observe_weights(qb_block *self, const qb_run *run);
-/* y (M, H) holds the block's input on entry and its output on return. */
+/* y (M, H) holds the block's input on entry and its output on return.  cross may be NULL: cross-attention is left
+ * out. */
 qb_status qb_block_forward(const qb_block *self, const qb_block_work *work, const qb_run *run,
-                           const qb_attention_inputs *inputs, float *y);
+                           const qb_attention_inputs *inputs, const qb_attention_inputs *cross, float *y);
 
 #endif

@@ -7,6 +7,7 @@ qb_embeddings_init(qb_embeddings *self, int64_t vocabulary, int64_t positions, i
 {
     *self = (qb_embeddings){
         .features = features,
+        .adds_positions = 1,
         .word = {.rank = 2, .shape = {vocabulary, features}},
         .position = {.rank = 2, .shape = {positions, features}},
         .token_type = {.rank = 2, .shape = {types, features}},
@@ -43,7 +44,9 @@ embed_rows(void *argument, int64_t begin, int64_t end, int32_t worker)
         float *y = job->y + i * h;
         const float *word = in->vectors != NULL ? in->vectors + in->rows[i] * h : self->word.data + in->ids[i] * h;
         job->kernels->add_f32(word, self->token_type.data + in->types[i] * h, (size_t)h, y);
-        job->kernels->add_f32(y, self->position.data + in->positions[i] * h, (size_t)h, y);
+        if (self->adds_positions) {
+            job->kernels->add_f32(y, self->position.data + in->positions[i] * h, (size_t)h, y);
+        }
     }
     float *rows = job->y + begin * h;
     job->kernels->layer_norm_f32(rows, (size_t)(end - begin), (size_t)h, self->norm.weight.data, self->norm.bias.data,

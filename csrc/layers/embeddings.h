@@ -4,6 +4,9 @@
  *
  *   y = LayerNorm((word[id] + token_type[type]) + position[p])       y (M, H), one row per computed token
  *
+ * With relative positions, which attention adds, the last term is left out; the table is there all the same, as in the
+ * original.
+ *
  * The parentheses are the original's order of additions.  Positions are explicit, so a token that is not computed
  * changes nothing for the others.  A caller may bring its own word vectors.
  */
@@ -18,6 +21,7 @@ typedef struct qb_embeddings {
     qb_parameter word;       /* (V, H) */
     qb_parameter position;   /* (P, H) */
     qb_parameter token_type; /* (types, H) */
+    int adds_positions;      /* 1 from init on; an owner with relative positions clears it */
     qb_layer_norm norm;
 } qb_embeddings;
 

@@ -11,6 +11,7 @@ qb_linear_init(qb_linear *self, int64_t in_features, int64_t out_features, int i
         .out_features = out_features,
         .weight = {.rank = 2, .shape = {out_features, in_features}},
         .bias = {.rank = 1, .shape = {out_features}},
+        .has_bias = 1,
         .is_quantized = is_quantized,
     };
 }
@@ -22,12 +23,20 @@ site_of(const qb_linear *self)
 }
 
 qb_status
-qb_linear_visit(qb_linear *self, const qb_visitor *visitor, const qb_path *path)
+qb_linear_visit_weight(qb_linear *self, const qb_visitor *visitor, const qb_path *path)
 {
     const qb_site site = site_of(self);
     QB_TRY(qb_visit_site(visitor, path, "", &site));
-    QB_TRY(qb_visit_parameter(visitor, path, "weight", &self->weight));
-    QB_TRY(qb_visit_parameter(visitor, path, "bias", &self->bias));
+    return qb_visit_parameter(visitor, path, "weight", &self->weight);
+}
+
+qb_status
+qb_linear_visit(qb_linear *self, const qb_visitor *visitor, const qb_path *path)
+{
+    QB_TRY(qb_linear_visit_weight(self, visitor, path));
+    if (self->has_bias) {
+        QB_TRY(qb_visit_parameter(visitor, path, "bias", &self->bias));
+    }
     if (self->is_quantized) {
         QB_TRY(qb_visit_quantizer(visitor, path, "_input_quantizer", &self->input_quantizer, QB_ROLE_INPUT));
         QB_TRY(qb_visit_quantizer(visitor, path, "_weight_quantizer", &self->weight_quantizer, QB_ROLE_WEIGHT));
@@ -127,8 +136,9 @@ begin_integer(const qb_linear_work *work, const qb_run *run, const qb_linear_cal
         call->a = shared->a;
     }
     else {
-        const qb_coding coding = {.path = &path, .x = call->x, .codes = work->codes, .range = call->range};
-        QB_TRY(qb_site_encode(run, &coding, 1, call->rows * k, k));
+        const qb_coding coding = {
+            .path = &path, .x = call->x, .codes = work->codes, .count = call->rows * k, .range = call->range};
+        QB_TRY(qb_site_encode(run, &coding, 1, k));
         call->a = work->codes;
     }
     const float step = qb_quant_range_step(&call->range);
@@ -147,7 +157,10 @@ qb_linear_begin(const qb_linear *self, const qb_linear_work *work, const qb_run 
         .arithmetic = qb_site_arithmetic(&site, NULL),
         .x = x,
         .a = x,
-        .epilogue = {.step = NULL, .bias = self->bias.data, .divisor = 1.0f, .activation = activation},
+        .epilogue = {.step = NULL,
+                     .bias = self->has_bias ? self->bias.data : NULL,
+                     .divisor = 1.0f,
+                     .activation = activation},
         .rows = rows,
         .y = y,
     };

@@ -46,6 +46,7 @@ typedef struct qb_linear { /* shared by all sessions; const while they run forwa
     int64_t out_features;  /* N */
     qb_parameter weight;   /* (N, K) */
     qb_parameter bias;     /* (N) */
+    int has_bias;          /* 1 from init on; an owner may clear it before it visits */
     int is_quantized;      /* 0: pooler and heads, which have no quantizers */
     qb_quantizer *input_quantizer;
     qb_quantizer *weight_quantizer;
@@ -83,6 +84,8 @@ void qb_linear_init(qb_linear *self, int64_t in_features, int64_t out_features, 
 /* Give back the packed weight.  The parameters belong to the model. */
 void qb_linear_clear(qb_linear *self, qb_heap *heap);
 qb_status qb_linear_visit(qb_linear *self, const qb_visitor *visitor, const qb_path *path);
+/* The site and the weight alone, for owners that call the bias otherwise or have none. */
+qb_status qb_linear_visit_weight(qb_linear *self, const qb_visitor *visitor, const qb_path *path);
 /* Bytes of scratch that one chunk of the product needs. */
 size_t qb_linear_scratch_bytes(const qb_linear *self, const qb_kernels *kernels);
 /* codes and values are lent by the parent: they live for one call only, so layers that run one after the other share

@@ -38,7 +38,7 @@ wanted_form(const qb_linear *self)
 static int
 is_current(const qb_linear *self, qb_weight_form form)
 {
-    return self->pack.form == form && self->pack.parameter_revision == self->weight.revision &&
+    return self->pack.form == form && self->pack.parameter_revision == qb_parameter_source(&self->weight)->revision &&
            (form == QB_WEIGHT_F32 || self->pack.quantizer_revision == self->weight_quantizer->revision);
 }
 
@@ -123,16 +123,19 @@ pack_codes(qb_linear *self, const qb_run *run)
     /* scale becomes step in place; the product of two dimensions was checked when the parameter block was sized. */
     float *scale = qb_heap_allocate(run->heap, (size_t)n * sizeof(float));
     int8_t *codes = qb_heap_allocate(run->heap, (size_t)(n * k));
-    pack_job job = {
-        .kernels = run->kernels, .layer = self, .values = self->weight.data, .codes = codes, .scale = scale};
+    pack_job job = {.kernels = run->kernels,
+                    .layer = self,
+                    .values = qb_parameter_source(&self->weight)->data,
+                    .codes = codes,
+                    .scale = scale};
     qb_run inner = *run;
     self->pack.step = scale;
     if (scale == NULL || codes == NULL) {
         qb_heap_release(run->heap, codes);
         return no_weight_memory(run, self);
     }
-    qb_status status = qb_quantizer_weight_range(self->weight_quantizer, &inner, self->weight.data, n, k, scale,
-                                                 &job.lower, &job.upper);
+    qb_status status = qb_quantizer_weight_range(
+        self->weight_quantizer, &inner, qb_parameter_source(&self->weight)->data, n, k, scale, &job.lower, &job.upper);
     if (status == QB_OK) {
         status = pack(self, run, &job);
     }
@@ -155,7 +158,8 @@ pack_values(qb_linear *self, const qb_run *run)
     }
     pack_job job = {.kernels = run->kernels, .layer = self, .values = values};
     qb_run inner = *run;
-    qb_status status = qb_quantizer_apply(self->weight_quantizer, &inner, self->weight.data, 2, shape, values, NULL);
+    qb_status status = qb_quantizer_apply(self->weight_quantizer, &inner, qb_parameter_source(&self->weight)->data, 2,
+                                          shape, values, NULL);
     if (status == QB_OK) {
         status = pack(self, run, &job);
     }
@@ -186,7 +190,7 @@ qb_linear_prepare(qb_linear *self, const qb_run *run)
         status = pack_values(self, &inner);
     }
     else {
-        pack_job job = {.kernels = run->kernels, .layer = self, .values = self->weight.data};
+        pack_job job = {.kernels = run->kernels, .layer = self, .values = qb_parameter_source(&self->weight)->data};
         status = pack(self, &inner, &job);
     }
     if (status != QB_OK) {
@@ -194,7 +198,7 @@ qb_linear_prepare(qb_linear *self, const qb_run *run)
         return status;
     }
     self->pack.form = form;
-    self->pack.parameter_revision = self->weight.revision;
+    self->pack.parameter_revision = qb_parameter_source(&self->weight)->revision;
     self->pack.quantizer_revision = form == QB_WEIGHT_F32 ? 0 : self->weight_quantizer->revision;
     return QB_OK;
 }
@@ -208,15 +212,15 @@ qb_linear_observe_weight(qb_linear *self, const qb_run *run)
     }
     if (qb_observer_is_idempotent(quantizer->observer) && self->observed.observer == quantizer->observer &&
         self->observed.observer_revision == qb_observer_revision(quantizer->observer) &&
-        self->observed.parameter_revision == self->weight.revision) {
+        self->observed.parameter_revision == qb_parameter_source(&self->weight)->revision) {
         return QB_OK;
     }
     const int64_t shape[2] = {self->out_features, self->in_features};
     const qb_path path = {run->path, "_weight_quantizer"};
     qb_run inner = qb_run_enter(run, &path);
-    QB_TRY(qb_quantizer_collect(quantizer, &inner, self->weight.data, 2, shape));
+    QB_TRY(qb_quantizer_collect(quantizer, &inner, qb_parameter_source(&self->weight)->data, 2, shape));
     self->observed.observer = quantizer->observer;
     self->observed.observer_revision = qb_observer_revision(quantizer->observer);
-    self->observed.parameter_revision = self->weight.revision;
+    self->observed.parameter_revision = qb_parameter_source(&self->weight)->revision;
     return QB_OK;
 }

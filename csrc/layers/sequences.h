@@ -17,8 +17,11 @@ typedef struct qb_sequences {
     int64_t max_length;     /* largest of lengths */
     const int64_t *offsets; /* (count) first token of each sequence */
     const int64_t *lengths; /* (count), each >= 1 */
-    const float *mask;      /* additive, (tokens): one row of keys per sequence at its offset; NULL: nothing masked */
-    const int64_t *mask_3d; /* (count, length, length) of 0 and 1, all lengths equal; NULL: not given */
+    const int64_t *places;  /* (tokens) column of each token in its row, counted from the first key that there ever was;
+                             * increasing.  May be NULL without relative positions and without earlier keys. */
+    /* Of tokens that are looked at; NULL: not given. */
+    const float *mask;      /* additive, (tokens): one row of keys per sequence at its offset */
+    const int64_t *mask_3d; /* (count, T, S) of 0 and 1; all sequences equally long, on both sides */
 } qb_sequences;
 
 #endif

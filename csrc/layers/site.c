@@ -94,21 +94,29 @@ qb_site_refusal(const qb_quantizer *quantizer, int last_axis_is_free)
 typedef struct encode_job {
     const qb_kernels *kernels;
     const qb_coding *codings;
-    int64_t count;           /* elements of each tensor */
-    int64_t chunks;          /* of each tensor */
     _Atomic uint32_t failed; /* bit i: tensor i holds a NaN or infinity */
 } encode_job;
+
+static int64_t
+chunks_of(const qb_coding *coding)
+{
+    return (coding->count + GRAIN - 1) / GRAIN;
+}
 
 static void
 encode_chunks(void *argument, int64_t begin, int64_t end, int32_t worker)
 {
     encode_job *job = argument;
     (void)worker;
-    for (int64_t chunk = begin; chunk < end; chunk++) {
-        const int64_t tensor = chunk / job->chunks;
-        const int64_t first = chunk % job->chunks * GRAIN;
-        const int64_t n = job->count - first < GRAIN ? job->count - first : GRAIN;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t chunk = i;
+        int32_t tensor = 0;
+        while (chunk >= chunks_of(&job->codings[tensor])) {
+            chunk -= chunks_of(&job->codings[tensor++]);
+        }
         const qb_coding *coding = &job->codings[tensor];
+        const int64_t first = chunk * GRAIN;
+        const int64_t n = coding->count - first < GRAIN ? coding->count - first : GRAIN;
         uint32_t nonfinite = 0;
         job->kernels->quantize_qs8(coding->x + first, (size_t)n, &coding->range, coding->codes + first, &nonfinite);
         if (nonfinite != 0) {
@@ -118,10 +126,10 @@ encode_chunks(void *argument, int64_t begin, int64_t end, int32_t worker)
 }
 
 static qb_status
-fail_nonfinite(const qb_run *run, const qb_coding *coding, int64_t count, int64_t columns)
+fail_nonfinite(const qb_run *run, const qb_coding *coding, int64_t columns)
 {
     int64_t at = 0;
-    while (at < count - 1 && isfinite(coding->x[at])) {
+    while (at < coding->count - 1 && isfinite(coding->x[at])) {
         at++;
     }
     return qb_fail(run->error, coding->path, QB_ERR_VALUE,
@@ -130,16 +138,19 @@ fail_nonfinite(const qb_run *run, const qb_coding *coding, int64_t count, int64_
 }
 
 qb_status
-qb_site_encode(const qb_run *run, const qb_coding *codings, int32_t codings_count, int64_t count, int64_t columns)
+qb_site_encode(const qb_run *run, const qb_coding *codings, int32_t codings_count, int64_t columns)
 {
-    encode_job job = {
-        .kernels = run->kernels, .codings = codings, .count = count, .chunks = (count + GRAIN - 1) / GRAIN};
+    encode_job job = {.kernels = run->kernels, .codings = codings};
+    int64_t chunks = 0;
+    for (int32_t i = 0; i < codings_count; i++) {
+        chunks += chunks_of(&codings[i]);
+    }
     atomic_init(&job.failed, 0);
-    QB_TRY(qb_run_parallel(run, codings_count * job.chunks, 1, encode_chunks, &job));
+    QB_TRY(qb_run_parallel(run, chunks, 1, encode_chunks, &job));
     const uint32_t failed = atomic_load_explicit(&job.failed, memory_order_relaxed);
     for (int32_t i = 0; i < codings_count; i++) {
         if (failed >> i & 1u) {
-            return fail_nonfinite(run, &codings[i], count, columns);
+            return fail_nonfinite(run, &codings[i], columns);
         }
     }
     return QB_OK;

@@ -41,15 +41,15 @@ typedef struct qb_coding {
     const qb_path *path; /* the quantizer's name, for a NaN's sentence */
     const float *x;      /* (count) */
     int8_t *codes;       /* (count) */
+    int64_t count;       /* elements, in rows of `columns` */
     qb_quant_range range;
 } qb_coding;
 
 #define QB_CODINGS_MAX 4
 
-/* Make the codes of up to QB_CODINGS_MAX tensors of `count` elements in one parallel region.  QB_ERR_VALUE: a NaN or
- * infinity, with the site's name, row and column (rows have `columns` elements). */
-qb_status qb_site_encode(const qb_run *run, const qb_coding *codings, int32_t codings_count, int64_t count,
-                         int64_t columns);
+/* Make the codes of up to QB_CODINGS_MAX tensors in one parallel region.  QB_ERR_VALUE: a NaN or infinity, with the
+ * site's name, row and column. */
+qb_status qb_site_encode(const qb_run *run, const qb_coding *codings, int32_t codings_count, int64_t columns);
 
 /* The per-tensor range of an activation x (tokens, features) at an integer site; x may be NULL if it is static. */
 qb_status qb_site_range(const qb_quantizer *quantizer, const qb_run *run, const float *x, int64_t tokens,

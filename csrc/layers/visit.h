@@ -13,11 +13,19 @@
 
 /* A tensor of weights inside the model's parameter block. */
 typedef struct qb_parameter {
-    float *data; /* 64-byte aligned; NULL until the model binds its block */
+    float *data; /* 64-byte aligned; NULL until the model binds its block, and for good in a tied one */
     int32_t rank;
     int64_t shape[2];
-    uint64_t revision; /* advances with every write; what is made from it remembers the value */
+    uint64_t revision;                  /* advances with every write; what is made from it remembers the value */
+    const struct qb_parameter *tied_to; /* the parameter that this one is another name of, or NULL; never announced */
 } qb_parameter;
+
+/* Where a parameter's numbers and their revision are. */
+static inline const qb_parameter *
+qb_parameter_source(const qb_parameter *parameter)
+{
+    return parameter->tied_to == NULL ? parameter : parameter->tied_to;
+}
 
 typedef enum qb_quantizer_role { QB_ROLE_INPUT, QB_ROLE_WEIGHT } qb_quantizer_role;
 
@@ -35,7 +43,8 @@ static inline qb_status
 qb_visit_parameter(const qb_visitor *visitor, const qb_path *parent, const char *name, qb_parameter *parameter)
 {
     const qb_path path = {parent, name};
-    return visitor->parameter == NULL ? QB_OK : visitor->parameter(visitor->context, &path, parameter);
+    const int is_announced = visitor->parameter != NULL && parameter->tied_to == NULL;
+    return is_announced ? visitor->parameter(visitor->context, &path, parameter) : QB_OK;
 }
 
 static inline qb_status

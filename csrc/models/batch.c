@@ -1,4 +1,8 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Filling takes each value of the caller's arrays once and checks what it took: the arrays are the caller's, and a
+ * thread of theirs that writes into them must not lead out of the tables.
+ */
 #include "models/batch.h"
 
 #include <float.h>
@@ -7,95 +11,80 @@
 
 #include "core/status.h"
 
+static void
+plan_arrays(qb_sequence_arrays *arrays, qb_arena *arena, int64_t sequences, int64_t tokens)
+{
+    arrays->offsets = qb_arena_take(arena, sequences, sizeof *arrays->offsets);
+    arrays->lengths = qb_arena_take(arena, sequences, sizeof *arrays->lengths);
+    arrays->places = qb_arena_take(arena, tokens, sizeof *arrays->places);
+    arrays->mask = qb_arena_take(arena, tokens, sizeof *arrays->mask);
+}
+
 void
-qb_batch_plan(qb_batch *batch, qb_arena *arena, int64_t max_sequences, int64_t max_tokens)
+qb_batch_plan(qb_batch *batch, qb_arena *arena, const qb_limits *limits, int64_t hidden)
 {
+    const int64_t tokens = limits->tokens;
     *batch = (qb_batch){.batch = 0};
-    batch->offsets = qb_arena_take(arena, max_sequences, sizeof *batch->offsets);
-    batch->lengths = qb_arena_take(arena, max_sequences, sizeof *batch->lengths);
-    batch->rows = qb_arena_take(arena, max_tokens, sizeof *batch->rows);
-    batch->ids = qb_arena_take(arena, max_tokens, sizeof *batch->ids);
-    batch->types = qb_arena_take(arena, max_tokens, sizeof *batch->types);
-    batch->positions = qb_arena_take(arena, max_tokens, sizeof *batch->positions);
-    batch->mask = qb_arena_take(arena, max_tokens, sizeof *batch->mask);
+    plan_arrays(&batch->own, arena, limits->sequences, tokens);
+    if (limits->past > 0) {
+        plan_arrays(&batch->all_keys, arena, limits->sequences, tokens + limits->sequences * limits->past);
+    }
+    if (limits->encoder_length > 0) {
+        const int64_t most = limits->sequences * limits->encoder_length;
+        plan_arrays(&batch->of_encoder, arena, limits->sequences, most);
+        batch->memory_storage = qb_arena_take(arena, most, (size_t)hidden * sizeof *batch->memory_storage);
+    }
+    batch->row_storage = qb_arena_take(arena, tokens, sizeof *batch->row_storage);
+    batch->ids = qb_arena_take(arena, tokens, sizeof *batch->ids);
+    batch->types = qb_arena_take(arena, tokens, sizeof *batch->types);
+    batch->positions = qb_arena_take(arena, tokens, sizeof *batch->positions);
 }
 
-/* ---- checks ----------------------------------------------------------------------------------------------------- */
+/* ---- building sequences ----------------------------------------------------------------------------------------- */
 
-static qb_status
-check_limits(const qb_bert_config *config, const qb_session_options *limits, const qb_forward_inputs *in,
-             qb_error *error)
+/* One qb_sequences under construction. */
+typedef struct builder {
+    qb_sequences *sequences;
+    qb_sequence_arrays *arrays;
+    int has_masked;
+} builder;
+
+static builder
+begin_sequences(qb_sequences *sequences, qb_sequence_arrays *arrays, int64_t count)
 {
-    if (in->batch < 1 || in->batch > limits->max_sequences) {
-        return qb_fail(error, NULL, QB_ERR_SHAPE, "batch is %" PRId64 ", expected 1 .. max_sequences %" PRId64,
-                       in->batch, limits->max_sequences);
-    }
-    if (in->length > config->max_positions) {
-        return qb_fail(error, NULL, QB_ERR_SHAPE,
-                       "length is %" PRId64 " tokens, more than the model's %" PRId64 " positions", in->length,
-                       config->max_positions);
-    }
-    if (in->length < 1 || in->length > limits->max_length) {
-        return qb_fail(error, NULL, QB_ERR_SHAPE, "length is %" PRId64 ", expected 1 .. max_length %" PRId64,
-                       in->length, limits->max_length);
-    }
-    if ((in->input_ids == NULL) == (in->inputs_embeds == NULL)) {
-        return qb_fail(error, NULL, QB_ERR_VALUE, "%s were given, expected one of them",
-                       in->input_ids == NULL ? "neither input_ids nor inputs_embeds"
-                                             : "both input_ids and inputs_embeds");
-    }
-    if (in->padding != QB_PADDING_SKIP && in->padding != QB_PADDING_COMPUTE) {
-        return qb_fail(error, NULL, QB_ERR_VALUE, "padding is %d, expected a value of qb_padding", (int)in->padding);
-    }
-    if (in->attention_mask != NULL && in->attention_mask_rank != 2 && in->attention_mask_rank != 3) {
-        return qb_fail(error, NULL, QB_ERR_VALUE, "attention_mask has rank %d, expected 2 or 3",
-                       (int)in->attention_mask_rank);
-    }
-    if (in->attention_mask != NULL && in->attention_mask_rank == 3 && in->padding != QB_PADDING_COMPUTE) {
-        return qb_fail(error, NULL, QB_ERR_VALUE,
-                       "attention_mask has rank 3, which needs padding that is computed, not skipped");
-    }
-    return QB_OK;
+    *sequences = (qb_sequences){
+        .count = count, .offsets = arrays->offsets, .lengths = arrays->lengths, .places = arrays->places};
+    return (builder){.sequences = sequences, .arrays = arrays};
 }
 
-/* Every element of x (rows, columns) lies in [0, limit). */
-static qb_status
-check_ids(const char *name, const int64_t *x, int64_t rows, int64_t columns, int64_t limit, qb_error *error)
+static void
+begin_sequence(builder *to, int64_t b)
 {
-    for (int64_t i = 0; x != NULL && i < rows * columns; i++) {
-        if (x[i] < 0 || x[i] >= limit) {
-            return qb_fail(error, NULL, QB_ERR_INDEX,
-                           "%s[%" PRId64 ", %" PRId64 "] is %" PRId64 ", expected 0 .. %" PRId64, name, i / columns,
-                           i % columns, x[i], limit - 1);
-        }
-    }
-    return QB_OK;
+    to->arrays->offsets[b] = to->sequences->tokens;
 }
 
-static qb_status
-check_mask(const qb_forward_inputs *in, qb_error *error)
+static void
+add_place(builder *to, int64_t place, int is_masked)
 {
-    const int64_t *mask = in->attention_mask;
-    const int64_t t = in->length;
-    const int is_rank_3 = in->attention_mask_rank == 3;
-    const int64_t count = in->batch * t * (is_rank_3 ? t : 1);
-    for (int64_t i = 0; mask != NULL && i < count; i++) {
-        if (mask[i] == 0 || mask[i] == 1) {
-            continue;
-        }
-        if (is_rank_3) {
-            return qb_fail(error, NULL, QB_ERR_VALUE,
-                           "attention_mask[%" PRId64 ", %" PRId64 ", %" PRId64 "] is %" PRId64 ", expected 0 or 1",
-                           i / t / t, i / t % t, i % t, mask[i]);
-        }
-        return qb_fail(error, NULL, QB_ERR_VALUE,
-                       "attention_mask[%" PRId64 ", %" PRId64 "] is %" PRId64 ", expected 0 or 1", i / t, i % t,
-                       mask[i]);
-    }
-    return QB_OK;
+    const int64_t m = to->sequences->tokens++;
+    to->arrays->places[m] = place;
+    to->arrays->mask[m] = is_masked ? -FLT_MAX : 0.0f;
+    to->has_masked |= is_masked;
 }
 
-/* ---- filling ---------------------------------------------------------------------------------------------------- */
+static void
+end_sequence(builder *to, int64_t b)
+{
+    const int64_t length = to->sequences->tokens - to->arrays->offsets[b];
+    to->arrays->lengths[b] = length;
+    to->sequences->max_length = length > to->sequences->max_length ? length : to->sequences->max_length;
+}
+
+static const float *
+additive_mask(const builder *of)
+{
+    return of->has_masked ? of->arrays->mask : NULL;
+}
 
 static qb_status
 fail_changed(const char *name, qb_error *error)
@@ -103,19 +92,17 @@ fail_changed(const char *name, qb_error *error)
     return qb_fail(error, NULL, QB_ERR_VALUE, "%s changed while the call was reading it", name);
 }
 
-/* Takes each value once and checks what it took: the arrays are the caller's, and a thread of theirs that writes into
- * them must not lead out of the tables. */
+/* ---- the three kinds of sequences ------------------------------------------------------------------------------- */
+
 static qb_status
-add_token(qb_batch *batch, const qb_bert_config *config, const qb_forward_inputs *in, int64_t b, int64_t t,
-          int is_masked, qb_error *error)
+fill_token(qb_batch *batch, const qb_bert_config *config, const qb_forward_inputs *in, int64_t m, int64_t b, int64_t t,
+           qb_error *error)
 {
     const int64_t at = b * in->length + t;
-    const int64_t m = batch->sequences.tokens++;
-    batch->rows[m] = at;
+    batch->row_storage[m] = at;
     batch->ids[m] = in->input_ids == NULL ? 0 : in->input_ids[at];
     batch->types[m] = in->token_type_ids == NULL ? 0 : in->token_type_ids[at];
-    batch->positions[m] = in->position_ids == NULL ? t : in->position_ids[at];
-    batch->mask[m] = is_masked ? -FLT_MAX : 0.0f;
+    batch->positions[m] = in->position_ids == NULL ? in->past_length + t : in->position_ids[at];
     if (batch->ids[m] < 0 || batch->ids[m] >= config->vocab_size) {
         return fail_changed("input_ids", error);
     }
@@ -128,26 +115,84 @@ add_token(qb_batch *batch, const qb_bert_config *config, const qb_forward_inputs
     return QB_OK;
 }
 
-static qb_status
-check_count(const qb_forward_inputs *in, const qb_session_options *limits, qb_error *error)
+/* A rank-2 mask of `width` columns, or NULL. */
+static int
+is_masked(const int64_t *mask, int64_t width, int64_t b, int64_t column)
 {
-    int64_t tokens = 0;
-    const int skips = in->padding == QB_PADDING_SKIP && in->attention_mask != NULL;
+    return mask != NULL && mask[b * width + column] == 0;
+}
+
+static qb_status
+fill_own(qb_batch *batch, const qb_bert_config *config, const qb_session_options *limits, const qb_forward_inputs *in,
+         const int64_t *mask, builder *own, qb_error *error)
+{
+    const int64_t width = in->past_length + in->length;
     for (int64_t b = 0; b < in->batch; b++) {
-        int64_t length = 0;
+        begin_sequence(own, b);
         for (int64_t t = 0; t < in->length; t++) {
-            length += !skips || in->attention_mask[b * in->length + t] != 0;
+            const int masked = is_masked(mask, width, b, in->past_length + t);
+            if (masked && in->padding == QB_PADDING_SKIP) {
+                continue;
+            }
+            if (own->sequences->tokens == limits->max_tokens) {
+                return fail_changed("attention_mask", error);
+            }
+            QB_TRY(fill_token(batch, config, in, own->sequences->tokens, b, t, error));
+            add_place(own, in->past_length + t, masked);
         }
-        if (length == 0) {
-            return qb_fail(error, NULL, QB_ERR_VALUE,
-                           "attention_mask[%" PRId64 "] is all zero: the sequence has nothing to compute", b);
+        end_sequence(own, b);
+        if (batch->own.lengths[b] == 0) {
+            return fail_changed("attention_mask", error);
         }
-        tokens += length;
     }
-    if (tokens > limits->max_tokens) {
-        return qb_fail(error, NULL, QB_ERR_SHAPE,
-                       "%" PRId64 " tokens are to be computed, expected at most max_tokens %" PRId64, tokens,
-                       limits->max_tokens);
+    return QB_OK;
+}
+
+/* Earlier keys, then the computed tokens. */
+static void
+fill_keys(const qb_batch *batch, const qb_forward_inputs *in, const int64_t *mask, builder *keys)
+{
+    const int64_t width = in->past_length + in->length;
+    const qb_sequence_arrays *own = &batch->own;
+    for (int64_t b = 0; b < in->batch; b++) {
+        begin_sequence(keys, b);
+        for (int64_t j = 0; j < in->past_length; j++) {
+            const int masked = is_masked(mask, width, b, j);
+            if (!masked || in->padding == QB_PADDING_COMPUTE) {
+                add_place(keys, j, masked);
+            }
+        }
+        for (int64_t i = own->offsets[b]; i < own->offsets[b] + own->lengths[b]; i++) {
+            add_place(keys, own->places[i], own->mask[i] != 0.0f);
+        }
+        end_sequence(keys, b);
+    }
+}
+
+static qb_status
+fill_encoder(qb_batch *batch, const qb_forward_inputs *in, int64_t hidden, const int64_t *mask, builder *encoder,
+             qb_error *error)
+{
+    const int64_t s = in->encoder_length;
+    const int is_projected = in->cross_keys == NULL;
+    batch->memory = is_projected ? batch->memory_storage : NULL;
+    for (int64_t b = 0; b < in->batch; b++) {
+        begin_sequence(encoder, b);
+        for (int64_t j = 0; j < s; j++) {
+            const int masked = is_masked(mask, s, b, j);
+            if (masked && in->padding == QB_PADDING_SKIP) {
+                continue;
+            }
+            if (is_projected) {
+                memcpy(batch->memory_storage + encoder->sequences->tokens * hidden,
+                       in->encoder_hidden_states + (b * s + j) * hidden, (size_t)hidden * sizeof(float));
+            }
+            add_place(encoder, j, masked);
+        }
+        end_sequence(encoder, b);
+        if (batch->of_encoder.lengths[b] == 0) {
+            return fail_changed("encoder_attention_mask", error);
+        }
     }
     return QB_OK;
 }
@@ -157,45 +202,32 @@ qb_batch_fill(qb_batch *batch, const qb_bert_config *config, const qb_session_op
               const qb_forward_inputs *inputs, qb_error *error)
 {
     const qb_forward_inputs *in = inputs;
-    QB_TRY(check_limits(config, limits, in, error));
-    QB_TRY(check_ids("input_ids", in->input_ids, in->batch, in->length, config->vocab_size, error));
-    QB_TRY(check_ids("token_type_ids", in->token_type_ids, in->batch, in->length, config->type_vocab_size, error));
-    QB_TRY(check_ids("position_ids", in->position_ids, in->batch, in->length, config->max_positions, error));
-    QB_TRY(check_mask(in, error));
-    QB_TRY(check_count(in, limits, error));
-    const int is_rank_2 = in->attention_mask != NULL && in->attention_mask_rank == 2;
-    const int skips = in->padding == QB_PADDING_SKIP && is_rank_2;
-    int has_masked = 0;
+    QB_TRY(qb_batch_check(config, limits, in, error));
+    const int64_t *mask_2d = in->attention_mask_rank == 2 ? in->attention_mask : NULL;
+    const int64_t *encoder_mask_2d = in->encoder_attention_mask_rank == 2 ? in->encoder_attention_mask : NULL;
     batch->batch = in->batch;
     batch->length = in->length;
-    batch->sequences = (qb_sequences){
-        .count = in->batch,
-        .offsets = batch->offsets,
-        .lengths = batch->lengths,
-        .mask_3d = in->attention_mask != NULL && in->attention_mask_rank == 3 ? in->attention_mask : NULL,
-    };
-    for (int64_t b = 0; b < in->batch; b++) {
-        batch->offsets[b] = batch->sequences.tokens;
-        for (int64_t t = 0; t < in->length; t++) {
-            const int is_masked = is_rank_2 && in->attention_mask[b * in->length + t] == 0;
-            if (is_masked && skips) {
-                continue;
-            }
-            if (batch->sequences.tokens == limits->max_tokens) {
-                return fail_changed("attention_mask", error);
-            }
-            has_masked |= is_masked;
-            QB_TRY(add_token(batch, config, in, b, t, is_masked, error));
-        }
-        batch->lengths[b] = batch->sequences.tokens - batch->offsets[b];
-        if (batch->lengths[b] == 0) {
-            return fail_changed("attention_mask", error);
-        }
-        if (batch->lengths[b] > batch->sequences.max_length) {
-            batch->sequences.max_length = batch->lengths[b];
-        }
+    batch->past = in->past_length;
+    batch->encoder_length = in->encoder_length;
+    batch->rows = batch->row_storage;
+    builder own = begin_sequences(&batch->sequences, &batch->own, in->batch);
+    QB_TRY(fill_own(batch, config, limits, in, mask_2d, &own, error));
+    if (in->past_length > 0) {
+        builder keys = begin_sequences(&batch->keys, &batch->all_keys, in->batch);
+        fill_keys(batch, in, mask_2d, &keys);
+        batch->keys.mask = additive_mask(&keys);
     }
-    batch->sequences.mask = has_masked ? batch->mask : NULL;
+    else {
+        batch->keys = batch->sequences;
+        batch->keys.mask = additive_mask(&own);
+    }
+    batch->keys.mask_3d = mask_2d == NULL ? in->attention_mask : NULL;
+    if (in->encoder_length > 0) {
+        builder encoder = begin_sequences(&batch->encoder, &batch->of_encoder, in->batch);
+        QB_TRY(fill_encoder(batch, in, config->hidden_size, encoder_mask_2d, &encoder, error));
+        batch->encoder.mask = additive_mask(&encoder);
+        batch->encoder.mask_3d = encoder_mask_2d == NULL ? in->encoder_attention_mask : NULL;
+    }
     batch->tokens = (qb_embeddings_input){
         .tokens = batch->sequences.tokens,
         .ids = in->input_ids == NULL ? NULL : batch->ids,
@@ -205,53 +237,4 @@ qb_batch_fill(qb_batch *batch, const qb_bert_config *config, const qb_session_op
         .positions = batch->positions,
     };
     return QB_OK;
-}
-
-qb_status
-qb_batch_check_first(const qb_batch *batch, qb_error *error)
-{
-    for (int64_t b = 0; b < batch->batch; b++) {
-        if (batch->rows[batch->offsets[b]] != b * batch->length) {
-            return qb_fail(error, NULL, QB_ERR_VALUE,
-                           "attention_mask[%" PRId64 ", 0] is 0, but the first position is pooled: pad on the right, "
-                           "or have the padding computed",
-                           b);
-        }
-    }
-    return QB_OK;
-}
-
-/* ---- back ------------------------------------------------------------------------------------------------------- */
-
-void
-qb_batch_scatter(const qb_batch *batch, const float *x, int64_t features, float *y)
-{
-    const int64_t rows = batch->batch * batch->length;
-    const size_t bytes = (size_t)features * sizeof *y;
-    int64_t next = 0;
-    for (int64_t m = 0; m < batch->sequences.tokens; m++) {
-        memset(y + next * features, 0, (size_t)(batch->rows[m] - next) * bytes);
-        memcpy(y + batch->rows[m] * features, x + m * features, bytes);
-        next = batch->rows[m] + 1;
-    }
-    memset(y + next * features, 0, (size_t)(rows - next) * bytes);
-}
-
-void
-qb_batch_scatter_pairs(const qb_batch *batch, const float *x, int64_t heads, float *y)
-{
-    const int64_t t = batch->length;
-    memset(y, 0, (size_t)(batch->batch * heads * t * t) * sizeof *y);
-    for (int64_t b = 0; b < batch->batch; b++) {
-        const int64_t s = batch->lengths[b];
-        const int64_t *rows = batch->rows + batch->offsets[b]; /* b * T + column */
-        for (int64_t pair = 0; pair < heads * s; pair++) {
-            const int64_t row = rows[pair % s] - b * t;
-            float *out = y + ((b * heads + pair / s) * t + row) * t;
-            for (int64_t j = 0; j < s; j++) {
-                out[rows[j] - b * t] = x[j];
-            }
-            x += s;
-        }
-    }
 }

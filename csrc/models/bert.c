@@ -12,9 +12,20 @@ qb_bert_init(qb_bert *self, const qb_bert_config *config, qb_heap *heap, qb_erro
     *self = (qb_bert){.blocks = blocks, .num_blocks = config->num_layers, .has_pooler = config->has_pooler};
     qb_embeddings_init(&self->embeddings, config->vocab_size, config->max_positions, config->type_vocab_size, h,
                        config->layer_norm_eps);
+    self->embeddings.adds_positions = config->positions == QB_POSITIONS_ABSOLUTE;
     for (int64_t i = 0; i < self->num_blocks; i++) {
-        qb_block_init(&blocks[i], i, h, config->num_heads, config->intermediate_size, config->activation,
-                      config->layer_norm_eps);
+        const qb_block_shape shape = {
+            .attention = {.hidden = h,
+                          .heads = qb_bert_config_heads(config, i),
+                          .head_size = h / config->num_heads,
+                          .positions = config->positions,
+                          .max_positions = config->max_positions},
+            .cross_heads = config->has_cross_attention ? config->num_heads : 0,
+            .intermediate = config->intermediate_size,
+            .activation = config->activation,
+            .eps = config->layer_norm_eps,
+        };
+        qb_block_init(&blocks[i], i, &shape);
     }
     qb_pooler_init(&self->pooler, h);
     return QB_OK;
@@ -43,25 +54,35 @@ qb_bert_visit(qb_bert *self, const qb_visitor *visitor, const qb_path *path)
     return self->has_pooler ? qb_pooler_visit(&self->pooler, visitor, path) : QB_OK;
 }
 
+/* Blocks run one after the other in the memory of the widest; they differ in heads only. */
+static const qb_block *
+widest_block(const qb_bert *self)
+{
+    const qb_block *widest = &self->blocks[0];
+    for (int64_t i = 1; i < self->num_blocks; i++) {
+        widest = self->blocks[i].attention.heads > widest->attention.heads ? &self->blocks[i] : widest;
+    }
+    return widest;
+}
+
 size_t
 qb_bert_scratch_bytes(const qb_bert *self, const qb_kernels *kernels, const qb_limits *limits)
 {
-    const size_t block = qb_block_scratch_bytes(&self->blocks[0], kernels, limits);
+    const size_t block = qb_block_scratch_bytes(widest_block(self), kernels, limits);
     const size_t pooler = qb_linear_scratch_bytes(&self->pooler.dense, kernels);
     return block > pooler ? block : pooler;
 }
 
 void
-qb_bert_plan(const qb_bert *self, qb_bert_work *work, qb_arena *arena, const qb_limits *limits, int64_t max_sequences,
-             qb_scratch *scratch)
+qb_bert_plan(const qb_bert *self, qb_bert_work *work, qb_arena *arena, const qb_limits *limits, qb_scratch *scratch)
 {
     const size_t h = (size_t)self->embeddings.features;
     *work = (qb_bert_work){.hidden = NULL};
     work->hidden = qb_arena_take(arena, limits->tokens, h * sizeof *work->hidden);
-    qb_block_plan(&self->blocks[0], &work->block, arena, limits, scratch);
+    qb_block_plan(widest_block(self), &work->block, arena, limits, scratch);
     if (self->has_pooler) {
-        work->pooled = qb_arena_take(arena, max_sequences, h * sizeof *work->pooled);
-        qb_pooler_plan(&self->pooler, &work->pooler, arena, max_sequences, scratch);
+        work->pooled = qb_arena_take(arena, limits->sequences, h * sizeof *work->pooled);
+        qb_pooler_plan(&self->pooler, &work->pooler, arena, limits->sequences, scratch);
     }
 }
 
@@ -87,7 +108,9 @@ int
 qb_bert_keeps_probabilities(const qb_bert *self)
 {
     for (int64_t i = 0; i < self->num_blocks; i++) {
-        if (qb_attention_keeps_probabilities(&self->blocks[i].attention)) {
+        const qb_block *block = &self->blocks[i];
+        if (qb_attention_keeps_probabilities(&block->attention) ||
+            (block->has_cross_attention && qb_attention_keeps_probabilities(&block->cross_attention))) {
             return 1;
         }
     }
@@ -95,33 +118,67 @@ qb_bert_keeps_probabilities(const qb_bert *self)
 }
 
 /* Adds the layer's number to what attention hands out. */
-typedef struct probabilities_relay {
-    const qb_bert_inputs *inputs;
+typedef struct relay {
+    const qb_bert_keys *keys;
+    void *context;
     int64_t layer;
-} probabilities_relay;
+} relay;
 
 static void
 relay_probabilities(void *context, const float *probabilities)
 {
-    const probabilities_relay *relay = context;
-    relay->inputs->on_probabilities(relay->inputs->context, relay->layer, probabilities);
+    const relay *to = context;
+    to->keys->on_probabilities(to->context, to->layer, probabilities);
+}
+
+static void
+relay_keys(void *context, const float *k, const float *v)
+{
+    const relay *to = context;
+    to->keys->on_keys(to->context, to->layer, k, v);
+}
+
+/* The inputs of one layer's attention; `keys` and `to` are filled for it to point to. */
+static qb_attention_inputs
+attention_inputs(const qb_bert_inputs *inputs, const qb_bert_keys *of, int64_t layer, const float *head_mask,
+                 qb_attention_keys *keys, relay *to)
+{
+    *keys = of->keys;
+    if (of->earlier_keys != NULL) {
+        keys->earlier_keys = of->earlier_keys[layer];
+        keys->earlier_values = of->earlier_values[layer];
+    }
+    *to = (relay){.keys = of, .context = inputs->context, .layer = layer};
+    return (qb_attention_inputs){
+        .sequences = inputs->sequences,
+        .keys = keys,
+        .is_causal = of->is_causal,
+        .head_mask = head_mask,
+        .reader = of->on_probabilities == NULL ? NULL : relay_probabilities,
+        .key_reader = of->on_keys == NULL ? NULL : relay_keys,
+        .reader_context = to,
+    };
 }
 
 qb_status
 qb_bert_forward(const qb_bert *self, const qb_bert_work *work, const qb_run *run, const qb_bert_inputs *inputs)
 {
+    const float *head_mask = inputs->head_mask;
     QB_TRY(qb_embeddings_forward(&self->embeddings, run, inputs->tokens, work->hidden));
     for (int64_t i = 0; i < self->num_blocks; i++) {
         const qb_block *block = &self->blocks[i];
-        probabilities_relay relay = {.inputs = inputs, .layer = i};
-        const qb_attention_inputs attention = {
-            .sequences = inputs->sequences,
-            .head_mask = inputs->head_mask == NULL ? NULL : inputs->head_mask + i * block->attention.heads,
-            .reader = inputs->wants_probabilities ? relay_probabilities : NULL,
-            .reader_context = &relay,
-        };
+        const int has_cross = block->has_cross_attention && inputs->cross_keys != NULL;
+        qb_attention_keys keys[2];
+        relay relays[2];
+        qb_attention_inputs cross = {.sequences = NULL};
+        const qb_attention_inputs attention =
+            attention_inputs(inputs, inputs->self_keys, i, head_mask, &keys[0], &relays[0]);
+        if (has_cross) {
+            cross = attention_inputs(inputs, inputs->cross_keys, i, head_mask, &keys[1], &relays[1]);
+        }
         inputs->on_hidden(inputs->context, i, work->hidden);
-        QB_TRY(qb_block_forward(block, &work->block, run, &attention, work->hidden));
+        QB_TRY(qb_block_forward(block, &work->block, run, &attention, has_cross ? &cross : NULL, work->hidden));
+        head_mask = head_mask == NULL ? NULL : head_mask + block->attention.heads;
     }
     inputs->on_hidden(inputs->context, self->num_blocks, work->hidden);
     if (inputs->wants_pooled) {

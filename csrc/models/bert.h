@@ -29,17 +29,29 @@ typedef struct qb_bert_work {
     float *pooled; /* (B, H) */
 } qb_bert_work;
 
+/* What one kind of attention, self or cross, looks at in a call. */
+typedef struct qb_bert_keys {
+    qb_attention_keys keys;             /* earlier_keys and earlier_values are set for each layer */
+    const float *const *earlier_keys;   /* (L) or NULL */
+    const float *const *earlier_values; /* (L) or NULL */
+    int is_causal;
+    /* Called with the probabilities of layer 0, 1, ...; NULL: not wanted. */
+    void (*on_probabilities)(void *context, int64_t layer, const float *probabilities);
+    /* Called with the projected keys and values of layer 0, 1, ...; NULL: not wanted. */
+    void (*on_keys)(void *context, int64_t layer, const float *k, const float *v);
+} qb_bert_keys;
+
 /* What a forward is asked for on the way. */
 typedef struct qb_bert_inputs {
     const qb_embeddings_input *tokens;
     const qb_sequences *sequences;
-    const float *head_mask; /* (L, N) or NULL */
+    const float *head_mask; /* the heads of layer 0, then of layer 1, ...; or NULL */
     int wants_pooled;       /* work->pooled is to be filled */
-    int wants_probabilities;
-    /* Called with x_0, x_1, ... x_L (M, H), and with the probabilities of layer 0, 1, ... */
+    const qb_bert_keys *self_keys;
+    const qb_bert_keys *cross_keys; /* NULL: cross-attention is left out */
+    /* Called with x_0, x_1, ... x_L (M, H). */
     void (*on_hidden)(void *context, int64_t index, const float *hidden);
-    void (*on_probabilities)(void *context, int64_t layer, const float *probabilities);
-    void *context;
+    void *context; /* of all that is called */
 } qb_bert_inputs;
 
 /* QB_ERR_NOMEM leaves nothing behind. */
@@ -48,7 +60,7 @@ void qb_bert_clear(qb_bert *self, qb_heap *heap);
 qb_status qb_bert_visit(qb_bert *self, const qb_visitor *visitor, const qb_path *path);
 size_t qb_bert_scratch_bytes(const qb_bert *self, const qb_kernels *kernels, const qb_limits *limits);
 void qb_bert_plan(const qb_bert *self, qb_bert_work *work, qb_arena *arena, const qb_limits *limits,
-                  int64_t max_sequences, qb_scratch *scratch);
+                  qb_scratch *scratch);
 qb_status qb_bert_prepare(qb_bert *self, const qb_run *run);
 qb_status qb_bert_observe_weights(qb_bert *self, const qb_run *run);
 /* 1 if a matmul_a quantizer needs the probabilities of its whole layer. */

@@ -64,6 +64,48 @@ check_sizes(const qb_model_options *o, qb_error *error)
     return QB_OK;
 }
 
+static const char *const position_names[] = {
+    [QB_POSITIONS_ABSOLUTE] = "absolute",
+    [QB_POSITIONS_RELATIVE_KEY] = "relative_key",
+    [QB_POSITIONS_RELATIVE_KEY_QUERY] = "relative_key_query",
+};
+
+static qb_status
+find_positions(const char *name, qb_positions *positions, qb_error *error)
+{
+    *positions = QB_POSITIONS_ABSOLUTE;
+    for (size_t i = 0; name != NULL && i < sizeof position_names / sizeof position_names[0]; i++) {
+        if (strcmp(name, position_names[i]) == 0) {
+            *positions = (qb_positions)i;
+            return QB_OK;
+        }
+    }
+    return name == NULL ? QB_OK
+                        : qb_fail(error, NULL, QB_ERR_VALUE,
+                                  "position_embedding_type is \"%.40s\", expected absolute, relative_key or "
+                                  "relative_key_query",
+                                  name);
+}
+
+static qb_status
+check_heads(const qb_model_options *o, qb_error *error)
+{
+    for (int64_t i = 0; o->heads_of_layers != NULL && i < o->num_layers; i++) {
+        if (o->heads_of_layers[i] < 1 || o->heads_of_layers[i] > o->num_heads) {
+            return qb_fail(error, NULL, QB_ERR_VALUE,
+                           "heads_of_layers[%" PRId64 "] is %" PRId64 ", expected 1 .. num_heads %" PRId64, i,
+                           o->heads_of_layers[i], o->num_heads);
+        }
+    }
+    return QB_OK;
+}
+
+int64_t
+qb_bert_config_heads(const qb_bert_config *config, int64_t layer)
+{
+    return config->heads_of_layers == NULL ? config->num_heads : config->heads_of_layers[layer];
+}
+
 qb_status
 qb_bert_config_init(qb_bert_config *config, const qb_model_options *options, qb_error *error)
 {
@@ -72,6 +114,9 @@ qb_bert_config_init(qb_bert_config *config, const qb_model_options *options, qb_
     memcpy(&o, options, given < sizeof o ? given : sizeof o);
     qb_activation activation = QB_ACTIVATION_NONE;
     QB_TRY(check_sizes(&o, error));
+    qb_positions positions = QB_POSITIONS_ABSOLUTE;
+    QB_TRY(check_heads(&o, error));
+    QB_TRY(find_positions(o.position_embedding_type, &positions, error));
     QB_TRY(find_activation(o.hidden_act, &activation, error));
     if (!(o.layer_norm_eps > 0.0f) || !isfinite(o.layer_norm_eps)) {
         return qb_fail(error, NULL, QB_ERR_VALUE, "layer_norm_eps is %g, expected a finite number above 0",
@@ -93,7 +138,11 @@ qb_bert_config_init(qb_bert_config *config, const qb_model_options *options, qb_
         .layer_norm_eps = o.layer_norm_eps,
         .activation = activation,
         .head = o.head,
-        .has_pooler = head == NULL ? o.add_pooling_layer != 0 : head->needs_pooler,
+        .has_pooler = head == NULL ? o.add_pooling_layer != 0 : head->is_pooled,
+        .positions = positions,
+        .has_cross_attention = o.add_cross_attention != 0,
+        .tie_word_embeddings = o.tie_word_embeddings != 0,
+        .heads_of_layers = o.heads_of_layers,
         .input_quantizer = o.input_quantizer,
         .weight_quantizer = o.weight_quantizer,
     };

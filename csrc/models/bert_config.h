@@ -6,6 +6,7 @@
 #define QB_MODELS_BERT_CONFIG_H
 
 #include "core/kernel_types.h"
+#include "layers/attention.h"
 #include "qdqbert/qdqbert.h"
 
 typedef struct qb_bert_config {
@@ -21,11 +22,18 @@ typedef struct qb_bert_config {
     qb_activation activation;
     qb_head head;
     int has_pooler;
+    qb_positions positions;
+    int has_cross_attention;
+    int tie_word_embeddings;
+    const int64_t *heads_of_layers; /* (L), or NULL: num_heads in each; the options' array, for the length of create */
     qb_quantizer_options input_quantizer, weight_quantizer;
 } qb_bert_config;
 
 /* Widest layer and longest sequence: every product of the model can then be one of codes. */
 #define QB_MAX_FEATURES QB_DEPTH_MAX
+
+/* Heads of layer `layer` that pruning has left. */
+int64_t qb_bert_config_heads(const qb_bert_config *config, int64_t layer);
 
 /* Check options (reading only struct_size bytes) and translate them.  The heads decide about the pooler; for
  * QB_HEAD_NONE the option does.  QB_ERR_VALUE names the option, what was expected and what came. */

@@ -1,16 +1,37 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The head interface: what turns hidden states into logits.  A head is one file with one constant of this type and a
- * line in the table below; a head that the models of this file do not have is a new file, not a new branch.
+ * The head interface: what turns hidden states into logits.
+ *
+ * A head is a line in the table of heads.c: a name, the layer's name in checkpoints, whether it reads every token or
+ * the pooled output, and the verbs that compute it.  Most heads are one linear layer (head_linear.c); one that is more
+ * is a file with verbs of its own, not a new branch.
  *
  * Heads are float products: the original quantizes none of them.
  */
 #ifndef QB_MODELS_HEADS_H
 #define QB_MODELS_HEADS_H
 
+#include "layers/layer_norm.h"
 #include "layers/linear.h"
 #include "models/batch.h"
+#include "models/bert_config.h"
 #include "qdqbert/qdqbert.h"
+
+/* What heads are made of; a kind uses the parts it needs. */
+typedef struct qb_head_layers {
+    qb_linear output;    /* (C, H) */
+    qb_linear transform; /* (H, H), language models */
+    qb_layer_norm norm;  /* (H), language models */
+    qb_activation activation;
+} qb_head_layers;
+
+typedef struct qb_head_work { /* one per session */
+    qb_linear_work output;
+    qb_linear_work transform;
+    float *hidden;    /* (max tokens, H), language models */
+    float *logits;    /* (max rows, C) */
+    int64_t max_rows; /* of logits */
+} qb_head_work;
 
 typedef struct qb_head_inputs {
     const qb_batch *batch;
@@ -18,23 +39,38 @@ typedef struct qb_head_inputs {
     const float *pooled; /* (B, H); NULL without pooler */
 } qb_head_inputs;
 
-typedef struct qb_head_interface {
-    qb_head kind;
-    int needs_pooler;
-    const char *layer_name; /* "qa_outputs" */
-    /* Rows of logits for so many tokens and sequences. */
-    int64_t (*rows)(int64_t tokens, int64_t sequences);
-    /* logits (rows, C) from the inputs. */
-    qb_status (*forward)(const qb_linear *layer, const qb_linear_work *work, const qb_run *run,
-                         const qb_head_inputs *inputs, float *logits);
-    /* Put them where the caller expects them; positions that were not computed become zero. */
-    void (*store)(const qb_batch *batch, const float *logits, int64_t classes, float *out);
-} qb_head_interface;
+typedef struct qb_head_interface qb_head_interface;
 
-extern const qb_head_interface qb_head_question_answering;
-extern const qb_head_interface qb_head_sequence_classification;
+typedef struct qb_head_verbs {
+    /* `words` is the table of word embeddings, for heads that share it. */
+    void (*init)(qb_head_layers *self, const qb_bert_config *config, int64_t classes, const qb_parameter *words);
+    qb_status (*visit)(qb_head_layers *self, const qb_visitor *visitor, const qb_path *path);
+    void (*plan)(const qb_head_layers *self, qb_head_work *work, qb_arena *arena, int64_t max_tokens,
+                 qb_scratch *scratch);
+    qb_status (*prepare)(qb_head_layers *self, const qb_run *run);
+    /* out: where the caller expects the logits, (B, T, C) or (B, C); positions that were not computed become zero. */
+    qb_status (*forward)(const qb_head_layers *self, const qb_head_work *work, const qb_run *run,
+                         const qb_head_inputs *inputs, float *out);
+} qb_head_verbs;
+
+struct qb_head_interface {
+    qb_head kind;
+    const char *name;       /* "question_answering" */
+    const char *layer_name; /* "qa_outputs" */
+    int is_pooled;          /* reads the pooled output, and gives one row for each sequence */
+    const qb_head_verbs *verbs;
+};
+
+extern const qb_head_verbs qb_head_linear;
+extern const qb_head_verbs qb_head_pooled_linear;
+extern const qb_head_verbs qb_head_language_model;
 
 /* NULL for QB_HEAD_NONE and for values that are no head. */
 const qb_head_interface *qb_head_find(qb_head kind);
+/* C: labels, 2 for next sentence, the vocabulary for language models. */
+int64_t qb_head_classes(const qb_head_interface *head, const qb_bert_config *config);
+
+void qb_head_layers_clear(qb_head_layers *self, qb_heap *heap);
+size_t qb_head_layers_scratch_bytes(const qb_head_layers *self, const qb_kernels *kernels);
 
 #endif

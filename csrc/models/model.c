@@ -18,7 +18,7 @@ qb_model_visit(qb_model *model, const qb_visitor *visitor)
         return QB_OK;
     }
     const qb_path head = {NULL, model->head->layer_name};
-    return qb_linear_visit(&model->head_layer, visitor, &head);
+    return model->head->verbs->visit(&model->head_layers, visitor, &head);
 }
 
 /* ---- creation: names and sizes, then memory, then pointers ------------------------------------------------------ */
@@ -168,7 +168,7 @@ destroy(qb_model *model)
         qb_quantizer_destroy(model->quantizers[i]);
     }
     qb_bert_clear(&model->bert, heap);
-    qb_linear_clear(&model->head_layer, heap);
+    qb_head_layers_clear(&model->head_layers, heap);
     qb_heap_release(heap, model->block);
     qb_heap_release(heap, model->parameters);
     qb_heap_release(heap, model->quantizers);
@@ -191,7 +191,8 @@ create_layers(qb_model *model, qb_error *error)
     model->has_guard = 1;
     QB_TRY(qb_bert_init(&model->bert, config, &model->device->heap, error));
     if (model->head != NULL) {
-        qb_linear_init(&model->head_layer, config->hidden_size, config->num_labels, 0);
+        model->head->verbs->init(&model->head_layers, config, qb_head_classes(model->head, config),
+                                 &model->bert.embeddings.word);
     }
     return create_contents(model, error);
 }
@@ -213,6 +214,7 @@ qb_model_create(qb_device *device, const qb_model_options *options, qb_model **m
     qb_names_init(&made->quantizer_names, &device->heap);
     qb_names_init(&made->site_names, &device->heap);
     const qb_status status = create_layers(made, error);
+    made->config.heads_of_layers = NULL; /* the caller's; the layers know their heads now */
     if (status != QB_OK) {
         destroy(made);
         return status;
@@ -244,6 +246,31 @@ qb_model_device(const qb_model *model)
     return model->device;
 }
 
+int
+qb_model_has_pooler(const qb_model *model)
+{
+    return model->bert.has_pooler;
+}
+
+int64_t
+qb_model_heads(const qb_model *model, int64_t layer)
+{
+    return layer < 0 || layer >= model->bert.num_blocks ? 0 : model->bert.blocks[layer].attention.heads;
+}
+
+int32_t
+qb_model_logits_shape(const qb_model *model, int64_t batch, int64_t length, int64_t shape[3])
+{
+    if (model->head == NULL) {
+        return 0;
+    }
+    const int64_t classes = qb_head_classes(model->head, &model->config);
+    shape[0] = batch;
+    shape[1] = model->head->is_pooled ? classes : length;
+    shape[2] = classes;
+    return model->head->is_pooled ? 2 : 3;
+}
+
 /* ---- preparing -------------------------------------------------------------------------------------------------- */
 
 qb_status
@@ -257,7 +284,7 @@ qb_model_prepare(qb_model *model, const qb_run *run)
     }
     const qb_path head = {NULL, model->head->layer_name};
     const qb_run at_head = qb_run_enter(run, &head);
-    return qb_linear_prepare(&model->head_layer, &at_head);
+    return model->head->verbs->prepare(&model->head_layers, &at_head);
 }
 
 int

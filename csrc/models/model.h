@@ -23,7 +23,7 @@ struct qb_model {
     qb_bert_config config;
     qb_bert bert;
     const qb_head_interface *head; /* NULL: none */
-    qb_linear head_layer;
+    qb_head_layers head_layers;
     qb_guard guard;
 
     void *block;               /* every parameter, in the order of parameters */

@@ -12,8 +12,11 @@ static qb_limits
 limits_of(const qb_session *session)
 {
     return (qb_limits){
+        .sequences = session->options.max_sequences,
         .tokens = session->options.max_tokens,
         .length = session->options.max_length,
+        .past = session->options.max_past,
+        .encoder_length = session->options.max_encoder_length,
         .keep_probabilities = session->options.keep_probabilities != 0,
     };
 }
@@ -23,13 +26,10 @@ plan(qb_session *session, qb_arena *arena)
 {
     const qb_model *model = session->model;
     const qb_limits limits = limits_of(session);
-    const int64_t sequences = session->options.max_sequences;
-    qb_batch_plan(&session->batch, arena, sequences, limits.tokens);
-    qb_bert_plan(&model->bert, &session->bert, arena, &limits, sequences, &session->scratch);
+    qb_batch_plan(&session->batch, arena, &limits, model->config.hidden_size);
+    qb_bert_plan(&model->bert, &session->bert, arena, &limits, &session->scratch);
     if (model->head != NULL) {
-        const size_t row = (size_t)model->config.num_labels * sizeof *session->logits;
-        session->logits = qb_arena_take(arena, model->head->rows(limits.tokens, sequences), row);
-        qb_linear_plan(&model->head_layer, &session->head, arena, NULL, NULL, &session->scratch);
+        model->head->verbs->plan(&model->head_layers, &session->head, arena, limits.tokens, &session->scratch);
     }
 }
 
@@ -60,7 +60,7 @@ create_scratch(qb_session *session, qb_error *error)
     const int32_t threads = qb_queue_threads(model->device->queue);
     size_t bytes = qb_bert_scratch_bytes(&model->bert, &model->device->kernels, &limits);
     if (model->head != NULL) {
-        const size_t head = qb_linear_scratch_bytes(&model->head_layer, &model->device->kernels);
+        const size_t head = qb_head_layers_scratch_bytes(&model->head_layers, &model->device->kernels);
         bytes = head > bytes ? head : bytes;
     }
     qb_scratch scratch;
@@ -90,7 +90,23 @@ check_options(const qb_bert_config *config, qb_session_options *options, qb_erro
         return qb_fail(error, NULL, QB_ERR_VALUE, "max_length is %" PRId64 ", expected 1 .. %" PRId64 " positions",
                        options->max_length, config->max_positions);
     }
-    if (options->max_sequences > INT64_MAX / options->max_length) {
+    const struct {
+        const char *name;
+        int64_t value;
+    } more[] = {{"max_past", options->max_past}, {"max_encoder_length", options->max_encoder_length}};
+    for (size_t i = 0; i < sizeof more / sizeof more[0]; i++) {
+        if (more[i].value < 0 || more[i].value > INT32_MAX) {
+            return qb_fail(error, NULL, QB_ERR_VALUE, "%s is %" PRId64 ", expected 0 .. %" PRId32, more[i].name,
+                           more[i].value, INT32_MAX);
+        }
+    }
+    if (options->max_encoder_length > 0 && !config->has_cross_attention) {
+        return qb_fail(error, NULL, QB_ERR_VALUE,
+                       "max_encoder_length is %" PRId64 ", but the model was made without cross-attention",
+                       options->max_encoder_length);
+    }
+    const int64_t longest = options->max_length + options->max_past + options->max_encoder_length;
+    if (options->max_sequences > INT64_MAX / longest) {
         return qb_fail(error, NULL, QB_ERR_VALUE, "max_sequences is %" PRId64 ", which overflows times max_length",
                        options->max_sequences);
     }
@@ -201,10 +217,9 @@ static void
 store_hidden(void *context, int64_t index, const float *hidden)
 {
     const forward_call *call = context;
-    const qb_batch *batch = &call->session->batch;
-    const int64_t h = call->session->model->config.hidden_size;
     if (call->outputs.hidden_states != NULL) {
-        qb_batch_scatter(batch, hidden, h, call->outputs.hidden_states + index * batch->batch * batch->length * h);
+        qb_batch_scatter(&call->session->batch, hidden, call->session->model->config.hidden_size,
+                         call->outputs.hidden_states[index]);
     }
 }
 
@@ -213,16 +228,47 @@ store_probabilities(void *context, int64_t layer, const float *probabilities)
 {
     const forward_call *call = context;
     const qb_batch *batch = &call->session->batch;
-    const int64_t n = call->session->model->config.num_heads;
-    const int64_t stride = batch->batch * n * batch->length * batch->length;
-    qb_batch_scatter_pairs(batch, probabilities, n, call->outputs.attentions + layer * stride);
+    qb_batch_scatter_pairs(batch, &batch->keys, batch->past + batch->length, probabilities,
+                           qb_model_heads(call->session->model, layer), call->outputs.attentions[layer]);
+}
+
+static void
+store_cross_probabilities(void *context, int64_t layer, const float *probabilities)
+{
+    const forward_call *call = context;
+    const qb_batch *batch = &call->session->batch;
+    qb_batch_scatter_pairs(batch, &batch->encoder, batch->encoder_length, probabilities,
+                           call->session->model->config.num_heads, call->outputs.cross_attentions[layer]);
+}
+
+static void
+store_keys(void *context, int64_t layer, const float *k, const float *v)
+{
+    const forward_call *call = context;
+    const qb_batch *batch = &call->session->batch;
+    const qb_attention *attention = &call->session->model->bert.blocks[layer].attention;
+    const int has_past = batch->past > 0;
+    qb_batch_scatter_keys(batch, has_past ? call->inputs.past_keys[layer] : NULL, k, attention->heads,
+                          attention->head_size, call->outputs.keys[layer]);
+    qb_batch_scatter_keys(batch, has_past ? call->inputs.past_values[layer] : NULL, v, attention->heads,
+                          attention->head_size, call->outputs.values[layer]);
+}
+
+static void
+store_cross_keys(void *context, int64_t layer, const float *k, const float *v)
+{
+    const forward_call *call = context;
+    const qb_batch *batch = &call->session->batch;
+    const qb_attention *attention = &call->session->model->bert.blocks[layer].cross_attention;
+    qb_batch_scatter_encoder_keys(batch, k, attention->heads, attention->head_size, call->outputs.cross_keys[layer]);
+    qb_batch_scatter_encoder_keys(batch, v, attention->heads, attention->head_size, call->outputs.cross_values[layer]);
 }
 
 static int
 wants_pooled(const forward_call *call)
 {
     const qb_head_interface *head = call->session->model->head;
-    return call->outputs.pooler_output != NULL || (head != NULL && head->needs_pooler && call->outputs.logits != NULL);
+    return call->outputs.pooler_output != NULL || (head != NULL && head->is_pooled && call->outputs.logits != NULL);
 }
 
 static qb_status
@@ -236,10 +282,21 @@ check_outputs(const forward_call *call)
     if (call->outputs.logits != NULL && model->head == NULL) {
         return qb_fail(error, NULL, QB_ERR_VALUE, "logits were asked for, but the model has no head");
     }
+    if ((call->outputs.keys == NULL) != (call->outputs.values == NULL) ||
+        (call->outputs.cross_keys == NULL) != (call->outputs.cross_values == NULL)) {
+        return qb_fail(error, NULL, QB_ERR_VALUE, "keys were asked for without values, or values without keys");
+    }
+    if (call->inputs.encoder_length == 0 && call->outputs.cross_attentions != NULL) {
+        return qb_fail(error, NULL, QB_ERR_VALUE,
+                       "cross_attentions were asked for, but there is no encoder to look at");
+    }
+    if (call->outputs.cross_keys != NULL && (call->inputs.encoder_length == 0 || call->inputs.cross_keys != NULL)) {
+        return qb_fail(error, NULL, QB_ERR_VALUE, "cross_keys were asked for, but no encoder states are projected");
+    }
     if (call->session->options.keep_probabilities) {
         return QB_OK;
     }
-    if (call->outputs.attentions != NULL) {
+    if (call->outputs.attentions != NULL || call->outputs.cross_attentions != NULL) {
         return qb_fail(error, NULL, QB_ERR_STATE,
                        "attentions were asked for, but the session was made without keep_probabilities");
     }
@@ -273,6 +330,41 @@ open_journals(qb_model *model, const qb_run *run)
     return QB_OK;
 }
 
+/* What self-attention looks at: the computed tokens, and the keys of earlier calls. */
+static qb_bert_keys
+self_keys(const forward_call *call)
+{
+    const qb_batch *batch = &call->session->batch;
+    const qb_forward_inputs *in = &call->inputs;
+    return (qb_bert_keys){
+        .keys = {.sequences = batch->keys, .projected = batch->sequences.tokens, .earlier_width = batch->past},
+        .earlier_keys = batch->past > 0 ? in->past_keys : NULL,
+        .earlier_values = batch->past > 0 ? in->past_values : NULL,
+        .is_causal = in->is_causal && batch->keys.mask_3d == NULL,
+        .on_probabilities = call->outputs.attentions == NULL ? NULL : store_probabilities,
+        .on_keys = call->outputs.keys == NULL ? NULL : store_keys,
+    };
+}
+
+/* What cross-attention looks at: an encoder's states, or what an earlier call projected them to. */
+static qb_bert_keys
+cross_keys(const forward_call *call)
+{
+    const qb_batch *batch = &call->session->batch;
+    const qb_forward_inputs *in = &call->inputs;
+    const int is_projected = batch->memory != NULL;
+    return (qb_bert_keys){
+        .keys = {.sequences = batch->encoder,
+                 .memory = batch->memory,
+                 .projected = is_projected ? batch->encoder.tokens : 0,
+                 .earlier_width = is_projected ? 0 : batch->encoder_length},
+        .earlier_keys = is_projected ? NULL : in->cross_keys,
+        .earlier_values = is_projected ? NULL : in->cross_values,
+        .on_probabilities = call->outputs.cross_attentions == NULL ? NULL : store_cross_probabilities,
+        .on_keys = call->outputs.cross_keys == NULL ? NULL : store_cross_keys,
+    };
+}
+
 static qb_status
 compute(forward_call *call)
 {
@@ -280,14 +372,16 @@ compute(forward_call *call)
     const qb_model *model = session->model;
     const qb_path root = qb_model_root(model);
     const qb_run at_root = qb_run_enter(call->run, &root);
+    const qb_bert_keys of_self = self_keys(call);
+    const qb_bert_keys of_cross = cross_keys(call);
     const qb_bert_inputs inputs = {
         .tokens = &session->batch.tokens,
         .sequences = &session->batch.sequences,
         .head_mask = call->inputs.head_mask,
         .wants_pooled = wants_pooled(call),
-        .wants_probabilities = call->outputs.attentions != NULL,
+        .self_keys = &of_self,
+        .cross_keys = session->batch.encoder_length > 0 ? &of_cross : NULL,
         .on_hidden = store_hidden,
-        .on_probabilities = store_probabilities,
         .context = call,
     };
     QB_TRY(qb_bert_forward(&model->bert, &session->bert, &at_root, &inputs));
@@ -298,7 +392,7 @@ compute(forward_call *call)
     const qb_run at_head = qb_run_enter(call->run, &head);
     const qb_head_inputs of_head = {
         .batch = &session->batch, .hidden = session->bert.hidden, .pooled = session->bert.pooled};
-    return model->head->forward(&model->head_layer, &session->head, &at_head, &of_head, session->logits);
+    return model->head->verbs->forward(&model->head_layers, &session->head, &at_head, &of_head, call->outputs.logits);
 }
 
 static void
@@ -313,9 +407,6 @@ store_results(const forward_call *call)
     if (call->outputs.pooler_output != NULL) {
         memcpy(call->outputs.pooler_output, session->bert.pooled,
                (size_t)(session->batch.batch * h) * sizeof *session->bert.pooled);
-    }
-    if (call->outputs.logits != NULL) {
-        model->head->store(&session->batch, session->logits, model->config.num_labels, call->outputs.logits);
     }
 }
 

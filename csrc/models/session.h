@@ -23,8 +23,7 @@ struct qb_session {
     qb_scratch scratch;
     qb_batch batch;
     qb_bert_work bert;
-    qb_linear_work head;
-    float *logits; /* (head rows, C) */
+    qb_head_work head;
 };
 
 #endif

@@ -3,7 +3,9 @@
  *     class Model:
  *         def __new__(cls, device, *, vocab_size, hidden_size, num_layers, num_heads, intermediate_size,
  *                     max_positions, type_vocab_size, num_labels, layer_norm_eps, hidden_act, add_pooling_layer,
- *                     head, input_quantizer, weight_quantizer): ...    # head: "none", "question_answering", ...
+ *                     head, input_quantizer, weight_quantizer, position_embedding_type="absolute",
+ *                     add_cross_attention=False, tie_word_embeddings=True, heads_of_layers=None): ...
+ *             # head: "none", "question_answering", ...
  *         device: Device
  *         def parameters(self) -> list[tuple[str, ndarray]]: ...       # read-only views of the parameter block
  *         def parameter_write(self, index) -> ndarray: ...             # writable view; packed weights become stale
@@ -17,15 +19,6 @@
 #include "model_object.h"
 #include "ndarray.h"
 
-static const struct {
-    const char *name;
-    qb_head head;
-} heads[] = {
-    {"none", QB_HEAD_NONE},
-    {"question_answering", QB_HEAD_QUESTION_ANSWERING},
-    {"sequence_classification", QB_HEAD_SEQUENCE_CLASSIFICATION},
-};
-
 qb_py_model *
 qb_py_model_cast(qb_py_state *state, PyObject *object, const char *argument)
 {
@@ -36,37 +29,89 @@ qb_py_model_cast(qb_py_state *state, PyObject *object, const char *argument)
     return (qb_py_model *)object;
 }
 
+/* A sequence of `count` integers, or None; *numbers is NULL or to be given to PyMem_Free. */
 static int
-read_head(const char *name, qb_head *head)
+read_heads_of_layers(PyObject *object, long long count, int64_t **numbers)
 {
-    for (size_t i = 0; i < sizeof heads / sizeof heads[0]; ++i) {
-        if (strcmp(name, heads[i].name) == 0) {
-            *head = heads[i].head;
-            return 0;
+    if (!object || object == Py_None) {
+        return 0;
+    }
+    PyObject *sequence = PySequence_Fast(object, "heads_of_layers: expected a sequence of integers");
+    if (!sequence) {
+        return -1;
+    }
+    const Py_ssize_t given = PySequence_Fast_GET_SIZE(sequence);
+    if (given != count) {
+        PyErr_Format(PyExc_ValueError, "heads_of_layers: expected one number for each of %lld layers, got %zd", count,
+                     given);
+    }
+    int64_t *made = PyErr_Occurred() ? NULL : PyMem_New(int64_t, given + 1);
+    for (Py_ssize_t i = 0; made && i < given; ++i) {
+        made[i] = PyLong_AsLongLong(PySequence_Fast_GET_ITEM(sequence, i));
+        if (made[i] == -1 && PyErr_Occurred()) {
+            PyMem_Free(made);
+            made = NULL;
         }
     }
-    PyErr_Format(PyExc_ValueError,
-                 "head: expected 'none', 'question_answering' or 'sequence_classification', got '%.100s'", name);
-    return -1;
+    Py_DECREF(sequence);
+    if (!made) {
+        if (!PyErr_Occurred()) {
+            PyErr_NoMemory();
+        }
+        return -1;
+    }
+    *numbers = made;
+    return 0;
 }
 
+/* device .. weight_quantizer */
+#define REQUIRED_COUNT 15
+
+/* options->heads_of_layers is NULL or to be given to PyMem_Free, whatever is returned. */
 static int
-read_options(PyObject *arguments, PyObject *keywords, PyObject **device, qb_model_options *options)
+read_options(qb_py_state *state, PyObject *arguments, PyObject *keywords, PyObject **device, qb_model_options *options)
 {
-    static const char *const names[] = {"device",     "vocab_size",        "hidden_size",      "num_layers",
-                                        "num_heads",  "intermediate_size", "max_positions",    "type_vocab_size",
-                                        "num_labels", "layer_norm_eps",    "hidden_act",       "add_pooling_layer",
-                                        "head",       "input_quantizer",   "weight_quantizer", NULL};
+    static const char *const names[] = {"device",
+                                        "vocab_size",
+                                        "hidden_size",
+                                        "num_layers",
+                                        "num_heads",
+                                        "intermediate_size",
+                                        "max_positions",
+                                        "type_vocab_size",
+                                        "num_labels",
+                                        "layer_norm_eps",
+                                        "hidden_act",
+                                        "add_pooling_layer",
+                                        "head",
+                                        "input_quantizer",
+                                        "weight_quantizer",
+                                        "position_embedding_type",
+                                        "add_cross_attention",
+                                        "tie_word_embeddings",
+                                        "heads_of_layers",
+                                        NULL};
     const char *head = NULL;
     PyObject *input_quantizer = NULL;
     PyObject *weight_quantizer = NULL;
+    PyObject *heads_of_layers = NULL;
     int add_pooling_layer = 1;
+    int add_cross_attention = 0;
+    int tie_word_embeddings = 1;
     long long sizes[8] = {0};
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O$LLLLLLLLfspsOO:Model", qb_py_keywords(names), device,
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O|$LLLLLLLLfspsOOsppO:Model", qb_py_keywords(names), device,
                                      &sizes[0], &sizes[1], &sizes[2], &sizes[3], &sizes[4], &sizes[5], &sizes[6],
                                      &sizes[7], &options->layer_norm_eps, &options->hidden_act, &add_pooling_layer,
-                                     &head, &input_quantizer, &weight_quantizer)) {
+                                     &head, &input_quantizer, &weight_quantizer, &options->position_embedding_type,
+                                     &add_cross_attention, &tie_word_embeddings, &heads_of_layers)) {
         return -1;
+    }
+    /* The parser cannot ask for keyword-only arguments before optional ones. */
+    for (size_t i = 1; i < REQUIRED_COUNT; ++i) {
+        if (!keywords || !PyDict_GetItemString(keywords, names[i])) {
+            PyErr_Format(PyExc_TypeError, "Model() missing required keyword-only argument: '%s'", names[i]);
+            return -1;
+        }
     }
     options->vocab_size = sizes[0];
     options->hidden_size = sizes[1];
@@ -77,14 +122,48 @@ read_options(PyObject *arguments, PyObject *keywords, PyObject **device, qb_mode
     options->type_vocab_size = sizes[6];
     options->num_labels = sizes[7];
     options->add_pooling_layer = add_pooling_layer;
+    options->add_cross_attention = add_cross_attention;
+    options->tie_word_embeddings = tie_word_embeddings;
     options->input_quantizer = qb_py_quantizer_options_default();
     options->weight_quantizer = qb_py_quantizer_options_default();
-    if (read_head(head, &options->head) < 0 ||
-        qb_py_quantizer_options_read(input_quantizer, "input_quantizer", &options->input_quantizer) < 0 ||
-        qb_py_quantizer_options_read(weight_quantizer, "weight_quantizer", &options->weight_quantizer) < 0) {
+    qb_error error;
+    if (qb_head_from_name(head, &options->head, &error) != QB_OK) {
+        qb_py_raise(state, &error);
         return -1;
     }
+    int64_t *heads = NULL;
+    if (qb_py_quantizer_options_read(input_quantizer, "input_quantizer", &options->input_quantizer) < 0 ||
+        qb_py_quantizer_options_read(weight_quantizer, "weight_quantizer", &options->weight_quantizer) < 0 ||
+        read_heads_of_layers(heads_of_layers, options->num_layers, &heads) < 0) {
+        return -1;
+    }
+    options->heads_of_layers = heads;
     return 0;
+}
+
+static PyObject *
+make_model(PyTypeObject *type, qb_py_state *state, PyObject *device_object, const qb_model_options *options)
+{
+    qb_device *device = qb_py_device_handle(state, device_object, "device");
+    qb_py_model *self = device ? (qb_py_model *)type->tp_alloc(type, 0) : NULL;
+    if (!self) {
+        return NULL;
+    }
+    self->device = Py_NewRef(device_object);
+    self->num_layers = options->num_layers;
+    self->num_heads = options->num_heads;
+    self->hidden_size = options->hidden_size;
+    self->has_cross_attention = options->add_cross_attention;
+    qb_error error;
+    qb_py_call call;
+    qb_py_call_begin(&call);
+    const qb_status status = qb_model_create(device, options, &self->model, &error);
+    qb_py_call_end(&call);
+    if (status != QB_OK) {
+        Py_DECREF(self);
+        return qb_py_raise(state, &error);
+    }
+    return (PyObject *)self;
 }
 
 static PyObject *
@@ -94,37 +173,12 @@ model_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     if (!state) {
         return NULL;
     }
-    PyObject *device_object = NULL;
+    PyObject *device = NULL;
     qb_model_options options = {.struct_size = sizeof options};
-    if (read_options(arguments, keywords, &device_object, &options) < 0) {
-        return NULL;
-    }
-    qb_device *device = qb_py_device_handle(state, device_object, "device");
-    if (!device) {
-        return NULL;
-    }
-    qb_py_model *self = (qb_py_model *)type->tp_alloc(type, 0);
-    if (!self) {
-        return NULL;
-    }
-    self->device = Py_NewRef(device_object);
-    self->num_layers = options.num_layers;
-    self->num_heads = options.num_heads;
-    self->hidden_size = options.hidden_size;
-    self->num_labels = options.num_labels;
-    self->head = options.head;
-    self->has_pooler =
-        options.head == QB_HEAD_SEQUENCE_CLASSIFICATION || (options.head == QB_HEAD_NONE && options.add_pooling_layer);
-    qb_error error;
-    qb_py_call call;
-    qb_py_call_begin(&call);
-    const qb_status status = qb_model_create(device, &options, &self->model, &error);
-    qb_py_call_end(&call);
-    if (status != QB_OK) {
-        Py_DECREF(self);
-        return qb_py_raise(state, &error);
-    }
-    return (PyObject *)self;
+    const int is_read = read_options(state, arguments, keywords, &device, &options) == 0;
+    PyObject *self = is_read ? make_model(type, state, device, &options) : NULL;
+    PyMem_Free((void *)options.heads_of_layers);
+    return self;
 }
 
 static int
@@ -273,7 +327,9 @@ static PyGetSetDef model_properties[] = {
 
 PyDoc_STRVAR(model_doc, "Model(device, *, vocab_size, hidden_size, num_layers, num_heads, intermediate_size, "
                         "max_positions, type_vocab_size, num_labels, layer_norm_eps, hidden_act, "
-                        "add_pooling_layer, head, input_quantizer, weight_quantizer)\n--\n\n"
+                        "add_pooling_layer, head, input_quantizer, weight_quantizer, "
+                        "position_embedding_type='absolute', add_cross_attention=False, tie_word_embeddings=True, "
+                        "heads_of_layers=None)\n--\n\n"
                         "Parameters and quantizers of one BERT.");
 
 static PyType_Slot model_slots[] = {

@@ -14,9 +14,7 @@ typedef struct qb_py_model {
     int64_t num_layers;
     int64_t num_heads;
     int64_t hidden_size;
-    int64_t num_labels;
-    qb_head head;
-    int has_pooler; /* pooler_output is one of the outputs */
+    int has_cross_attention;
 } qb_py_model;
 
 /* Borrowed cast; NULL with TypeError naming `argument`. */

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # The C extension. Tensors are objects with the buffer protocol: C-contiguous float32; ids and counts int64.
+from collections.abc import Sequence
 from typing import Any, Self, TypeAlias, final
 
 import numpy as np
@@ -87,6 +88,10 @@ class Model:
         head: str,
         input_quantizer: dict[str, Any],
         weight_quantizer: dict[str, Any],
+        position_embedding_type: str = "absolute",
+        add_cross_attention: bool = False,
+        tie_word_embeddings: bool = True,
+        heads_of_layers: Sequence[int] | None = None,
     ) -> Self: ...
     @property
     def device(self) -> Device: ...
@@ -101,6 +106,8 @@ OUTPUT_POOLER_OUTPUT: int
 OUTPUT_LOGITS: int
 OUTPUT_HIDDEN_STATES: int
 OUTPUT_ATTENTIONS: int
+OUTPUT_CROSS_ATTENTIONS: int
+OUTPUT_CACHE: int
 
 @final
 class Session:
@@ -112,6 +119,8 @@ class Session:
         max_length: int,
         max_tokens: int = 0,
         keep_probabilities: bool = False,
+        max_past: int = 0,
+        max_encoder_length: int = 0,
     ) -> Self: ...
     @property
     def max_sequences(self) -> int: ...
@@ -121,6 +130,10 @@ class Session:
     def max_tokens(self) -> int: ...
     @property
     def keep_probabilities(self) -> bool: ...
+    @property
+    def max_past(self) -> int: ...
+    @property
+    def max_encoder_length(self) -> int: ...
     def forward(
         self,
         input_ids: _Tensor | None,
@@ -130,14 +143,26 @@ class Session:
         position_ids: _Tensor | None,
         head_mask: _Tensor | None,
         compute_padding: bool,
+        is_causal: bool,
+        past_keys: Sequence[_Tensor] | None,
+        past_values: Sequence[_Tensor] | None,
+        encoder_hidden_states: _Tensor | None,
+        encoder_attention_mask: _Tensor | None,
+        cross_keys: Sequence[_Tensor] | None,
+        cross_values: Sequence[_Tensor] | None,
         outputs: int,
         /,
     ) -> tuple[
         NDArray[np.float32] | None,
         NDArray[np.float32] | None,
         NDArray[np.float32] | None,
-        NDArray[np.float32] | None,
-        NDArray[np.float32] | None,
+        tuple[NDArray[np.float32], ...] | None,
+        tuple[NDArray[np.float32], ...] | None,
+        tuple[NDArray[np.float32], ...] | None,
+        tuple[NDArray[np.float32], ...] | None,
+        tuple[NDArray[np.float32], ...] | None,
+        tuple[NDArray[np.float32], ...] | None,
+        tuple[NDArray[np.float32], ...] | None,
     ]: ...
 
 def cross_entropy(logits: _Tensor, labels: _Tensor, ignore_index: int, /) -> float: ...

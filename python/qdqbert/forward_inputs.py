@@ -108,7 +108,7 @@ def as_floats(argument: str, value: Any) -> npt.NDArray[np.float32] | None:
 
 
 def as_head_mask(value: Any, num_layers: int, num_heads: int) -> npt.NDArray[np.float32] | None:
-    """Return factors of shape (layers, heads) from (heads,) or (layers, heads), or None for None.
+    """Return factors, the heads of layer 0 first, from (heads,) or (layers, heads), or None for None.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def as_head_mask(value: Any, num_layers: int, num_heads: int) -> npt.NDArray[np.
         raise ShapeError(
             f"head_mask: expected ({num_heads},) or ({num_layers}, {num_heads}), got {mask.shape}"
         )
-    return np.ascontiguousarray(np.broadcast_to(mask, (num_layers, num_heads)))
+    return np.ascontiguousarray(np.broadcast_to(mask, (num_layers, num_heads))).reshape(-1)
 
 
 def as_labels(argument: str, value: Any) -> npt.NDArray[Any]:

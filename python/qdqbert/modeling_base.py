@@ -264,7 +264,7 @@ class QDQBertPreTrainedModel(Module):
         keep = bool(want_attentions) or heads is not None or self._engine.core.needs_probabilities()
         compute = self.padding == "compute" or (mask is not None and mask.ndim == 3)
         with self._engine.sessions.session(batch, length, keep) as session:
-            last, pooled, logits, states, attentions = session.forward(
+            last, pooled, logits, states, attentions, *_ = session.forward(
                 ids,
                 embeds,
                 mask,
@@ -272,15 +272,16 @@ class QDQBertPreTrainedModel(Module):
                 as_integers("position_ids", position_ids),
                 heads,
                 compute,
+                False,
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
                 wanted,
             )
-        return (
-            last,
-            pooled,
-            logits,
-            None if states is None else tuple(states),
-            None if attentions is None else tuple(attentions),
-        )
+        return last, pooled, logits, states, attentions
 
     def _batch_and_length(self, ids: Array | None, embeds: Array | None) -> tuple[int, int]:
         name, array, rank = ("input_ids", ids, 2) if ids is not None else ("inputs_embeds", embeds, 3)

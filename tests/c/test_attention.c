@@ -54,7 +54,8 @@ make_case(qb_device *device, int64_t hidden, int64_t heads, const int64_t *lengt
     c->hidden = hidden;
     c->parameters = case_random(4 * hidden * hidden + 6 * hidden, 0.3f, 21);
     c->next_parameter = c->parameters;
-    qb_attention_init(&c->layer, hidden, heads, 1e-5f);
+    const qb_attention_shape shape = {.hidden = hidden, .heads = heads, .head_size = hidden / heads};
+    qb_attention_init(&c->layer, &shape, 1e-5f);
     const qb_visitor visitor = {.context = c, .parameter = bind_parameter, .quantizer = bind_quantizer};
     CHECK(qb_attention_visit(&c->layer, &visitor, NULL) == QB_OK);
     c->sequences = (qb_sequences){.count = count, .offsets = c->offsets, .lengths = lengths};
@@ -67,7 +68,8 @@ make_case(qb_device *device, int64_t hidden, int64_t heads, const int64_t *lengt
     c->codes = case_aligned((size_t)(3 * c->tokens * hidden));
     c->values = case_aligned((size_t)(c->tokens * hidden) * sizeof(float));
     c->local = case_aligned((size_t)(c->tokens * hidden) * sizeof(float));
-    const qb_limits limits = {.tokens = c->tokens, .length = c->sequences.max_length, .keep_probabilities = 1};
+    const qb_limits limits = {
+        .sequences = count, .tokens = c->tokens, .length = c->sequences.max_length, .keep_probabilities = 1};
     case_plan_scratch(&c->plan, device, qb_attention_scratch_bytes(&c->layer, &device->kernels, &limits));
     qb_arena arena = qb_arena_measuring();
     qb_attention_plan(&c->layer, &c->work, &arena, &limits, c->codes, c->values, c->local, &c->plan.scratch);

@@ -111,7 +111,8 @@ test_every_wrong_shape_or_combination_is_named(void)
     c->outputs.pooler_output = c->logits;
     refuses(c, QB_ERR_VALUE, "no pooler");
     c->outputs.pooler_output = NULL;
-    c->outputs.attentions = c->logits;
+    float *const attentions[LAYERS] = {c->logits};
+    c->outputs.attentions = attentions;
     refuses(c, QB_ERR_STATE, "keep_probabilities");
     c->outputs.attentions = NULL;
     CHECK(qb_quantizer_set_stages(qb_model_quantizer(c->model, 9), QB_STAGE_QUANT) == QB_OK);
@@ -146,21 +147,22 @@ test_tokens_go_back_to_their_places_and_the_rest_is_zero(void)
     const float pairs[5] = {0.1f, 0.2f, 0.3f, 0.4f, 0.5f}; /* one head: (2, 2), then (1, 1) */
     const float expected_pairs[18] = {0, 0, 0, 0, 0.1f, 0.2f, 0, 0.3f, 0.4f, 0.5f};
     float y[18];
+    const qb_limits planned = {.sequences = 2, .tokens = 6, .length = 3};
     qb_batch batch;
     qb_arena arena = qb_arena_measuring();
-    qb_batch_plan(&batch, &arena, 2, 6);
+    qb_batch_plan(&batch, &arena, &planned, HIDDEN);
     void *block = case_aligned(arena.used);
     arena = qb_arena_bind(block, arena.used);
-    qb_batch_plan(&batch, &arena, 2, 6);
+    qb_batch_plan(&batch, &arena, &planned, HIDDEN);
     CHECK(qb_batch_fill(&batch, &model->config, &limits, &inputs, NULL) == QB_OK);
-    CHECK(batch.sequences.tokens == 3 && batch.sequences.max_length == 2 && batch.sequences.mask == NULL);
+    CHECK(batch.sequences.tokens == 3 && batch.sequences.max_length == 2 && batch.keys.mask == NULL);
     CHECK(batch.ids[0] == 6 && batch.ids[1] == 7 && batch.ids[2] == 8);
     CHECK(batch.positions[0] == 1 && batch.positions[1] == 2 && batch.positions[2] == 0);
     memset(y, 0xff, sizeof y);
     qb_batch_scatter(&batch, rows, 2, y);
     CHECK(same_bits(y, expected, 12));
     memset(y, 0xff, sizeof y);
-    qb_batch_scatter_pairs(&batch, pairs, 1, y);
+    qb_batch_scatter_pairs(&batch, &batch.keys, 3, pairs, 1, y);
     CHECK(same_bits(y, expected_pairs, 18));
     free(block);
     qb_model_release(model);

@@ -48,11 +48,17 @@ static block_case *
 make_case(qb_device *device)
 {
     block_case *c = case_memory(sizeof *c);
-    const qb_limits limits = {.tokens = ROWS, .length = ROWS};
+    const qb_limits limits = {.sequences = ROWS, .tokens = ROWS, .length = ROWS};
+    const qb_block_shape shape = {
+        .attention = {.hidden = HIDDEN, .heads = HEADS, .head_size = HIDDEN / HEADS},
+        .intermediate = INTERMEDIATE,
+        .activation = QB_ACTIVATION_GELU,
+        .eps = 1e-12f,
+    };
     c->device = device;
     c->parameters = case_random(20000, 0.4f, 51);
     c->next_parameter = c->parameters;
-    qb_block_init(&c->block, 12, HIDDEN, HEADS, INTERMEDIATE, QB_ACTIVATION_GELU, 1e-12f);
+    qb_block_init(&c->block, 12, &shape);
     const qb_visitor visitor = {.context = c, .parameter = bind_parameter, .quantizer = bind_quantizer};
     CHECK(qb_block_visit(&c->block, &visitor, NULL) == QB_OK);
     case_plan_scratch(&c->plan, device, qb_block_scratch_bytes(&c->block, &device->kernels, &limits));
@@ -304,7 +310,7 @@ test_block_runs_both_halves_in_shared_memory_with_equal_bits_on_every_device(voi
                       QB_OK);
             }
             memcpy(y, x, ROWS * HIDDEN * sizeof *y);
-            CHECK(qb_block_forward(&c->block, &c->work, &run, &inputs, y) == QB_OK);
+            CHECK(qb_block_forward(&c->block, &c->work, &run, &inputs, NULL, y) == QB_OK);
             CHECK(same_bits(y, expected, ROWS * HIDDEN));
             free_case(c);
         }

@@ -242,11 +242,23 @@ test_changes_are_refused_while_a_forward_runs_and_advance_the_epoch(void)
 }
 
 static void
-test_heads_are_found_by_kind(void)
+test_heads_are_found_by_kind_and_by_name(void)
 {
     CHECK(qb_head_find(QB_HEAD_NONE) == NULL);
-    CHECK(qb_head_find(QB_HEAD_QUESTION_ANSWERING) == &qb_head_question_answering);
-    CHECK(qb_head_find(QB_HEAD_SEQUENCE_CLASSIFICATION)->needs_pooler);
+    CHECK(strcmp(qb_head_find(QB_HEAD_QUESTION_ANSWERING)->layer_name, "qa_outputs") == 0);
+    CHECK(qb_head_find(QB_HEAD_SEQUENCE_CLASSIFICATION)->is_pooled);
+    CHECK(!qb_head_find(QB_HEAD_TOKEN_CLASSIFICATION)->is_pooled);
+    CHECK(qb_head_find((qb_head)77) == NULL);
+    for (int kind = QB_HEAD_QUESTION_ANSWERING; kind <= QB_HEAD_LANGUAGE_MODEL; kind++) {
+        qb_head found = QB_HEAD_NONE;
+        CHECK(qb_head_from_name(qb_head_find((qb_head)kind)->name, &found, NULL) == QB_OK);
+        CHECK(found == (qb_head)kind);
+    }
+    qb_head kept = QB_HEAD_NEXT_SENTENCE;
+    qb_error error;
+    CHECK(qb_head_from_name("pretraining", &kept, &error) == QB_ERR_VALUE && kept == QB_HEAD_NEXT_SENTENCE);
+    CHECK_CONTAINS(error.message, "head is \"pretraining\", expected one of none, question_answering,");
+    CHECK_CONTAINS(error.message, "language_model");
 }
 
 int
@@ -259,6 +271,6 @@ main(void)
     RUN(test_sites_say_which_way_and_why);
     RUN(test_a_quantizer_that_was_handed_out_holds_the_model);
     RUN(test_changes_are_refused_while_a_forward_runs_and_advance_the_epoch);
-    RUN(test_heads_are_found_by_kind);
+    RUN(test_heads_are_found_by_kind_and_by_name);
     return check_report();
 }

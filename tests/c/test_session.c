@@ -237,10 +237,18 @@ test_every_output_is_where_it_belongs(void)
     model_set_ranges(model);
     qb_session *session = session_make(model, BATCH, LENGTH, 1);
     const qb_forward_inputs inputs = model_inputs(BATCH, LENGTH, ids, mask);
+    float *state_of[LAYERS + 1];
+    float *attention_of[LAYERS];
+    for (int64_t i = 0; i <= LAYERS; i++) {
+        state_of[i] = states + i * TOKENS * HIDDEN;
+    }
+    for (int64_t i = 0; i < LAYERS; i++) {
+        attention_of[i] = attentions + i * TOKENS * HEADS * LENGTH;
+    }
     const qb_forward_outputs outputs = {.struct_size = sizeof outputs,
                                         .last_hidden_state = last,
-                                        .hidden_states = states,
-                                        .attentions = attentions,
+                                        .hidden_states = state_of,
+                                        .attentions = attention_of,
                                         .pooler_output = pooled,
                                         .logits = logits};
     CHECK(qb_session_forward(session, NULL, &inputs, &outputs, NULL) == QB_OK);
@@ -281,6 +289,7 @@ test_head_mask_scales_the_probabilities(void)
     float masked[LENGTH * HIDDEN];
     float head_mask[LAYERS * HEADS];
     float attentions[LAYERS * HEADS * LENGTH * LENGTH];
+    float *const attention_of[LAYERS] = {attentions, attentions + HEADS * LENGTH * LENGTH};
     model_ids(ids, LENGTH, 78);
     for (int64_t i = 0; i < LAYERS * HEADS; i++) {
         head_mask[i] = 1.0f;
@@ -295,7 +304,7 @@ test_head_mask_scales_the_probabilities(void)
     CHECK(same_bits(plain, masked, LENGTH * HIDDEN));
     head_mask[HEADS + 2] = 0.0f;
     const qb_forward_outputs outputs = {
-        .struct_size = sizeof outputs, .last_hidden_state = masked, .attentions = attentions};
+        .struct_size = sizeof outputs, .last_hidden_state = masked, .attentions = attention_of};
     CHECK(qb_session_forward(session, NULL, &inputs, &outputs, NULL) == QB_OK);
     CHECK(memcmp(plain, masked, sizeof plain) != 0);
     CHECK(naive_amax(attentions + (HEADS + 2) * LENGTH * LENGTH, LENGTH * LENGTH) == 0.0f);

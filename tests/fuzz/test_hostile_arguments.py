@@ -433,7 +433,7 @@ def test_views_sessions_and_quantizers_outlive_their_model() -> None:
         assert value.tobytes() == values[name].tobytes()
     target[:] = 0.5
     assert (
-        session.forward(np.array([[1, 2]]), None, None, None, None, None, False, _core.OUTPUT_LOGITS)[2]
+        session.forward(np.array([[1, 2]]), *[None] * 5, False, False, *[None] * 6, _core.OUTPUT_LOGITS)[2]
         is not None
     )
     for _, quantizer in quantizers:

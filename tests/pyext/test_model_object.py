@@ -57,7 +57,22 @@ def make_session(model: _core.Model, sequences: int = 4, length: int = 16) -> _c
 
 def forward(session: _core.Session, ids: Any, outputs: int = LOGITS, **inputs: Any) -> Any:
     names = ("inputs_embeds", "attention_mask", "token_type_ids", "position_ids", "head_mask")
-    return session.forward(ids, *(inputs.get(name) for name in names), False, outputs)
+    later = (
+        "past_keys",
+        "past_values",
+        "encoder_hidden_states",
+        "encoder_attention_mask",
+        "cross_keys",
+        "cross_values",
+    )
+    return session.forward(
+        ids,
+        *(inputs.get(name) for name in names),
+        False,
+        inputs.get("is_causal", False),
+        *(inputs.get(name) for name in later),
+        outputs,
+    )
 
 
 IDS = np.array([[1, 5, 7, 2], [1, 9, 2, 0]])
@@ -228,10 +243,11 @@ def test_views_share_the_block_and_refuse_writing(device: _core.Device) -> None:
 def test_outputs_are_what_was_asked_for(device: _core.Device) -> None:
     session = make_session(make_model(device, head="sequence_classification", num_labels=5))
     wanted = _core.OUTPUT_LOGITS | _core.OUTPUT_POOLER_OUTPUT | _core.OUTPUT_HIDDEN_STATES
-    last, pooled, logits, states, attentions = forward(session, IDS, wanted)
+    last, pooled, logits, states, attentions, *_ = forward(session, IDS, wanted)
     assert last is None
     assert attentions is None
-    assert (pooled.shape, logits.shape, states.shape) == ((2, 12), (2, 5), (3, 2, 4, 12))
+    assert (pooled.shape, logits.shape) == ((2, 12), (2, 5))
+    assert [state.shape for state in states] == [(2, 4, 12)] * 3
 
 
 # ---- buffers ----------------------------------------------------------------------------------------

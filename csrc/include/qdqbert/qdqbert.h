@@ -307,8 +307,15 @@ typedef struct qb_model qb_model; /* reference counted */
 typedef enum qb_head {
     QB_HEAD_NONE = 0, /* QDQBertModel; names carry no "bert." prefix */
     QB_HEAD_QUESTION_ANSWERING = 1,
-    QB_HEAD_SEQUENCE_CLASSIFICATION = 2
+    QB_HEAD_SEQUENCE_CLASSIFICATION = 2, /* multiple choice too: one label, one sequence for each choice */
+    QB_HEAD_TOKEN_CLASSIFICATION = 3,
+    QB_HEAD_NEXT_SENTENCE = 4, /* two classes, whatever num_labels says */
+    QB_HEAD_LANGUAGE_MODEL = 5 /* masked and causal */
 } qb_head;
+
+/* "none", "question_answering", "sequence_classification", "token_classification", "next_sentence", "language_model".
+ * QB_ERR_VALUE: another name; the sentence lists the known ones. */
+QB_API qb_status qb_head_from_name(const char *name, qb_head *head, qb_error *error);
 
 typedef struct qb_model_options {
     uint32_t struct_size;
@@ -320,13 +327,25 @@ typedef struct qb_model_options {
     qb_head head;
     qb_quantizer_options input_quantizer;  /* every *_input_quantizer starts like this */
     qb_quantizer_options weight_quantizer; /* every _weight_quantizer */
+    const char *position_embedding_type;   /* "absolute" or NULL, "relative_key", "relative_key_query" */
+    int32_t add_cross_attention;           /* each layer also attends to encoder_hidden_states, when they are given */
+    int32_t tie_word_embeddings;    /* QB_HEAD_LANGUAGE_MODEL only: the scores use the table of word embeddings */
+    const int64_t *heads_of_layers; /* (num_layers) self-attention heads left in each layer, 1 .. num_heads, of the
+                                     * size hidden_size / num_heads; NULL: num_heads everywhere */
 } qb_model_options;
 
-/* Parameters are zero, quantizers have QB_STAGE_QUANT and no amax.  QB_ERR_VALUE names the option that is wrong. */
+/* Parameters are zero, quantizers have QB_STAGE_QUANT and no amax.  A tied table is one parameter, under the name of
+ * the embedding; the bias of a language model is "cls.predictions.bias".  QB_ERR_VALUE names the option that is wrong.
+ */
 QB_API qb_status qb_model_create(qb_device *device, const qb_model_options *options, qb_model **model, qb_error *error);
 QB_API qb_model *qb_model_retain(qb_model *model);
 QB_API void qb_model_release(qb_model *model);
 QB_API qb_device *qb_model_device(const qb_model *model);
+
+QB_API int qb_model_has_pooler(const qb_model *model);
+QB_API int64_t qb_model_heads(const qb_model *model, int64_t layer); /* N of one layer's self-attention */
+/* Shape of the logits of a (batch, length) call; returns the rank, 0 for QB_HEAD_NONE. */
+QB_API int32_t qb_model_logits_shape(const qb_model *model, int64_t batch, int64_t length, int64_t shape[3]);
 
 typedef struct qb_parameter_info {
     const char *name; /* "bert.encoder.layer.0.attention.self.query.weight" */
@@ -374,6 +393,8 @@ typedef struct qb_session_options {
                                  * whenever an attention-probability quantizer collects, is dynamic or does not fit int8
                                  * codes (qb_model_needs_probabilities) */
     const qb_interrupt *interrupt; /* asked while the session is made: packing a large model takes seconds; or NULL */
+    int64_t max_past;              /* most keys and values of earlier calls in a sequence; 0: none */
+    int64_t max_encoder_length;    /* longest sequence of encoder_hidden_states; 0: none */
 } qb_session_options;
 
 /* Reserve every byte that forward needs, and pack the weights; after this no forward within the limits allocates
@@ -393,23 +414,39 @@ typedef struct qb_forward_inputs {
     int64_t batch, length;         /* B, T */
     const int64_t *input_ids;      /* (B, T), or NULL when inputs_embeds is given */
     const float *inputs_embeds;    /* (B, T, H), or NULL */
-    const int64_t *attention_mask; /* (B, T) or (B, T, T) of 0 and 1; NULL: ones */
+    const int64_t *attention_mask; /* (B, past + T) or (B, T, past + T) of 0 and 1; NULL: ones */
     int32_t attention_mask_rank;   /* 2 or 3 */
     const int64_t *token_type_ids; /* (B, T); NULL: zeros */
-    const int64_t *position_ids;   /* (B, T); NULL: 0 .. T-1 in each row */
-    const float *head_mask;        /* (L, N); NULL: ones */
-    qb_padding padding;            /* a rank-3 mask needs QB_PADDING_COMPUTE */
+    const int64_t *position_ids;   /* (B, T); NULL: past .. past + T - 1 in each row */
+    const float *head_mask; /* the heads of layer 0, then those of layer 1, ...; NULL: ones.  Cross-attention takes
+                             * the same factors, so its layers need all their heads. */
+    qb_padding padding;     /* a mask of rank 3 needs QB_PADDING_COMPUTE */
+    int32_t is_causal;      /* with a mask of rank 2 or none: token t sees the keys 0 .. past + t */
+    int64_t past_length;    /* keys and values of earlier calls before those of this one */
+    const float *const *past_keys; /* (L) of (B, N, past, D); needed if past_length > 0 */
+    const float *const *past_values;
+    int64_t encoder_length;                /* S of cross-attention; 0: cross-attention is left out */
+    const float *encoder_hidden_states;    /* (B, S, H), or NULL when cross_keys and cross_values are given */
+    const int64_t *encoder_attention_mask; /* (B, S) or (B, T, S) of 0 and 1; NULL: ones */
+    int32_t encoder_attention_mask_rank;   /* 2 or 3 */
+    const float *const *cross_keys;        /* (L) of (B, N, S, D) that an earlier call handed out, or NULL */
+    const float *const *cross_values;
 } qb_forward_inputs;
 
 /* Buffers that the caller offers; NULL: not wanted.  Positions that are not computed are written as zero.  After a
  * failure their contents are unspecified. */
 typedef struct qb_forward_outputs {
     uint32_t struct_size;
-    float *last_hidden_state; /* (B, T, H) */
-    float *pooler_output;     /* (B, H); models with a pooler */
-    float *hidden_states;     /* (L + 1, B, T, H) */
-    float *attentions;        /* (L, B, N, T, T) */
-    float *logits;            /* question answering (B, T, C); sequence classification (B, C) */
+    float *last_hidden_state;       /* (B, T, H) */
+    float *pooler_output;           /* (B, H); models with a pooler */
+    float *logits;                  /* qb_model_logits_shape */
+    float *const *hidden_states;    /* (L + 1) of (B, T, H) */
+    float *const *attentions;       /* (L) of (B, N, T, past + T) */
+    float *const *cross_attentions; /* (L) of (B, N, T, S) */
+    float *const *keys; /* (L) of (B, N, past + T, D): for past_keys of the next call; with values or not at all */
+    float *const *values;
+    float *const *cross_keys; /* (L) of (B, N, S, D): what encoder_hidden_states were projected to */
+    float *const *cross_values;
 } qb_forward_outputs;
 
 /* QB_ERR_SHAPE: larger than the session's limits, more tokens than positions; QB_ERR_INDEX: an id out of range (with

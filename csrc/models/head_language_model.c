@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Masked and causal language models: a score for every word at every token.
+ *
+ *   t = LayerNorm(activation(x W' + b))      x, t (M, H)
+ *   logits = t E' + c                        E (V, H), c (V), logits (M, V) -> (B, T, V)
+ *
+ * E is the table of word embeddings itself (tied), or a parameter of its own.  c is called `bias` of the whole head;
+ * the original's `decoder.bias` is the same tensor.  Logits are the largest tensor of the model by far, so they are
+ * made in blocks of rows: straight in the caller's memory where a block's tokens are neighbours there, through a
+ * buffer where padding lies between.
+ *
+ * Source: QDQBertLMPredictionHead (REFERENCE 1.7).
+ */
+#include <string.h>
+
+#include "models/heads.h"
+
+/* Enough rows to use a panel of the table many times while it is in the cache; a buffer of 15 MB for 30,522 words. */
+#define BLOCK_ROWS 128
+
+static void
+init(qb_head_layers *self, const qb_bert_config *config, int64_t classes, const qb_parameter *words)
+{
+    *self = (qb_head_layers){.activation = config->activation};
+    qb_linear_init(&self->transform, config->hidden_size, config->hidden_size, 0);
+    qb_layer_norm_init(&self->norm, config->hidden_size, config->layer_norm_eps);
+    qb_linear_init(&self->output, config->hidden_size, classes, 0);
+    self->output.weight.tied_to = config->tie_word_embeddings ? words : NULL;
+}
+
+static qb_status
+visit(qb_head_layers *self, const qb_visitor *visitor, const qb_path *path)
+{
+    const qb_path dense = {path, "transform.dense"};
+    const qb_path norm = {path, "transform.LayerNorm"};
+    const qb_path decoder = {path, "decoder"};
+    QB_TRY(qb_visit_parameter(visitor, path, "bias", &self->output.bias));
+    QB_TRY(qb_linear_visit(&self->transform, visitor, &dense));
+    QB_TRY(qb_layer_norm_visit(&self->norm, visitor, &norm));
+    return qb_linear_visit_weight(&self->output, visitor, &decoder);
+}
+
+static void
+plan(const qb_head_layers *self, qb_head_work *work, qb_arena *arena, int64_t max_tokens, qb_scratch *scratch)
+{
+    *work = (qb_head_work){.max_rows = max_tokens < BLOCK_ROWS ? max_tokens : BLOCK_ROWS};
+    qb_linear_plan(&self->transform, &work->transform, arena, NULL, NULL, scratch);
+    qb_linear_plan(&self->output, &work->output, arena, NULL, NULL, scratch);
+    work->hidden = qb_arena_take(arena, max_tokens, (size_t)self->transform.out_features * sizeof *work->hidden);
+    work->logits = qb_arena_take(arena, work->max_rows, (size_t)self->output.out_features * sizeof *work->logits);
+}
+
+static qb_status
+prepare(qb_head_layers *self, const qb_run *run)
+{
+    const qb_path dense = {run->path, "transform.dense"};
+    const qb_path decoder = {run->path, "decoder"};
+    const qb_run at_dense = qb_run_enter(run, &dense);
+    const qb_run at_decoder = qb_run_enter(run, &decoder);
+    QB_TRY(qb_linear_prepare(&self->transform, &at_dense));
+    return qb_linear_prepare(&self->output, &at_decoder);
+}
+
+typedef struct norm_job {
+    const qb_head_layers *self;
+    const qb_kernels *kernels;
+    float *x;
+} norm_job;
+
+static void
+normalize_rows(void *argument, int64_t begin, int64_t end, int32_t worker)
+{
+    const norm_job *job = argument;
+    const qb_layer_norm *norm = &job->self->norm;
+    float *rows = job->x + begin * norm->features;
+    (void)worker;
+    job->kernels->layer_norm_f32(rows, (size_t)(end - begin), (size_t)norm->features, norm->weight.data,
+                                 norm->bias.data, norm->eps, rows);
+}
+
+static qb_status
+forward(const qb_head_layers *self, const qb_head_work *work, const qb_run *run, const qb_head_inputs *inputs,
+        float *out)
+{
+    const qb_path dense = {run->path, "transform.dense"};
+    const qb_path decoder = {run->path, "decoder"};
+    const qb_run at_dense = qb_run_enter(run, &dense);
+    const qb_run at_decoder = qb_run_enter(run, &decoder);
+    const qb_batch *batch = inputs->batch;
+    const int64_t tokens = batch->sequences.tokens;
+    const int64_t h = self->norm.features;
+    const int64_t v = self->output.out_features;
+    const size_t row_bytes = (size_t)v * sizeof *out;
+    norm_job job = {.self = self, .kernels = run->kernels, .x = work->hidden};
+    QB_TRY(qb_linear_forward(&self->transform, &work->transform, &at_dense, inputs->hidden, tokens, self->activation,
+                             work->hidden));
+    QB_TRY(qb_run_parallel(run, tokens, 16, normalize_rows, &job));
+    int64_t next = 0; /* row of out */
+    for (int64_t m = 0; m < tokens; m += work->max_rows) {
+        const int64_t rows = tokens - m < work->max_rows ? tokens - m : work->max_rows;
+        const int64_t *places = batch->rows + m;
+        const int is_dense = places[rows - 1] - places[0] == rows - 1;
+        float *y = is_dense ? out + places[0] * v : work->logits;
+        QB_TRY(qb_linear_forward(&self->output, &work->output, &at_decoder, work->hidden + m * h, rows,
+                                 QB_ACTIVATION_NONE, y));
+        for (int64_t i = 0; i < rows; i++) {
+            memset(out + next * v, 0, (size_t)(places[i] - next) * row_bytes);
+            if (!is_dense) {
+                memcpy(out + places[i] * v, work->logits + i * v, row_bytes);
+            }
+            next = places[i] + 1;
+        }
+    }
+    memset(out + next * v, 0, (size_t)(batch->batch * batch->length - next) * row_bytes);
+    return QB_OK;
+}
+
+const qb_head_verbs qb_head_language_model = {
+    .init = init, .visit = visit, .plan = plan, .prepare = prepare, .forward = forward};

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Heads that are one linear layer:
+ *
+ *   logits = x W' + b        x: every token's hidden state (M, H) -> (B, T, C), or the pooled output (B, H) -> (B, C)
+ *
+ * Extractive question answering (C = 2: "the answer starts here", "it ends here") and token classification read
+ * tokens; sequence classification, regression, multiple choice (C = 1, one sequence for each choice) and next-sentence
+ * prediction read the pooled output.
+ *
+ * Source: QDQBertForQuestionAnswering, ...TokenClassification, ...SequenceClassification, ...MultipleChoice,
+ * ...NextSentencePrediction (REFERENCE 1.7).
+ */
+#include "models/heads.h"
+
+static void
+init(qb_head_layers *self, const qb_bert_config *config, int64_t classes, const qb_parameter *words)
+{
+    (void)words;
+    *self = (qb_head_layers){.activation = QB_ACTIVATION_NONE};
+    qb_linear_init(&self->output, config->hidden_size, classes, 0);
+}
+
+static qb_status
+visit(qb_head_layers *self, const qb_visitor *visitor, const qb_path *path)
+{
+    return qb_linear_visit(&self->output, visitor, path);
+}
+
+static void
+plan_tokens(const qb_head_layers *self, qb_head_work *work, qb_arena *arena, int64_t max_tokens, qb_scratch *scratch)
+{
+    *work = (qb_head_work){.max_rows = max_tokens};
+    qb_linear_plan(&self->output, &work->output, arena, NULL, NULL, scratch);
+    work->logits = qb_arena_take(arena, max_tokens, (size_t)self->output.out_features * sizeof *work->logits);
+}
+
+static void
+plan_pooled(const qb_head_layers *self, qb_head_work *work, qb_arena *arena, int64_t max_tokens, qb_scratch *scratch)
+{
+    (void)max_tokens;
+    *work = (qb_head_work){.max_rows = 0};
+    qb_linear_plan(&self->output, &work->output, arena, NULL, NULL, scratch);
+}
+
+static qb_status
+prepare(qb_head_layers *self, const qb_run *run)
+{
+    return qb_linear_prepare(&self->output, run);
+}
+
+static qb_status
+forward_tokens(const qb_head_layers *self, const qb_head_work *work, const qb_run *run, const qb_head_inputs *inputs,
+               float *out)
+{
+    QB_TRY(qb_linear_forward(&self->output, &work->output, run, inputs->hidden, inputs->batch->sequences.tokens,
+                             QB_ACTIVATION_NONE, work->logits));
+    qb_batch_scatter(inputs->batch, work->logits, self->output.out_features, out);
+    return QB_OK;
+}
+
+static qb_status
+forward_pooled(const qb_head_layers *self, const qb_head_work *work, const qb_run *run, const qb_head_inputs *inputs,
+               float *out)
+{
+    return qb_linear_forward(&self->output, &work->output, run, inputs->pooled, inputs->batch->sequences.count,
+                             QB_ACTIVATION_NONE, out);
+}
+
+const qb_head_verbs qb_head_linear = {
+    .init = init, .visit = visit, .plan = plan_tokens, .prepare = prepare, .forward = forward_tokens};
+
+const qb_head_verbs qb_head_pooled_linear = {
+    .init = init, .visit = visit, .plan = plan_pooled, .prepare = prepare, .forward = forward_pooled};

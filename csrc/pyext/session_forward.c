@@ -1,0 +1,525 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Session.forward: shapes are checked against each other here, so that C reads only what the buffers hold; ranges of
+ * ids and masks are checked by the core.  Every output is a fresh array.
+ */
+#include "ndarray.h"
+#include "session_object.h"
+
+/* ---- arguments -------------------------------------------------------------------------------------------------- */
+
+enum {
+    INPUT_IDS,
+    INPUTS_EMBEDS,
+    ATTENTION_MASK,
+    TOKEN_TYPE_IDS,
+    POSITION_IDS,
+    HEAD_MASK,
+    COMPUTE_PADDING,
+    IS_CAUSAL,
+    PAST_KEYS,
+    PAST_VALUES,
+    ENCODER_HIDDEN_STATES,
+    ENCODER_ATTENTION_MASK,
+    CROSS_KEYS,
+    CROSS_VALUES,
+    OUTPUTS,
+    ARGUMENT_COUNT
+};
+
+typedef enum argument_kind { ONE_INT64, ONE_FLOAT32, FLOAT32_PER_LAYER, SCALAR } argument_kind;
+
+static const struct {
+    const char *name;
+    argument_kind kind;
+} facts[ARGUMENT_COUNT] = {
+    [INPUT_IDS] = {"input_ids", ONE_INT64},
+    [INPUTS_EMBEDS] = {"inputs_embeds", ONE_FLOAT32},
+    [ATTENTION_MASK] = {"attention_mask", ONE_INT64},
+    [TOKEN_TYPE_IDS] = {"token_type_ids", ONE_INT64},
+    [POSITION_IDS] = {"position_ids", ONE_INT64},
+    [HEAD_MASK] = {"head_mask", ONE_FLOAT32},
+    [COMPUTE_PADDING] = {"compute_padding", SCALAR},
+    [IS_CAUSAL] = {"is_causal", SCALAR},
+    [PAST_KEYS] = {"past_keys", FLOAT32_PER_LAYER},
+    [PAST_VALUES] = {"past_values", FLOAT32_PER_LAYER},
+    [ENCODER_HIDDEN_STATES] = {"encoder_hidden_states", ONE_FLOAT32},
+    [ENCODER_ATTENTION_MASK] = {"encoder_attention_mask", ONE_INT64},
+    [CROSS_KEYS] = {"cross_keys", FLOAT32_PER_LAYER},
+    [CROSS_VALUES] = {"cross_values", FLOAT32_PER_LAYER},
+    [OUTPUTS] = {"outputs", SCALAR},
+};
+
+/* What was borrowed for one argument: one tensor, or one for each layer. */
+typedef struct forward_argument {
+    qb_py_tensor one;
+    qb_py_tensor *per_layer; /* (layers) or NULL */
+    const float **data;      /* (layers) their memory, as C takes it */
+} forward_argument;
+
+static void
+give_back(forward_argument *argument, int64_t layers)
+{
+    qb_py_give_back(&argument->one);
+    for (int64_t i = 0; argument->per_layer && i < layers; ++i) {
+        qb_py_give_back(&argument->per_layer[i]);
+    }
+    PyMem_Free(argument->per_layer);
+    PyMem_Free((void *)argument->data);
+}
+
+static int
+borrow_per_layer(const qb_py_state *state, PyObject *object, const char *name, int64_t layers,
+                 forward_argument *argument)
+{
+    if (object == Py_None) {
+        return 0;
+    }
+    PyObject *sequence = PySequence_Fast(object, "");
+    if (!sequence) {
+        PyErr_Format(PyExc_TypeError, "%s: expected a sequence of arrays, got %.100s", name, Py_TYPE(object)->tp_name);
+        return -1;
+    }
+    int result = -1;
+    if (PySequence_Fast_GET_SIZE(sequence) != layers) {
+        PyErr_Format(state->shape_error, "%s: expected one array for each of %lld layers, got %zd", name,
+                     (long long)layers, PySequence_Fast_GET_SIZE(sequence));
+        goto done;
+    }
+    argument->per_layer = PyMem_Calloc((size_t)layers, sizeof *argument->per_layer);
+    argument->data = PyMem_Calloc((size_t)layers, sizeof *argument->data);
+    if (!argument->per_layer || !argument->data) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    for (int64_t i = 0; i < layers; ++i) {
+        if (qb_py_borrow(state, PySequence_Fast_GET_ITEM(sequence, i), name, QB_PY_FLOAT32, &argument->per_layer[i]) <
+            0) {
+            goto done;
+        }
+        argument->data[i] = argument->per_layer[i].data;
+    }
+    result = 0;
+done:
+    Py_DECREF(sequence);
+    return result;
+}
+
+static int
+borrow(const qb_py_state *state, PyObject *object, int index, int64_t layers, forward_argument *argument)
+{
+    switch (facts[index].kind) {
+    case ONE_INT64:
+        return qb_py_borrow_optional(state, object, facts[index].name, QB_PY_INT64, &argument->one);
+    case ONE_FLOAT32:
+        return qb_py_borrow_optional(state, object, facts[index].name, QB_PY_FLOAT32, &argument->one);
+    case FLOAT32_PER_LAYER:
+        return borrow_per_layer(state, object, facts[index].name, layers, argument);
+    case SCALAR:
+        return 0;
+    }
+    return 0;
+}
+
+/* ---- shapes ----------------------------------------------------------------------------------------------------- */
+
+static int
+fail_shape(const qb_py_state *state, int index, const char *expected, const qb_py_tensor *tensor)
+{
+    char got[QB_PY_SHAPE_TEXT];
+    PyErr_Format(state->shape_error, "%s: expected %s, got %s", facts[index].name, expected,
+                 qb_py_shape_text(got, tensor->rank, tensor->shape));
+    return -1;
+}
+
+/* Shape (batch, columns), or with rows > 0 also (batch, rows, columns). */
+static int
+require_mask(const qb_py_state *state, int index, const qb_py_tensor *tensor, int64_t batch, int64_t rows,
+             int64_t columns)
+{
+    const int64_t *shape = tensor->shape;
+    if (!tensor->data || (tensor->rank == 2 && shape[0] == batch && shape[1] == columns) ||
+        (rows > 0 && tensor->rank == 3 && shape[0] == batch && shape[1] == rows && shape[2] == columns)) {
+        return 0;
+    }
+    char expected[192];
+    const char *names = index == ENCODER_ATTENTION_MASK ? "(batch, encoder length)"
+                        : index == ATTENTION_MASK       ? "(batch, past + length)"
+                                                        : "(batch, length)";
+    if (rows > 0) {
+        PyOS_snprintf(expected, sizeof expected, "%s = (%lld, %lld) or (%lld, %lld, %lld)", names, (long long)batch,
+                      (long long)columns, (long long)batch, (long long)rows, (long long)columns);
+    }
+    else {
+        PyOS_snprintf(expected, sizeof expected, "%s = (%lld, %lld)", names, (long long)batch, (long long)columns);
+    }
+    return fail_shape(state, index, expected, tensor);
+}
+
+/* Arrays (batch, heads of the layer, *length, head size), one for each layer; *length < 0: the first one's. */
+static int
+require_keys(const qb_py_state *state, const qb_py_model *model, int index, const forward_argument *argument,
+             int is_cross, int64_t batch, int64_t *length)
+{
+    const int64_t head_size = model->hidden_size / model->num_heads;
+    for (int64_t i = 0; argument->per_layer && i < model->num_layers; ++i) {
+        const qb_py_tensor *tensor = &argument->per_layer[i];
+        const int64_t heads = is_cross ? model->num_heads : qb_model_heads(model->model, i);
+        if (tensor->rank == 4 && *length < 0) {
+            *length = tensor->shape[2];
+        }
+        if (tensor->rank != 4 || tensor->shape[0] != batch || tensor->shape[1] != heads ||
+            tensor->shape[2] != *length || tensor->shape[3] != head_size || *length == 0) {
+            char expected[160];
+            PyOS_snprintf(expected, sizeof expected, "(batch, heads, keys, head size) = (%lld, %lld, %lld, %lld)",
+                          (long long)batch, (long long)heads, (long long)(*length < 1 ? 1 : *length),
+                          (long long)head_size);
+            return fail_shape(state, index, expected, tensor);
+        }
+    }
+    return 0;
+}
+
+static int
+require_pair(const forward_argument arguments[ARGUMENT_COUNT], int keys, int values)
+{
+    if (!arguments[keys].per_layer == !arguments[values].per_layer) {
+        return 0;
+    }
+    PyErr_Format(PyExc_ValueError, "%s, %s: expected both or none", facts[keys].name, facts[values].name);
+    return -1;
+}
+
+static int
+check_words(const qb_py_state *state, const qb_py_model *model, const forward_argument arguments[ARGUMENT_COUNT],
+            qb_forward_inputs *inputs)
+{
+    const qb_py_tensor *ids = &arguments[INPUT_IDS].one;
+    const qb_py_tensor *embeds = &arguments[INPUTS_EMBEDS].one;
+    if (!ids->data == !embeds->data) {
+        PyErr_SetString(PyExc_ValueError, ids->data ? "input_ids, inputs_embeds: expected one of the two, got both"
+                                                    : "input_ids, inputs_embeds: expected one of the two, got neither");
+        return -1;
+    }
+    if (ids->data && ids->rank != 2) {
+        return fail_shape(state, INPUT_IDS, "(batch, length)", ids);
+    }
+    if (embeds->data && (embeds->rank != 3 || embeds->shape[2] != model->hidden_size)) {
+        char expected[96];
+        PyOS_snprintf(expected, sizeof expected, "(batch, length, %lld)", (long long)model->hidden_size);
+        return fail_shape(state, INPUTS_EMBEDS, expected, embeds);
+    }
+    const qb_py_tensor *first = ids->data ? ids : embeds;
+    inputs->batch = first->shape[0];
+    inputs->length = first->shape[1];
+    if (inputs->batch == 0 || inputs->length == 0) {
+        return fail_shape(state, ids->data ? INPUT_IDS : INPUTS_EMBEDS, "at least one sequence and one token", first);
+    }
+    return 0;
+}
+
+static int
+check_encoder(const qb_py_state *state, const qb_py_model *model, const forward_argument arguments[ARGUMENT_COUNT],
+              qb_forward_inputs *inputs)
+{
+    const qb_py_tensor *states = &arguments[ENCODER_HIDDEN_STATES].one;
+    int64_t length = -1;
+    if (require_pair(arguments, CROSS_KEYS, CROSS_VALUES) < 0 ||
+        require_keys(state, model, CROSS_KEYS, &arguments[CROSS_KEYS], 1, inputs->batch, &length) < 0 ||
+        require_keys(state, model, CROSS_VALUES, &arguments[CROSS_VALUES], 1, inputs->batch, &length) < 0) {
+        return -1;
+    }
+    if (states->data && (states->rank != 3 || states->shape[0] != inputs->batch || states->shape[1] == 0 ||
+                         states->shape[2] != model->hidden_size)) {
+        char expected[96];
+        PyOS_snprintf(expected, sizeof expected, "(%lld, encoder length, %lld)", (long long)inputs->batch,
+                      (long long)model->hidden_size);
+        return fail_shape(state, ENCODER_HIDDEN_STATES, expected, states);
+    }
+    inputs->encoder_length = length > 0 ? length : states->data ? states->shape[1] : 0;
+    if (inputs->encoder_length == 0 && arguments[ENCODER_ATTENTION_MASK].one.data) {
+        PyErr_SetString(PyExc_ValueError, "encoder_attention_mask: given without encoder states");
+        return -1;
+    }
+    return require_mask(state, ENCODER_ATTENTION_MASK, &arguments[ENCODER_ATTENTION_MASK].one, inputs->batch,
+                        inputs->length, inputs->encoder_length);
+}
+
+static int
+check_shapes(const qb_py_state *state, const qb_py_model *model, const forward_argument arguments[ARGUMENT_COUNT],
+             qb_forward_inputs *inputs)
+{
+    int64_t past = -1;
+    int64_t heads = 0;
+    if (check_words(state, model, arguments, inputs) < 0 || require_pair(arguments, PAST_KEYS, PAST_VALUES) < 0 ||
+        require_keys(state, model, PAST_KEYS, &arguments[PAST_KEYS], 0, inputs->batch, &past) < 0 ||
+        require_keys(state, model, PAST_VALUES, &arguments[PAST_VALUES], 0, inputs->batch, &past) < 0) {
+        return -1;
+    }
+    inputs->past_length = past > 0 ? past : 0;
+    if (require_mask(state, ATTENTION_MASK, &arguments[ATTENTION_MASK].one, inputs->batch, inputs->length,
+                     inputs->past_length + inputs->length) < 0 ||
+        require_mask(state, TOKEN_TYPE_IDS, &arguments[TOKEN_TYPE_IDS].one, inputs->batch, 0, inputs->length) < 0 ||
+        require_mask(state, POSITION_IDS, &arguments[POSITION_IDS].one, inputs->batch, 0, inputs->length) < 0 ||
+        check_encoder(state, model, arguments, inputs) < 0) {
+        return -1;
+    }
+    for (int64_t i = 0; i < model->num_layers; ++i) {
+        heads += qb_model_heads(model->model, i);
+    }
+    const qb_py_tensor *head_mask = &arguments[HEAD_MASK].one;
+    if (head_mask->data && head_mask->count != heads) {
+        char expected[96];
+        PyOS_snprintf(expected, sizeof expected, "one factor for each head of each layer, %lld", (long long)heads);
+        return fail_shape(state, HEAD_MASK, expected, head_mask);
+    }
+    return 0;
+}
+
+/* ---- results ---------------------------------------------------------------------------------------------------- */
+
+/* Results are single arrays first, then tuples with an array for each layer. */
+enum {
+    LAST_HIDDEN_STATE,
+    POOLER_OUTPUT,
+    LOGITS,
+    HIDDEN_STATES,
+    ATTENTIONS,
+    CROSS_ATTENTIONS,
+    KEYS,
+    VALUES,
+    NEW_CROSS_KEYS,
+    NEW_CROSS_VALUES,
+    RESULT_COUNT
+};
+
+enum { OUTPUT_CACHE = 1 << 6 };
+
+typedef struct forward_results {
+    PyObject *objects[RESULT_COUNT]; /* owned, or NULL where not asked for */
+    float **per_layer[RESULT_COUNT]; /* memory of the arrays of a tuple */
+} forward_results;
+
+static void
+free_results(forward_results *results)
+{
+    for (int i = 0; i < RESULT_COUNT; ++i) {
+        Py_XDECREF(results->objects[i]);
+        PyMem_Free((void *)results->per_layer[i]);
+    }
+}
+
+static int
+make_one(forward_results *results, int index, int32_t rank, const int64_t *shape, float **data)
+{
+    void *memory = NULL;
+    results->objects[index] = qb_py_array_new(QB_PY_FLOAT32, rank, shape, &memory);
+    *data = memory;
+    return results->objects[index] ? 0 : -1;
+}
+
+/* `count` arrays of a shape whose second dimension is the heads of each layer if it is given as 0. */
+static int
+make_per_layer(forward_results *results, int index, const qb_py_model *model, int64_t count, int32_t rank,
+               const int64_t *shape)
+{
+    results->per_layer[index] = PyMem_Calloc((size_t)count, sizeof *results->per_layer[index]);
+    results->objects[index] = PyTuple_New(count);
+    if (!results->per_layer[index] || !results->objects[index]) {
+        if (!PyErr_Occurred()) {
+            PyErr_NoMemory();
+        }
+        return -1;
+    }
+    for (int64_t i = 0; i < count; ++i) {
+        int64_t own[QB_MAX_RANK];
+        memcpy(own, shape, (size_t)rank * sizeof *own);
+        if (own[1] == 0) {
+            own[1] = qb_model_heads(model->model, i);
+        }
+        void *memory = NULL;
+        PyObject *array = qb_py_array_new(QB_PY_FLOAT32, rank, own, &memory);
+        if (!array) {
+            return -1;
+        }
+        results->per_layer[index][i] = memory;
+        PyTuple_SET_ITEM(results->objects[index], i, array);
+    }
+    return 0;
+}
+
+static int
+make_results(const qb_py_model *model, const qb_forward_inputs *in, unsigned long wanted, forward_results *results,
+             qb_forward_outputs *outputs)
+{
+    const int64_t b = in->batch;
+    const int64_t t = in->length;
+    const int64_t h = model->hidden_size;
+    const int64_t n = model->num_heads;
+    const int64_t d = h / n;
+    const int64_t s = in->encoder_length;
+    const int64_t layers = model->num_layers;
+    const int64_t hidden[] = {b, t, h};
+    const int64_t pooled[] = {b, h};
+    const int64_t square[] = {b, 0, t, in->past_length + t};
+    const int64_t cross_square[] = {b, n, t, s};
+    const int64_t keys[] = {b, 0, in->past_length + t, d};
+    const int64_t cross_keys[] = {b, n, s, d};
+    int64_t logits[3];
+    const int32_t logits_rank = qb_model_logits_shape(model->model, b, t, logits);
+    if ((wanted & 1UL << POOLER_OUTPUT && !qb_model_has_pooler(model->model)) ||
+        (wanted & 1UL << LOGITS && logits_rank == 0)) {
+        PyErr_Format(PyExc_ValueError, "outputs: this model has no %s",
+                     wanted & 1UL << LOGITS && logits_rank == 0 ? "logits" : "pooler_output");
+        return -1;
+    }
+    const int has_cross = model->has_cross_attention && s > 0;
+    const int projects = has_cross && in->cross_keys == NULL;
+    if ((wanted & 1UL << LAST_HIDDEN_STATE &&
+         make_one(results, LAST_HIDDEN_STATE, 3, hidden, &outputs->last_hidden_state) < 0) ||
+        (wanted & 1UL << POOLER_OUTPUT && make_one(results, POOLER_OUTPUT, 2, pooled, &outputs->pooler_output) < 0) ||
+        (wanted & 1UL << LOGITS && make_one(results, LOGITS, logits_rank, logits, &outputs->logits) < 0) ||
+        (wanted & 1UL << HIDDEN_STATES && make_per_layer(results, HIDDEN_STATES, model, layers + 1, 3, hidden) < 0) ||
+        (wanted & 1UL << ATTENTIONS && make_per_layer(results, ATTENTIONS, model, layers, 4, square) < 0) ||
+        (wanted & 1UL << CROSS_ATTENTIONS && has_cross &&
+         make_per_layer(results, CROSS_ATTENTIONS, model, layers, 4, cross_square) < 0) ||
+        (wanted & OUTPUT_CACHE && (make_per_layer(results, KEYS, model, layers, 4, keys) < 0 ||
+                                   make_per_layer(results, VALUES, model, layers, 4, keys) < 0)) ||
+        (wanted & OUTPUT_CACHE && projects &&
+         (make_per_layer(results, NEW_CROSS_KEYS, model, layers, 4, cross_keys) < 0 ||
+          make_per_layer(results, NEW_CROSS_VALUES, model, layers, 4, cross_keys) < 0))) {
+        return -1;
+    }
+    outputs->hidden_states = results->per_layer[HIDDEN_STATES];
+    outputs->attentions = results->per_layer[ATTENTIONS];
+    outputs->cross_attentions = results->per_layer[CROSS_ATTENTIONS];
+    outputs->keys = results->per_layer[KEYS];
+    outputs->values = results->per_layer[VALUES];
+    outputs->cross_keys = results->per_layer[NEW_CROSS_KEYS];
+    outputs->cross_values = results->per_layer[NEW_CROSS_VALUES];
+    return 0;
+}
+
+static PyObject *
+pack_results(const forward_results *results)
+{
+    PyObject *tuple = PyTuple_New(RESULT_COUNT);
+    for (int i = 0; tuple && i < RESULT_COUNT; ++i) {
+        PyTuple_SET_ITEM(tuple, i, Py_NewRef(results->objects[i] ? results->objects[i] : Py_None));
+    }
+    return tuple;
+}
+
+/* ---- the call --------------------------------------------------------------------------------------------------- */
+
+static qb_forward_inputs
+inputs_of(const forward_argument arguments[ARGUMENT_COUNT], int compute_padding, int is_causal)
+{
+    const qb_py_tensor *mask = &arguments[ATTENTION_MASK].one;
+    const qb_py_tensor *encoder_mask = &arguments[ENCODER_ATTENTION_MASK].one;
+    return (qb_forward_inputs){
+        .struct_size = sizeof(qb_forward_inputs),
+        .input_ids = arguments[INPUT_IDS].one.data,
+        .inputs_embeds = arguments[INPUTS_EMBEDS].one.data,
+        .attention_mask = mask->data,
+        .attention_mask_rank = mask->data ? mask->rank : 2,
+        .token_type_ids = arguments[TOKEN_TYPE_IDS].one.data,
+        .position_ids = arguments[POSITION_IDS].one.data,
+        .head_mask = arguments[HEAD_MASK].one.data,
+        .padding = compute_padding ? QB_PADDING_COMPUTE : QB_PADDING_SKIP,
+        .is_causal = is_causal,
+        .past_keys = arguments[PAST_KEYS].data,
+        .past_values = arguments[PAST_VALUES].data,
+        .encoder_hidden_states = arguments[ENCODER_HIDDEN_STATES].one.data,
+        .encoder_attention_mask = encoder_mask->data,
+        .encoder_attention_mask_rank = encoder_mask->data ? encoder_mask->rank : 2,
+        .cross_keys = arguments[CROSS_KEYS].data,
+        .cross_values = arguments[CROSS_VALUES].data,
+    };
+}
+
+static qb_status
+run_forward(qb_py_session *self, const qb_forward_inputs *inputs, const qb_forward_outputs *outputs, qb_error *error)
+{
+    qb_py_call call;
+    qb_py_call_begin(&call);
+    const qb_status status = qb_session_forward(self->session, &call.interrupt, inputs, outputs, error);
+    qb_py_call_end(&call);
+    return status;
+}
+
+const char qb_py_session_forward_doc[] =
+    "forward($self, input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids, head_mask, "
+    "compute_padding, is_causal, past_keys, past_values, encoder_hidden_states, encoder_attention_mask, cross_keys, "
+    "cross_values, outputs, /)\n--\n\n"
+    "(last_hidden_state, pooler_output, logits, hidden_states, attentions, cross_attentions, keys, values, "
+    "cross_keys, cross_values); None where not asked for.\n\n"
+    "Ids and masks are int64, the rest float32; None leaves an input out.  Past and cross keys and values are "
+    "sequences "
+    "of one array for each layer, and so are the results from hidden_states on, as tuples.  `head_mask` has the heads "
+    "of layer 0, then of layer 1, ...  `outputs` is a sum of OUTPUT_* constants; cross_keys and cross_values come with "
+    "OUTPUT_CACHE when encoder_hidden_states were projected.";
+
+PyObject *
+qb_py_session_forward(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
+{
+    qb_py_session *self = (qb_py_session *)object;
+    qb_py_state *state = qb_py_state_of_type(Py_TYPE(object));
+    if (!state) {
+        return NULL;
+    }
+    if (count != ARGUMENT_COUNT) {
+        PyErr_Format(PyExc_TypeError, "forward() takes %d arguments, %zd given", (int)ARGUMENT_COUNT, count);
+        return NULL;
+    }
+    const unsigned long wanted = PyLong_AsUnsignedLong(arguments[OUTPUTS]);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    const int compute_padding = PyObject_IsTrue(arguments[COMPUTE_PADDING]);
+    const int is_causal = compute_padding < 0 ? -1 : PyObject_IsTrue(arguments[IS_CAUSAL]);
+    if (is_causal < 0) {
+        return NULL;
+    }
+    const int64_t layers = self->model->num_layers;
+    forward_argument borrowed[ARGUMENT_COUNT] = {{.data = NULL}};
+    forward_results made = {.objects = {NULL}};
+    PyObject *tuple = NULL;
+    for (int i = 0; i < ARGUMENT_COUNT; ++i) {
+        if (borrow(state, arguments[i], i, layers, &borrowed[i]) < 0) {
+            goto done;
+        }
+    }
+    qb_forward_inputs inputs = inputs_of(borrowed, compute_padding, is_causal);
+    qb_forward_outputs outputs = {.struct_size = sizeof outputs};
+    if (check_shapes(state, self->model, borrowed, &inputs) < 0 ||
+        make_results(self->model, &inputs, wanted, &made, &outputs) < 0 ||
+        qb_py_enter(state, &self->busy, "session") < 0) {
+        goto done;
+    }
+    qb_error error;
+    const qb_status status = run_forward(self, &inputs, &outputs, &error);
+    qb_py_leave(&self->busy);
+    tuple = status == QB_OK ? pack_results(&made) : qb_py_raise(state, &error);
+done:
+    for (int i = 0; i < ARGUMENT_COUNT; ++i) {
+        give_back(&borrowed[i], layers);
+    }
+    free_results(&made);
+    return tuple;
+}
+
+int
+qb_py_session_register_outputs(PyObject *module)
+{
+    static const char *const names[] = {
+        "OUTPUT_LAST_HIDDEN_STATE", "OUTPUT_POOLER_OUTPUT",    "OUTPUT_LOGITS", "OUTPUT_HIDDEN_STATES",
+        "OUTPUT_ATTENTIONS",        "OUTPUT_CROSS_ATTENTIONS", "OUTPUT_CACHE",
+    };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; ++i) {
+        if (PyModule_AddIntConstant(module, names[i], 1L << i) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
