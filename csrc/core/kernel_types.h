@@ -23,11 +23,20 @@ typedef struct qb_quant_range {
 
 typedef enum qb_activation {
     QB_ACTIVATION_NONE = 0,
-    QB_ACTIVATION_GELU,      /* x Phi(x), erf form */
-    QB_ACTIVATION_GELU_TANH, /* 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
+    QB_ACTIVATION_GELU,         /* x Phi(x), erf form */
+    QB_ACTIVATION_GELU_TANH,    /* 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
+    QB_ACTIVATION_GELU_CLIPPED, /* min(10, x Phi(x)); a bound of -10 below is never reached */
+    QB_ACTIVATION_QUICK_GELU,   /* x / (1 + exp(-1.702 x)) */
     QB_ACTIVATION_RELU,
+    QB_ACTIVATION_RELU_SQUARED,
+    QB_ACTIVATION_RELU6,      /* min(6, max(0, x)) */
+    QB_ACTIVATION_LEAKY_RELU, /* 0.01 x where x is negative */
     QB_ACTIVATION_SILU,
-    QB_ACTIVATION_TANH
+    QB_ACTIVATION_MISH,    /* x tanh(log(1 + exp(x))) */
+    QB_ACTIVATION_LAPLACE, /* Phi((x - 0.707107) / 0.282095) */
+    QB_ACTIVATION_SIGMOID,
+    QB_ACTIVATION_TANH,
+    QB_ACTIVATION_LAST = QB_ACTIVATION_TANH /* for loops over all of them */
 } qb_activation;
 
 /* What happens to a product's accumulator before it is stored; one definition for every variant.

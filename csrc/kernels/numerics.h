@@ -46,7 +46,52 @@
  *     u = max(-15, min(15, x));  v = u * fma(u * u, K3, K1);  e = exp(-|v|)
  *     gelu_tanh = ((x > 0) ? x : u * e) / (1 + e)
  *
- * relu(x) = max(0, x).
+ * gelu_clipped(x) = min(10, gelu(x)), |error| as of gelu; gelu > -0.17, so no bound is needed below.
+ *
+ * quick_gelu(x) = x / (1 + exp(-1.702 x)), |error| <= 4 ulp where exp(-1.702 |x|) is a normal number, below 2^-142
+ * elsewhere.  1.702 is no float, and exp magnifies the rounding of the product: both are carried along in l.
+ *
+ *     u = max(-64, min(64, x)),  a = -|u|
+ *     h = a * K_high,  l = fma(a, K_low, fma(a, K_high, -h))         h + l = -1.702 |u|
+ *     z, n as in exp(h);  r = fma(n, -ln2_high, h) + fma(n, -ln2_low, l);  e = p * 2^n as in exp
+ *     quick_gelu = ((x > 0) ? x : u * e) / (1 + e)
+ *
+ * sigmoid(x) = 1 / (1 + exp(-x)), |error| <= 3 ulp, down to its denormals
+ *
+ *     e = exp(-|x|);  sigmoid = ((x > 0) ? 1 : e) / (1 + e)
+ *
+ * mish(x) = x tanh(log(1 + exp(x))), |error| <= 5 ulp where exp(x) is a normal number, below 2^-142 elsewhere
+ *
+ * tanh(log(1 + e)) = ((1 + e)^2 - 1) / ((1 + e)^2 + 1) = n / (n + 2) with n = e^2 + 2 e, a sum of positive terms.  From
+ * e = exp(10) on the quotient rounds to 1, so e is held where it cannot overflow.
+ *
+ *     e = exp(min(20, x)),  n = fma(e, e, e + e)
+ *     mish = max(-128, x) * (n / (n + 2))
+ *
+ * laplace(x) = Phi((x - mu) / sigma), mu = 0.707107, sigma = 0.282095; |error| <= 7 ulp for x <= 1, down to its
+ * denormals, and <= 2 ulp above
+ *
+ * With (mu - x) / sigma = v + w, w the rounding of v, and t + k its magnitude, t = |v| and k = w or -w, to first order
+ * in k Phi(-t - k) = exp(-t^2 / 2) (M(t) - k / sqrt(2 pi)) with the Mills ratio of gelu.  That is laplace on the left
+ * of mu, and on the right it is 1 minus that.  Without k, the rounding of v would be magnified v^2 times by exp.  The
+ * rounding of mu - x comes from Knuth's exact sum (The Art of Computer Programming 2, section 4.2.2, theorem B), which
+ * has no branch.
+ *
+ *     u = max(-3.5, min(4, x))                                       laplace(-3.5) < 2^-165, 1 - laplace(4) < 2^-103
+ *     d = mu_high - u,  b = d - mu_high
+ *     f = ((mu_high - (d - b)) - (u + b)) + mu_low                   d + f = mu - u
+ *     v = d * R_high                                                 R = 1 / sigma
+ *     w = fma(d, R_low, fma(f, R_high, fma(d, R_high, -v)))
+ *     s = -v / 2,  h = v * s,  l = fma(v, s, -h)                     h + l = -v^2 / 2
+ *     z, n, r as in quick_gelu;  p as in exp;  M as in gelu
+ *     k = (v > 0) ? w : -w,  m = fma(k, -1 / sqrt(2 pi), M(|v|))
+ *     g = (p * m) * 2^n,  laplace = (v > 0) ? g : 1 - g
+ *
+ * relu(x) = max(0, x) and relu6(x) = min(6, relu(x)) are exact.
+ *
+ * relu_squared(x) = relu(x) * relu(x), |error| <= 1/2 ulp; infinite where the square is above FLT_MAX.
+ *
+ * leaky_relu(x) = max(x * 0.01f, x), |error| <= 1 ulp of (x < 0) ? x / 100 : x; 0.01f is 2^-25.4 below 1/100.
  */
 #ifndef QB_KERNELS_NUMERICS_H
 #define QB_KERNELS_NUMERICS_H
@@ -84,5 +129,25 @@
 #define QB_GELU_TANH_LIMIT 15.0f       /* v(15) = 264 > 104 */
 #define QB_GELU_TANH_K1 0x1.988454p+0f /* 2 sqrt(2/pi) */
 #define QB_GELU_TANH_K3 0x1.2444f2p-4f /* 0.044715 K1 */
+
+#define QB_GELU_CLIPPED_HIGHEST 10.0f
+
+#define QB_QUICK_GELU_LIMIT 64.0f         /* 1.702 * 64 = 108.9 > 104 */
+#define QB_QUICK_GELU_HIGH 0x1.b3b646p+0f /* the sum of both is 1.702 within 2^-55 of it */
+#define QB_QUICK_GELU_LOW (-0x1.78d4fep-26f)
+
+#define QB_MISH_LOWEST (-128.0f) /* as QB_SILU_LOWEST */
+#define QB_MISH_HIGHEST 20.0f
+
+#define QB_LAPLACE_LOWEST (-3.5f)
+#define QB_LAPLACE_HIGHEST 4.0f
+#define QB_LAPLACE_MU_HIGH 0x1.6a09eep-1f /* the sum of both is 0.707107 within 2^-51 of it */
+#define QB_LAPLACE_MU_LOW (-0x1.01d192p-27f)
+#define QB_LAPLACE_RATE_HIGH 0x1.c5bf74p+1f /* the sum of both is 1 / 0.282095 within 2^-49 of it */
+#define QB_LAPLACE_RATE_LOW (-0x1.afc956p-24f)
+#define QB_LAPLACE_DENSITY 0x1.988454p-2f /* 1 / sqrt(2 pi) */
+
+#define QB_RELU6_HIGHEST 6.0f
+#define QB_LEAKY_RELU_SLOPE 0.01f
 
 #endif

@@ -12,10 +12,26 @@ activate(qb_activation activation, float x)
         return ref_gelu(x);
     case QB_ACTIVATION_GELU_TANH:
         return ref_gelu_tanh(x);
+    case QB_ACTIVATION_GELU_CLIPPED:
+        return ref_gelu_clipped(x);
+    case QB_ACTIVATION_QUICK_GELU:
+        return ref_quick_gelu(x);
     case QB_ACTIVATION_RELU:
         return ref_relu(x);
+    case QB_ACTIVATION_RELU_SQUARED:
+        return ref_relu_squared(x);
+    case QB_ACTIVATION_RELU6:
+        return ref_relu6(x);
+    case QB_ACTIVATION_LEAKY_RELU:
+        return ref_leaky_relu(x);
     case QB_ACTIVATION_SILU:
         return ref_silu(x);
+    case QB_ACTIVATION_MISH:
+        return ref_mish(x);
+    case QB_ACTIVATION_LAPLACE:
+        return ref_laplace(x);
+    case QB_ACTIVATION_SIGMOID:
+        return ref_sigmoid(x);
     case QB_ACTIVATION_TANH:
         return ref_tanh(x);
     }

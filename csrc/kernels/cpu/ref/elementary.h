@@ -60,6 +60,13 @@ ref_exp_rest(float x, float n)
     return fmaf(n, -QB_EXP_LN2_LOW, fmaf(n, -QB_EXP_LN2_HIGH, x));
 }
 
+/* The same for x = h + l, |l| far below |h|: no rounding of h is magnified by exp. */
+static inline float
+ref_exp_rest_of_sum(float h, float l, float n)
+{
+    return fmaf(n, -QB_EXP_LN2_HIGH, h) + fmaf(n, -QB_EXP_LN2_LOW, l);
+}
+
 static inline float
 ref_exp(float x)
 {
@@ -92,7 +99,7 @@ ref_gelu(float x)
     const float h = t * s;
     const float l = fmaf(t, s, -h);
     const float n = ref_exp_integer(h);
-    const float r = fmaf(n, -QB_EXP_LN2_HIGH, h) + fmaf(n, -QB_EXP_LN2_LOW, l);
+    const float r = ref_exp_rest_of_sum(h, l, n);
     const float q = fmaf(t, fmaf(ref_exp_tail(r), r, 1.0f) * r, t);
     const float g = ref_scale_exponent(q * ref_mills(t), (int)n);
     return ref_max(x, 0.0f) - g;
@@ -131,9 +138,87 @@ ref_gelu_tanh(float x)
 }
 
 static inline float
+ref_gelu_clipped(float x)
+{
+    return ref_min(QB_GELU_CLIPPED_HIGHEST, ref_gelu(x));
+}
+
+static inline float
+ref_quick_gelu(float x)
+{
+    if (isnan(x)) {
+        return x;
+    }
+    const float u = ref_max(-QB_QUICK_GELU_LIMIT, ref_min(QB_QUICK_GELU_LIMIT, x));
+    const float a = -fabsf(u);
+    const float h = a * QB_QUICK_GELU_HIGH;
+    const float l = fmaf(a, QB_QUICK_GELU_LOW, fmaf(a, QB_QUICK_GELU_HIGH, -h));
+    const float n = ref_exp_integer(h);
+    const float e = ref_scale_exponent(ref_exp_reduced(ref_exp_rest_of_sum(h, l, n)), (int)n);
+    return (x > 0.0f ? x : u * e) / (1.0f + e);
+}
+
+static inline float
+ref_sigmoid(float x)
+{
+    const float e = ref_exp(-fabsf(x));
+    return (x > 0.0f ? 1.0f : e) / (1.0f + e);
+}
+
+static inline float
+ref_mish(float x)
+{
+    const float e = ref_exp(ref_min(QB_MISH_HIGHEST, x));
+    const float n = fmaf(e, e, e + e);
+    return ref_max(QB_MISH_LOWEST, x) * (n / (n + 2.0f));
+}
+
+static inline float
+ref_laplace(float x)
+{
+    if (isnan(x)) {
+        return x;
+    }
+    const float u = ref_max(QB_LAPLACE_LOWEST, ref_min(QB_LAPLACE_HIGHEST, x));
+    const float d = QB_LAPLACE_MU_HIGH - u;
+    const float b = d - QB_LAPLACE_MU_HIGH;
+    const float f = (QB_LAPLACE_MU_HIGH - (d - b)) - (u + b) + QB_LAPLACE_MU_LOW;
+    const float v = d * QB_LAPLACE_RATE_HIGH;
+    const float w = fmaf(d, QB_LAPLACE_RATE_LOW, fmaf(f, QB_LAPLACE_RATE_HIGH, fmaf(d, QB_LAPLACE_RATE_HIGH, -v)));
+    const float s = -0.5f * v;
+    const float h = v * s;
+    const float l = fmaf(v, s, -h);
+    const float n = ref_exp_integer(h);
+    const float q = ref_exp_reduced(ref_exp_rest_of_sum(h, l, n));
+    const float k = v > 0.0f ? w : -w;
+    const float m = fmaf(k, -QB_LAPLACE_DENSITY, ref_mills(fabsf(v)));
+    const float g = ref_scale_exponent(q * m, (int)n);
+    return v > 0.0f ? g : 1.0f - g;
+}
+
+static inline float
 ref_relu(float x)
 {
     return ref_max(0.0f, x);
+}
+
+static inline float
+ref_relu_squared(float x)
+{
+    const float positive = ref_relu(x);
+    return positive * positive;
+}
+
+static inline float
+ref_relu6(float x)
+{
+    return ref_min(QB_RELU6_HIGHEST, ref_relu(x));
+}
+
+static inline float
+ref_leaky_relu(float x)
+{
+    return ref_max(x * QB_LEAKY_RELU_SLOPE, x);
 }
 
 #endif

@@ -41,6 +41,14 @@ vec_exp_rest(vec_f32 x, vec_f32 z)
     return vec_fma(n, vec_set(-QB_EXP_LN2_LOW), vec_fma(n, vec_set(-QB_EXP_LN2_HIGH), x));
 }
 
+/* The same for x = h + l, |l| far below |h|: no rounding of h is magnified by exp. */
+static inline vec_f32
+vec_exp_rest_of_sum(vec_f32 h, vec_f32 l, vec_f32 z)
+{
+    const vec_f32 n = vec_sub(z, vec_set(QB_EXP_SHIFT));
+    return vec_add(vec_fma(n, vec_set(-QB_EXP_LN2_HIGH), h), vec_fma(n, vec_set(-QB_EXP_LN2_LOW), l));
+}
+
 /* exp(x) for x <= 89. */
 static inline vec_f32
 vec_exp_bounded(vec_f32 x)
@@ -75,8 +83,7 @@ vec_gelu(vec_f32 x)
     const vec_f32 h = vec_mul(t, s);
     const vec_f32 l = vec_fma(t, s, vec_sub(vec_set(-0.0f), h));
     const vec_f32 z = vec_exp_shifted(h);
-    const vec_f32 n = vec_sub(z, vec_set(QB_EXP_SHIFT));
-    const vec_f32 r = vec_add(vec_fma(n, vec_set(-QB_EXP_LN2_HIGH), h), vec_fma(n, vec_set(-QB_EXP_LN2_LOW), l));
+    const vec_f32 r = vec_exp_rest_of_sum(h, l, z);
     const vec_f32 q = vec_fma(t, vec_mul(vec_fma(vec_exp_tail(r), r, vec_set(1.0f)), r), t);
     const vec_f32 g = vec_scale_exponent(vec_mul(q, vec_mills(t)), z);
     return vec_sub(vec_max(x, vec_set(0.0f)), g);
@@ -120,9 +127,89 @@ vec_gelu_tanh(vec_f32 x)
 }
 
 static inline vec_f32
+vec_gelu_clipped(vec_f32 x)
+{
+    return vec_min(vec_set(QB_GELU_CLIPPED_HIGHEST), vec_gelu(x));
+}
+
+static inline vec_f32
+vec_quick_gelu(vec_f32 x)
+{
+    const vec_f32 limit = vec_set(QB_QUICK_GELU_LIMIT);
+    const vec_f32 zero = vec_set(0.0f);
+    const vec_f32 u = vec_max(vec_set(-QB_QUICK_GELU_LIMIT), vec_min(limit, x));
+    const vec_f32 a = vec_copysign(u, vec_set(-0.0f));
+    const vec_f32 rate = vec_set(QB_QUICK_GELU_HIGH);
+    const vec_f32 h = vec_mul(a, rate);
+    const vec_f32 l = vec_fma(a, vec_set(QB_QUICK_GELU_LOW), vec_fma(a, rate, vec_sub(vec_set(-0.0f), h)));
+    const vec_f32 z = vec_exp_shifted(h);
+    const vec_f32 e = vec_scale_exponent(vec_exp_reduced(vec_exp_rest_of_sum(h, l, z)), z);
+    return vec_div(vec_select_greater(x, zero, x, vec_mul(u, e)), vec_add(vec_set(1.0f), e));
+}
+
+static inline vec_f32
+vec_sigmoid(vec_f32 x)
+{
+    const vec_f32 one = vec_set(1.0f);
+    const vec_f32 e = vec_exp_bounded(vec_copysign(x, vec_set(-0.0f)));
+    return vec_div(vec_select_greater(x, vec_set(0.0f), one, e), vec_add(one, e));
+}
+
+static inline vec_f32
+vec_mish(vec_f32 x)
+{
+    const vec_f32 e = vec_exp_bounded(vec_min(vec_set(QB_MISH_HIGHEST), x));
+    const vec_f32 n = vec_fma(e, e, vec_add(e, e));
+    return vec_mul(vec_max(vec_set(QB_MISH_LOWEST), x), vec_div(n, vec_add(n, vec_set(2.0f))));
+}
+
+static inline vec_f32
+vec_laplace(vec_f32 x)
+{
+    const vec_f32 mu = vec_set(QB_LAPLACE_MU_HIGH);
+    const vec_f32 rate = vec_set(QB_LAPLACE_RATE_HIGH);
+    const vec_f32 u = vec_max(vec_set(QB_LAPLACE_LOWEST), vec_min(vec_set(QB_LAPLACE_HIGHEST), x));
+    const vec_f32 d = vec_sub(mu, u);
+    const vec_f32 b = vec_sub(d, mu);
+    const vec_f32 rounding = vec_sub(vec_sub(mu, vec_sub(d, b)), vec_add(u, b));
+    const vec_f32 f = vec_add(rounding, vec_set(QB_LAPLACE_MU_LOW));
+    const vec_f32 v = vec_mul(d, rate);
+    const vec_f32 product = vec_fma(d, rate, vec_sub(vec_set(-0.0f), v));
+    const vec_f32 w = vec_fma(d, vec_set(QB_LAPLACE_RATE_LOW), vec_fma(f, rate, product));
+    const vec_f32 s = vec_mul(vec_set(-0.5f), v);
+    const vec_f32 h = vec_mul(v, s);
+    const vec_f32 l = vec_fma(v, s, vec_sub(vec_set(-0.0f), h));
+    const vec_f32 z = vec_exp_shifted(h);
+    const vec_f32 q = vec_exp_reduced(vec_exp_rest_of_sum(h, l, z));
+    const vec_f32 k = vec_select_greater(v, vec_set(0.0f), w, vec_sub(vec_set(-0.0f), w));
+    const vec_f32 m = vec_fma(k, vec_set(-QB_LAPLACE_DENSITY), vec_mills(vec_abs(v)));
+    const vec_f32 g = vec_scale_exponent(vec_mul(q, m), z);
+    return vec_select_greater(v, vec_set(0.0f), g, vec_sub(vec_set(1.0f), g));
+}
+
+static inline vec_f32
 vec_relu(vec_f32 x)
 {
     return vec_max(vec_set(0.0f), x);
+}
+
+static inline vec_f32
+vec_relu_squared(vec_f32 x)
+{
+    const vec_f32 positive = vec_relu(x);
+    return vec_mul(positive, positive);
+}
+
+static inline vec_f32
+vec_relu6(vec_f32 x)
+{
+    return vec_min(vec_set(QB_RELU6_HIGHEST), vec_relu(x));
+}
+
+static inline vec_f32
+vec_leaky_relu(vec_f32 x)
+{
+    return vec_max(vec_mul(x, vec_set(QB_LEAKY_RELU_SLOPE)), x);
 }
 
 #endif
