@@ -3,33 +3,54 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/status.h"
 #include "models/heads.h"
 
+/* The names of the original.  Several of its classes compute one function in different ways. */
 static const struct {
     const char *name;
     qb_activation activation;
 } activations[] = {
-    {"gelu", QB_ACTIVATION_GELU}, {"gelu_new", QB_ACTIVATION_GELU_TANH}, {"gelu_pytorch_tanh", QB_ACTIVATION_GELU_TANH},
-    {"relu", QB_ACTIVATION_RELU}, {"silu", QB_ACTIVATION_SILU},          {"swish", QB_ACTIVATION_SILU},
+    {"gelu", QB_ACTIVATION_GELU},
+    {"gelu_10", QB_ACTIVATION_GELU_CLIPPED},
+    {"gelu_accurate", QB_ACTIVATION_GELU_TANH},
+    {"gelu_fast", QB_ACTIVATION_GELU_TANH},
+    {"gelu_new", QB_ACTIVATION_GELU_TANH},
+    {"gelu_python", QB_ACTIVATION_GELU},
+    {"gelu_pytorch_tanh", QB_ACTIVATION_GELU_TANH},
+    {"laplace", QB_ACTIVATION_LAPLACE},
+    {"leaky_relu", QB_ACTIVATION_LEAKY_RELU},
+    {"linear", QB_ACTIVATION_NONE},
+    {"mish", QB_ACTIVATION_MISH},
+    {"quick_gelu", QB_ACTIVATION_QUICK_GELU},
+    {"relu", QB_ACTIVATION_RELU},
+    {"relu2", QB_ACTIVATION_RELU_SQUARED},
+    {"relu6", QB_ACTIVATION_RELU6},
+    {"sigmoid", QB_ACTIVATION_SIGMOID},
+    {"silu", QB_ACTIVATION_SILU},
+    {"swish", QB_ACTIVATION_SILU},
     {"tanh", QB_ACTIVATION_TANH},
 };
 
 static qb_status
 find_activation(const char *name, qb_activation *activation, qb_error *error)
 {
-    for (size_t i = 0; name != NULL && i < sizeof activations / sizeof activations[0]; i++) {
+    const size_t count = sizeof activations / sizeof activations[0];
+    for (size_t i = 0; name != NULL && i < count; i++) {
         if (strcmp(name, activations[i].name) == 0) {
             *activation = activations[i].activation;
             return QB_OK;
         }
     }
-    return qb_fail(
-        error, NULL, QB_ERR_VALUE,
-        "hidden_act is \"%.40s\", expected one of gelu, gelu_new, gelu_pytorch_tanh, relu, silu, swish, tanh",
-        name == NULL ? "" : name);
+    char names[QB_ERROR_BYTES];
+    for (size_t i = 0, used = 0; i < count && used < sizeof names; i++) {
+        used += (size_t)snprintf(names + used, sizeof names - used, i == 0 ? "%s" : ", %s", activations[i].name);
+    }
+    return qb_fail(error, NULL, QB_ERR_VALUE, "hidden_act is \"%.40s\", expected one of %s", name == NULL ? "" : name,
+                   names);
 }
 
 static qb_status

@@ -68,7 +68,8 @@ class QDQBertConfig:
         Features of a token; a multiple of `num_attention_heads`.
     num_hidden_layers, num_attention_heads, intermediate_size : int
     hidden_act : str
-        Activation of the feed-forward layer.
+        Activation of the feed-forward layer: a name that transformers knows, such as ``"gelu"``; another one
+        is refused with the list of all. A callable, which the original takes too, cannot run in the C core.
     hidden_dropout_prob, attention_probs_dropout_prob : float
         Used by training only.
     max_position_embeddings : int
@@ -237,7 +238,8 @@ class QDQBertConfig:
             If a size is not a positive integer, `hidden_size` is no multiple of `num_attention_heads`, or a
             number is out of range; the field is named.
         UnsupportedError
-            For a decoder, cross-attention, relative positions and pruned heads, which are not built yet.
+            For a callable as `hidden_act`, and for a decoder, cross-attention, relative positions and pruned
+            heads, which are not built yet.
         """
         for field in (
             "vocab_size",
@@ -265,6 +267,11 @@ class QDQBertConfig:
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
                 raise ValueError(f"{field}: expected a number in [{low:g}, {high:g}], got {value!r}")
+        if callable(self.hidden_act):
+            raise UnsupportedError(
+                "hidden_act: a callable cannot run inside the C core, which computes the activations that "
+                f"have a name, such as 'gelu'; got {self.hidden_act!r}"
+            )
         # A name: what has no form in UTF-8 could not even be shown.
         if not isinstance(self.hidden_act, str) or not self.hidden_act.isascii():
             raise ValueError(f"hidden_act: expected the name of an activation, got {self.hidden_act!r}")

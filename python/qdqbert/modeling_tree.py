@@ -22,15 +22,29 @@ from qdqbert.quant_descriptor import QuantDescriptor
 
 __all__ = ["Handles", "QDQBertEmbeddings", "QDQBertEncoder", "QDQBertPooler"]
 
+# The original's class of every name that the C core knows, and what its repr says.
 _ACTIVATION_CLASSES = {
     "gelu": "GELUActivation",
+    "gelu_10": "ClippedGELUActivation",
+    "gelu_accurate": "AccurateGELUActivation",
+    "gelu_fast": "FastGELUActivation",
     "gelu_new": "NewGELUActivation",
+    "gelu_python": "GELUActivation",
     "gelu_pytorch_tanh": "PytorchGELUTanh",
+    "laplace": "LaplaceActivation",
+    "leaky_relu": "LeakyReLU",
+    "linear": "LinearActivation",
+    "mish": "MishActivation",
+    "quick_gelu": "QuickGELUActivation",
     "relu": "ReLU",
+    "relu2": "ReLUSquaredActivation",
+    "relu6": "ReLU6",
+    "sigmoid": "Sigmoid",
     "silu": "SiLU",
     "swish": "SiLU",
     "tanh": "Tanh",
 }
+_ACTIVATION_TEXTS = {"leaky_relu": "negative_slope=0.01"}
 
 
 class Bound(NamedTuple):
@@ -186,12 +200,22 @@ class Dropout(Module):
         return f"p={self.p}, inplace=False"
 
 
-def activation(name: str) -> Module:
+class Activation(Module):
+    """An activation function, one of those that have a name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._text = _ACTIVATION_TEXTS.get(name, "")
+
+    def extra_repr(self) -> str:
+        """Return the constants that the original shows."""
+        return self._text
+
+
+def activation(name: str) -> Activation:
     """Return the module that stands for an activation function, of the original's class name."""
-    made: type[Module] = type(
-        _ACTIVATION_CLASSES.get(name, name), (Module,), {"__doc__": "An activation function."}
-    )
-    return made()
+    made: type[Activation] = type(_ACTIVATION_CLASSES[name], (Activation,), {"__doc__": Activation.__doc__})
+    return made(name)
 
 
 def quant_linear(handles: Handles, path: str) -> QuantLinear:

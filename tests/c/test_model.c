@@ -29,8 +29,9 @@ test_a_wrong_option_is_named(void)
     o.hidden_size = 31;
     check_refused(&o, "hidden_size is 31, expected a multiple of num_heads, which is 5");
     o = model_options(QB_HEAD_NONE);
-    o.hidden_act = "gelu_fast";
-    check_refused(&o, "hidden_act is \"gelu_fast\", expected one of gelu,");
+    o.hidden_act = "gelu_slow";
+    check_refused(&o, "hidden_act is \"gelu_slow\", expected one of gelu, gelu_10, ");
+    check_refused(&o, ", swish, tanh");
     o.hidden_act = NULL;
     check_refused(&o, "hidden_act is \"\"");
     o = model_options(QB_HEAD_NONE);

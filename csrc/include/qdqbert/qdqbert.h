@@ -322,7 +322,7 @@ typedef struct qb_model_options {
     int64_t vocab_size, hidden_size, num_layers, num_heads, intermediate_size, max_positions, type_vocab_size;
     int64_t num_labels;
     float layer_norm_eps;
-    const char *hidden_act;    /* "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh" */
+    const char *hidden_act;    /* a name of transformers, such as "gelu"; the error for another one lists them all */
     int32_t add_pooling_layer; /* QB_HEAD_NONE only; the heads know theirs */
     qb_head head;
     qb_quantizer_options input_quantizer;  /* every *_input_quantizer starts like this */
