@@ -435,6 +435,25 @@ compute_and_settle(forward_call *call, int collects)
     return status;
 }
 
+/* Cross-attention has all its heads, and takes the factors of the layer's self-attention. */
+static qb_status
+check_head_mask(const forward_call *call)
+{
+    const qb_model *model = call->session->model;
+    if (call->inputs.head_mask == NULL || call->inputs.encoder_length == 0) {
+        return QB_OK;
+    }
+    for (int64_t i = 0; i < model->config.num_layers; i++) {
+        if (qb_model_heads(model, i) != model->config.num_heads) {
+            return qb_fail(call->run->error, NULL, QB_ERR_VALUE,
+                           "head_mask was given with encoder states, but heads of layer %" PRId64
+                           " are pruned, so its cross-attention would have no factors of its own",
+                           i);
+        }
+    }
+    return QB_OK;
+}
+
 static qb_status
 forward(forward_call *call)
 {
@@ -442,6 +461,7 @@ forward(forward_call *call)
     qb_model *model = session->model;
     qb_error *error = call->run->error;
     QB_TRY(qb_batch_fill(&session->batch, &model->config, &session->options, &call->inputs, error));
+    QB_TRY(check_head_mask(call));
     if (wants_pooled(call)) {
         QB_TRY(qb_batch_check_first(&session->batch, error));
     }
