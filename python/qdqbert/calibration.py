@@ -167,9 +167,7 @@ class Calibration:
             for _, quantizer in self._all:
                 quantizer._handle.stages &= ~(STAGE_QUANT | STAGE_CALIB)
             for name, quantizer in self._inputs:
-                calibrator = self._calibrators[name]
-                quantizer._calibrator = calibrator
-                quantizer._handle.set_observer(calibrator._observer)
+                quantizer._calibrator = self._calibrators[name]
                 quantizer._handle.stages |= STAGE_CALIB
             yield
         finally:
@@ -177,7 +175,6 @@ class Calibration:
                 quantizer._handle.stages = stages
             for quantizer, calibrator in owned:
                 quantizer._calibrator = calibrator
-                quantizer._handle.set_observer(calibrator._observer)
 
     def collect(
         self,
@@ -236,9 +233,9 @@ class Calibration:
     def _run(self, index: int, batch: Any) -> None:
         try:
             if isinstance(batch, Mapping):
-                self.model(**batch)  # type: ignore[operator]
+                self.model(**batch)
             else:
-                self.model(batch)  # type: ignore[operator]
+                self.model(batch)
         except (ValueError, TypeError, IndexError, StateError) as error:
             if type(error) in (ValueError, TypeError, IndexError, StateError, ShapeError):
                 raise type(error)(f"batch {index}: {error}") from error

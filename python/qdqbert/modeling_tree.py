@@ -8,6 +8,7 @@ the original's.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from qdqbert._core import STAGE_CLIP, Model, Quantizer
 from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.module import Module, ModuleList, Slot
 from qdqbert.nn import QuantLinear, TensorQuantizer
+from qdqbert.nn.tensor_quantizer import set_range
+from qdqbert.parameter import Parameter, ParameterState
 from qdqbert.quant_descriptor import QuantDescriptor
 
 __all__ = ["Handles", "QDQBertEmbeddings", "QDQBertEncoder", "QDQBertPooler"]
@@ -76,7 +79,11 @@ class Handles:
 
     def __init__(self, model: Model, input_desc: QuantDescriptor, weight_desc: QuantDescriptor) -> None:
         self.bound = Bound.to(model)
-        self.modules: dict[str, TensorQuantizer] = {}  # around the quantizers, by name
+        # Around the quantizers, by name.  The tree owns them and they ask here: a strong reference would be a
+        # cycle, and the memory of a dropped model would wait for the garbage collector.
+        self.modules: weakref.WeakValueDictionary[str, TensorQuantizer] = weakref.WeakValueDictionary()
+        # What outlives a change of sizes: which parameters training may change, by name.
+        self.states: dict[str, ParameterState] = {}
         self._input_desc, self._weight_desc = input_desc, weight_desc
 
     def parameter(self, name: str) -> Slot:
@@ -87,27 +94,27 @@ class Handles:
             write=lambda value: _copy(model, index, value),
             shape=view.shape,
             open=lambda: model.parameter_write(index),
+            state=self.states.setdefault(name, ParameterState()),
         )
 
-    def value(self, name: str) -> npt.NDArray[np.float32]:
+    def value(self, name: str) -> Parameter:
         """Return the read-only view of one parameter."""
-        return self.bound.parameters[name][1]
+        return Parameter(self.bound.parameters[name][1], self.states.setdefault(name, ParameterState()))
 
     def quantizer(self, name: str) -> TensorQuantizer:
         """Return the module around one quantizer, made on the first call."""
-        if name not in self.modules:
+        module = self.modules.get(name)
+        if module is None:
             descriptor = self._weight_desc if name.endswith("_weight_quantizer") else self._input_desc
             handle = self.bound.quantizers[name]
-            if descriptor.amax is not None:
-                handle.set_amax(descriptor.amax)
+            set_range(handle, descriptor)
             if descriptor.learn_amax:
-                bound = 1.0 if descriptor.amax is None else float(descriptor.amax)
-                handle.set_clip(-bound, bound)
                 handle.stages |= STAGE_CLIP
-            self.modules[name] = TensorQuantizer.from_handle(
+            module = TensorQuantizer.from_handle(
                 lambda: self.bound.quantizers[name], descriptor, name, self.bound.model.device
             )
-        return self.modules[name]
+            self.modules[name] = module
+        return module
 
 
 def _copy(model: Model, index: int, value: npt.NDArray[np.float32]) -> None:
@@ -134,7 +141,7 @@ class Leaf(Module):
         return {name: self._handles.parameter(f"{self._path}.{name}") for name in self._names}
 
     @property
-    def weight(self) -> npt.NDArray[np.float32]:
+    def weight(self) -> Parameter:
         """Read-only view of the weight."""
         return self._handles.value(f"{self._path}.weight")
 
@@ -162,7 +169,7 @@ class LayerNorm(Leaf):
         self.eps = eps
 
     @property
-    def bias(self) -> npt.NDArray[np.float32]:
+    def bias(self) -> Parameter:
         """Read-only view of the bias."""
         return self._handles.value(f"{self._path}.bias")
 
@@ -178,7 +185,7 @@ class Linear(Leaf):
         super().__init__(handles, path, "weight", "bias")
 
     @property
-    def bias(self) -> npt.NDArray[np.float32]:
+    def bias(self) -> Parameter:
         """Read-only view of the bias."""
         return self._handles.value(f"{self._path}.bias")
 

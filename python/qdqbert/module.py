@@ -12,6 +12,7 @@ Two rules follow: what is read is a view that cannot be written to, and whatever
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -20,8 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from qdqbert.errors import CheckpointError, UnsupportedError
+from qdqbert.parameter import Parameter, ParameterState
 
 __all__ = ["IncompatibleKeys", "Module", "ModuleList", "Slot"]
+
+_logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 
@@ -48,6 +52,8 @@ class Slot:
         Writable view, for loaders that stream into it; to be dropped when they are done.
     check : callable (ndarray) -> None, optional
         Raises ValueError, saying what was expected and what came, for a value that `write` would refuse.
+    state : ParameterState
+        Of a parameter: what its views share.  A slot that is made anew on each call hands on the same one.
     """
 
     read: Callable[[], Array | None]
@@ -58,6 +64,7 @@ class Slot:
     persistent: bool = True
     open: Callable[[], Array] | None = None
     check: Callable[[Array], None] | None = None
+    state: ParameterState = dataclasses.field(default_factory=ParameterState)
 
 
 class IncompatibleKeys(NamedTuple):
@@ -75,8 +82,8 @@ class IncompatibleKeys(NamedTuple):
 class Module:
     """A node of the tree: named children, named tensors, and no numbers of its own.
 
-    Subclasses call ``super().__init__()``, add children with `add_module` and override `_slots` and
-    `extra_repr`. A child is also an attribute, under its name.
+    Subclasses call ``super().__init__()``, add children with `add_module` or by assigning them to attributes,
+    and override `forward`, `_slots` and `extra_repr`.  A child is also an attribute, under its name.
     """
 
     training: bool = False
@@ -114,6 +121,24 @@ class Module:
         if name in modules:
             return modules[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        modules = self.__dict__.get("_modules")
+        if isinstance(value, Module) and not hasattr(type(self), name):
+            if modules is None:
+                raise AttributeError(f"{name}: cannot assign a module before Module.__init__() was called")
+            self.__dict__.pop(name, None)
+            self.add_module(name, value)
+        elif modules and name in modules:
+            raise TypeError(f"{name}: expected Module, got {type(value).__name__}: the name is a child's")
+        else:
+            super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in self.__dict__.get("_modules", {}):
+            del self._modules[name]
+        else:
+            super().__delattr__(name)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._modules})
@@ -171,6 +196,22 @@ class Module:
         function(self)
         return self
 
+    # ---- work ----------------------------------------------------------------------------------------------
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute something; for subclasses to define.
+
+        Raises
+        ------
+        UnsupportedError
+            If the class does not: modules inside a model are run by the model, as a whole.
+        """
+        raise UnsupportedError(f"{type(self).__name__} has no forward of its own")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call `forward`."""
+        return self.forward(*args, **kwargs)
+
     # ---- modes ---------------------------------------------------------------------------------------------
 
     def eval(self) -> Self:
@@ -199,16 +240,45 @@ class Module:
             for name, slot in module._slots().items():
                 yield (f"{path}.{name}" if path else name), slot
 
-    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Array]]:
-        """Yield (dotted name, read-only view) of weights, biases and learned bounds."""
+    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
+        """Yield (dotted name, read-only view) of weights, biases and learned bounds.
+
+        Parameters
+        ----------
+        prefix : str
+            Put before every name.
+        """
         for name, slot in self._named_slots(prefix):
             if slot.is_parameter and (value := slot.read()) is not None:
-                yield name, value
+                yield name, Parameter(value, slot.state)
 
-    def parameters(self) -> Iterator[Array]:
+    def parameters(self) -> Iterator[Parameter]:
         """Yield the read-only views of `named_parameters`."""
         for _, value in self.named_parameters():
             yield value
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Say for every parameter whether training may change it, and return this module.
+
+        Parameters
+        ----------
+        requires_grad : bool
+
+        Raises
+        ------
+        TypeError
+            If `requires_grad` is no bool.
+        """
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def _parameter(self, name: str) -> Parameter:
+        """Return the view of one parameter of this module alone."""
+        slot = self._slots()[name]
+        value = slot.read()
+        assert value is not None  # weights and biases always exist
+        return Parameter(value, slot.state)
 
     def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Array]]:
         """Yield (dotted name, value) of what is no parameter, such as ``_amax``, while it exists."""
@@ -244,7 +314,7 @@ class Module:
         """Copy tensors into this module and all below it.
 
         Ranges (``_amax``) are optional: one that the module lacks is created, one that `state_dict` lacks is
-        kept. Everything is checked before anything is written.
+        kept, with a warning in the log. Everything is checked before anything is written.
 
         Parameters
         ----------
@@ -296,6 +366,14 @@ class Module:
             raise CheckpointError(
                 f"Error(s) in loading state_dict for {type(self).__name__}:\n\t" + "\n\t".join(problems)
             )
+        kept = [
+            name
+            for name, slot in slots.items()
+            if not slot.required and name not in state_dict and slot.read() is not None
+        ]
+        if kept:
+            more = f" and {len(kept) - 3} more" if len(kept) > 3 else ""
+            _logger.warning("No amax in state_dict: %s%s stay as they were.", ", ".join(kept[:3]), more)
         for name, value in values.items():
             slots[name].write(value)
         return IncompatibleKeys(missing, unexpected)

@@ -200,6 +200,8 @@ def quantizers(
         try:
             state = _changed(before, wanted[name])
             quantizer._require_fit(state.amax)
+            if state.stages & STAGE_CALIB:
+                quantizer._require_calibrator()
             state.apply(quantizer)
         except BaseException as error:
             before.apply(quantizer)

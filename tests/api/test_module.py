@@ -71,6 +71,68 @@ def test_names_that_cannot_be_are_refused(name: str) -> None:
         Named().add_module("fine", 3)  # type: ignore[arg-type]
 
 
+def test_modules_assigned_to_attributes_are_children() -> None:
+    tree = Named("top")
+    tree.first, tree.second = Named("a"), Named("b")
+    assert [name for name, _ in tree.named_children()] == ["first", "second"]
+    tree.first = Named("c")
+    assert repr(tree) == "Named(\n  top\n  (first): Named(c)\n  (second): Named(b)\n)"
+    del tree.first
+    assert [name for name, _ in tree.named_children()] == ["second"]
+    with pytest.raises(AttributeError, match="first"):
+        tree.first  # noqa: B018
+
+
+def test_a_childs_name_holds_nothing_but_modules() -> None:
+    tree = Named("", a=Named())
+    with pytest.raises(TypeError, match="a: expected Module, got int"):
+        tree.a = 3
+    tree.b = 3
+    tree.b = Named("now a module")
+    assert tree.get_submodule("b").extra_repr() == "now a module"
+
+
+def test_a_child_needs_a_module_that_is_set_up() -> None:
+    class Hasty(Module):
+        def __init__(self) -> None:
+            self.child = Named()
+
+    with pytest.raises(AttributeError, match=r"child: cannot assign a module before Module\.__init__\(\)"):
+        Hasty()
+
+
+def test_calling_runs_forward() -> None:
+    class Doubling(Module):
+        def forward(self, x: int, factor: int = 2) -> int:
+            return x * factor
+
+    assert Doubling()(4) == 8
+    assert Doubling()(4, factor=3) == 12
+
+
+def test_parts_of_a_model_say_that_they_do_not_run_alone() -> None:
+    with pytest.raises(UnsupportedError, match="QDQBertEncoder has no forward of its own"):
+        tiny_model.question_answering().bert.encoder(np.zeros((1, 1, 24), np.float32))
+
+
+def test_ranges_that_a_state_dict_lacks_are_kept_and_named_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = tiny_model.question_answering()
+    names = [f"bert.encoder.layer.{i}.output.dense._input_quantizer" for i in (0, 1)]
+    for name in names:
+        model.get_submodule(name).amax = 2.0
+    state = {name: value for name, value in state_of(model).items() if not name.endswith("_amax")}
+    model.load_state_dict(state)
+    assert caplog.messages == [
+        f"No amax in state_dict: {names[0]}._amax, {names[1]}._amax stay as they were."
+    ]
+    assert model.get_submodule(names[1]).amax == 2.0
+    caplog.clear()
+    model.load_state_dict(state_of(model))
+    assert not caplog.messages
+
+
 def test_lists_index_slice_and_count() -> None:
     modules = [Named(str(i)) for i in range(4)]
     listed = ModuleList(modules)

@@ -248,7 +248,7 @@ def test_errors_are_both_ours_and_pythons() -> None:
 def test_state_dict_round_trip_creates_ranges() -> None:
     source = TensorQuantizer(QuantDescriptor(learn_amax=True, amax=2.0))
     source.pre_quant_scale = [1.0, 2.0]
-    source.clip._write("clip_value_max", np.float32(1.5))
+    source.clip.clip_value_max = 1.5
     target = TensorQuantizer(QuantDescriptor(learn_amax=True))
     result = target.load_state_dict(source.state_dict())
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clipping as a module whose bounds may be learned."""
+"""Clipping as a module whose bounds may be learned; ``pytorch_quantization.nn.Clip``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from qdqbert import _core
 from qdqbert.arrays import Array, as_float32
+from qdqbert.errors import ShapeError
 from qdqbert.module import Module, Slot
 from qdqbert.nn import functional
 
@@ -24,7 +25,7 @@ class Clip(Module):
     clip_value_min, clip_value_max : float or array_like
         Bounds; a learned one has a single element.
     learn_min, learn_max : bool
-        Whether the bound is a parameter: part of `state_dict`.
+        Whether the bound is a parameter: part of `state_dict` and changed by training.
 
     Raises
     ------
@@ -51,19 +52,23 @@ class Clip(Module):
         learn_max: bool = False,
     ) -> None:
         super().__init__()
-        bounds = {
-            "clip_value_min": as_float32(clip_value_min, "clip_value_min").copy(),
-            "clip_value_max": as_float32(clip_value_max, "clip_value_max").copy(),
-        }
         self._learned = {"clip_value_min": bool(learn_min), "clip_value_max": bool(learn_max)}
-        for name, learned in self._learned.items():
-            if learned and bounds[name].size != 1:
+        bounds = {"clip_value_min": clip_value_min, "clip_value_max": clip_value_max}
+        self._bounds = {name: self._own_slot(name, value) for name, value in bounds.items()}
+
+    def _own_slot(self, name: str, value: npt.ArrayLike) -> Slot:
+        bound = as_float32(value, name).copy()
+        if self._learned[name]:
+            if bound.size != 1:
                 raise ValueError(
                     "clip_value_min/clip_value_max must be scalar for initilizing learnable range."
                 )
-            bounds[name] = bounds[name].reshape(()) if learned else bounds[name]
-        self._read: Callable[[str], Array] = bounds.__getitem__
-        self._write: Callable[[str, Array], None] = bounds.__setitem__
+            bound = bound.reshape(())
+
+        def write(new: Array) -> None:
+            bound[...] = new
+
+        return Slot(read=bound.copy, write=write, shape=bound.shape)
 
     @classmethod
     def _of_quantizer(cls, source: Callable[[], _core.Quantizer]) -> Clip:
@@ -71,47 +76,62 @@ class Clip(Module):
         self = cls.__new__(cls)
         Module.__init__(self)
         self._learned = {"clip_value_min": True, "clip_value_max": True}
-        names = tuple(self._learned)
-
-        def read(name: str) -> Array:
-            return np.array(source().clip()[names.index(name)], dtype=np.float32)
-
-        def write(name: str, value: Array) -> None:
-            bounds = list(source().clip())
-            bounds[names.index(name)] = float(value)
-            source().set_clip(*bounds)
-
-        self._read, self._write = read, write
+        self._bounds = {name: _slot_of(source, index) for index, name in enumerate(self._learned)}
         return self
 
     @property
     def clip_value_min(self) -> Array:
-        """Lower bound, a copy."""
-        return np.array(self._read("clip_value_min"))
+        """Lower bound, float32: a `Parameter` if it is learned, otherwise a copy; assign to change it."""
+        return self._bound("clip_value_min")
+
+    @clip_value_min.setter
+    def clip_value_min(self, value: npt.ArrayLike) -> None:
+        self._assign("clip_value_min", value)
 
     @property
     def clip_value_max(self) -> Array:
-        """Upper bound, a copy."""
-        return np.array(self._read("clip_value_max"))
+        """Upper bound, float32: a `Parameter` if it is learned, otherwise a copy; assign to change it."""
+        return self._bound("clip_value_max")
+
+    @clip_value_max.setter
+    def clip_value_max(self, value: npt.ArrayLike) -> None:
+        self._assign("clip_value_max", value)
+
+    def _bound(self, name: str) -> Array:
+        if self._learned[name]:
+            return self._parameter(name)
+        value = self._bounds[name].read()
+        assert value is not None  # bounds always exist
+        return value
+
+    def _assign(self, name: str, value: npt.ArrayLike) -> None:
+        slot = self._bounds[name]
+        bound = as_float32(value, name)
+        if bound.shape != slot.shape:
+            raise ShapeError(f"{name}: expected shape {slot.shape}, got {bound.shape}")
+        slot.write(bound)
 
     def _slots(self) -> Mapping[str, Slot]:
-        return {name: self._slot(name) for name, learned in self._learned.items() if learned}
-
-    def _slot(self, name: str) -> Slot:
-        def read() -> Array:
-            view = self._read(name).view()
-            view.flags.writeable = False
-            return view
-
-        def write(value: Array) -> None:
-            self._write(name, np.array(value, dtype=np.float32))
-
-        return Slot(read, write, shape=())
+        return {name: slot for name, slot in self._bounds.items() if self._learned[name]}
 
     def forward(self, inputs: npt.ArrayLike) -> Array:
         """Clip a tensor; see `qdqbert.nn.functional.clip`."""
-        return functional.clip(inputs, self._read("clip_value_min"), self._read("clip_value_max"))
+        return functional.clip(inputs, self.clip_value_min, self.clip_value_max)
 
     def __call__(self, inputs: npt.ArrayLike) -> Array:
         """Call `forward`."""
         return self.forward(inputs)
+
+
+def _slot_of(source: Callable[[], _core.Quantizer], index: int) -> Slot:
+    """Slot of the lower (0) or upper (1) learned bound of a quantizer."""
+
+    def read() -> Array:
+        return np.array(source().clip()[index], dtype=np.float32)
+
+    def write(value: Array) -> None:
+        bounds = list(source().clip())
+        bounds[index] = float(value)
+        source().set_clip(*bounds)
+
+    return Slot(read, write, shape=())

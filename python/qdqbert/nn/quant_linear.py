@@ -14,14 +14,15 @@ from qdqbert import _core
 from qdqbert.arrays import Array, as_float32, as_float_array
 from qdqbert.errors import ShapeError
 from qdqbert.module import Module, Slot
-from qdqbert.nn.quant_mixin import QuantMixin, pop_quant_descriptors
+from qdqbert.nn.quant_mixin import QuantMixin, pop_quant_desc_in_kwargs
 from qdqbert.nn.tensor_quantizer import TensorQuantizer
+from qdqbert.parameter import Parameter
 from qdqbert.quant_descriptor import QUANT_DESC_8BIT_LINEAR_WEIGHT_PER_ROW, QuantDescriptor
 
 __all__ = ["Linear", "QuantLinear"]
 
 
-class QuantLinear(QuantMixin):
+class QuantLinear(Module, QuantMixin):
     """``y = Q(x) Q(weight)^T + bias``, with a quantizer for the input and one for the weight.
 
     Parameters
@@ -69,7 +70,7 @@ class QuantLinear(QuantMixin):
             raise ValueError(
                 f"in_features, out_features: expected at least 1, got {in_features}, {out_features}"
             )
-        self.init_quantizer(*pop_quant_descriptors(type(self), kwargs))
+        self.init_quantizer(*pop_quant_desc_in_kwargs(type(self), input_only=False, **kwargs))
         random = np.random.default_rng(seed)
         bound = 1.0 / math.sqrt(in_features)
         weight = random.uniform(-bound, bound, (int(out_features), int(in_features))).astype(np.float32)
@@ -110,8 +111,9 @@ class QuantLinear(QuantMixin):
         if shape is None or len(shape) != 2:
             raise ShapeError(f"weight: expected (out_features, in_features), got {shape}")
         self._tensors = tensors
-        self.add_module("_input_quantizer", input_quantizer)
-        self.add_module("_weight_quantizer", weight_quantizer)
+        self._fake_quant = True
+        self._input_quantizer = input_quantizer
+        self._weight_quantizer = weight_quantizer
         weight_quantizer._tensor_shape = lambda: tensors()["weight"].shape
         return self
 
@@ -126,21 +128,18 @@ class QuantLinear(QuantMixin):
         return int(self.weight.shape[0])
 
     @property
-    def weight(self) -> Array:
+    def weight(self) -> Parameter:
         """Weight (out_features, in_features), float32, read-only; assign an array to copy it in."""
-        weight = self._tensors()["weight"].read()
-        assert weight is not None  # parameters always exist
-        return weight
+        return self._parameter("weight")
 
     @weight.setter
     def weight(self, value: npt.ArrayLike) -> None:
         self._assign("weight", value)
 
     @property
-    def bias(self) -> Array | None:
+    def bias(self) -> Parameter | None:
         """Bias (out_features,), float32, read-only, or None; assign an array to copy it in."""
-        slot = self._tensors().get("bias")
-        return None if slot is None else slot.read()
+        return self._parameter("bias") if "bias" in self._tensors() else None
 
     @bias.setter
     def bias(self, value: npt.ArrayLike) -> None:

@@ -27,6 +27,7 @@ from qdqbert.device import default_device
 from qdqbert.errors import ShapeError, StateError
 from qdqbert.module import Module, Slot
 from qdqbert.nn.clip import Clip
+from qdqbert.nn.quantizer_stages import QuantizerStages
 from qdqbert.quant_descriptor import QuantDescriptor
 from qdqbert.tensor_quant import reduce_amax, refuse_negative, tensor_quant
 
@@ -35,7 +36,7 @@ __all__ = ["TensorQuantizer"]
 _logger = logging.getLogger(__name__)
 
 
-class TensorQuantizer(Module):
+class TensorQuantizer(QuantizerStages):
     """Quantize tensors as a descriptor says.
 
     Parameters
@@ -85,11 +86,7 @@ class TensorQuantizer(Module):
             raise ValueError("learn_amax is False. Cannot enable clip.")
         device = default_device()
         handle = _core.Quantizer(device, descriptor_options(quant_desc))
-        if quant_desc.amax is not None:
-            handle.set_amax(quant_desc.amax)
-        if quant_desc.learn_amax:
-            bound = 1.0 if quant_desc.amax is None else _one_bound(quant_desc.amax)
-            handle.set_clip(-bound, bound)
+        set_range(handle, quant_desc)
         handle.stages = (
             (_core.STAGE_DISABLED if disabled else 0)
             | (_core.STAGE_QUANT if if_quant else 0)
@@ -143,18 +140,13 @@ class TensorQuantizer(Module):
         # Shape of the one tensor that it is for, if there is one.
         self._tensor_shape: Callable[[], tuple[int, ...] | None] = lambda: None
         bits, axis, unsigned = descriptor.num_bits, descriptor.axis, descriptor.unsigned
-        self._calibrator: calib.MaxCalibrator | calib.HistogramCalibrator = (
+        self._calibrator = (
             calib.HistogramCalibrator(bits, axis, unsigned, device=device)
             if descriptor.calib_method == "histogram"
             else calib.MaxCalibrator(bits, axis, unsigned, device=device)
         )
-        self._handle.set_observer(self._calibrator._observer)
         if descriptor.learn_amax:
             self.add_module("clip", Clip._of_quantizer(source))
-
-    @property
-    def _handle(self) -> _core.Quantizer:
-        return self._source()
 
     # ---- number format -------------------------------------------------------------------------------------
 
@@ -204,6 +196,27 @@ class TensorQuantizer(Module):
         """Whether values are dequantized again."""
         return bool(self._handle.options()["fake_quant"])
 
+    # The original's names of the same, which scripts use as well.
+    _num_bits, _unsigned, _narrow_range = num_bits, unsigned, narrow_range
+    _axis, _fake_quant = axis, fake_quant
+
+    @property
+    def _learn_amax(self) -> bool:
+        """Whether the range is a pair of learned clip bounds."""
+        return bool(self._descriptor.learn_amax)
+
+    @property
+    def _scale_amax(self) -> float | None:
+        """Factor on amax when it is used, or None; settable."""
+        given, used = self._descriptor.scale_amax, self._handle.options()["scale_amax"]
+        if used is None or (given is not None and np.float32(given) == np.float32(used)):
+            return given if used is not None else None
+        return float(str(np.float32(used)))  # the shortest number that C's float32 stands for
+
+    @_scale_amax.setter
+    def _scale_amax(self, value: float | None) -> None:
+        self._handle.set_options({"scale_amax": value})
+
     # ---- range ---------------------------------------------------------------------------------------------
 
     @property
@@ -236,6 +249,27 @@ class TensorQuantizer(Module):
             raise ShapeError(
                 f"{self._prefix()}amax: expected a shape that broadcasts to {shape}, got shape {amax.shape}"
             )
+
+    @property
+    def _amax(self) -> Array:
+        """`amax` as the original's buffer: missing while the range is dynamic.
+
+        Assigning replaces the range whatever its shape was, ``del`` makes it dynamic again.
+        """
+        amax = self._handle.amax()
+        if amax is None:
+            raise AttributeError("_amax")
+        return amax
+
+    @_amax.setter
+    def _amax(self, value: npt.ArrayLike) -> None:
+        amax = _magnitudes(value, "amax")
+        self._require_fit(amax)
+        self._handle.set_amax(amax)
+
+    @_amax.deleter
+    def _amax(self) -> None:
+        self._handle.set_amax(None)
 
     @property
     def step_size(self) -> Array | None:
@@ -281,64 +315,6 @@ class TensorQuantizer(Module):
             )
         write(new)
 
-    def _prefix(self) -> str:
-        return f"{self._name}: " if self._name else ""
-
-    # ---- stages --------------------------------------------------------------------------------------------
-
-    def _switch(self, stage: int, on: bool) -> None:
-        self._handle.stages = self._handle.stages | stage if on else self._handle.stages & ~stage
-
-    def _has_stage(self, stage: int) -> bool:
-        return bool(self._handle.stages & stage)
-
-    def disable(self) -> None:
-        """Make the quantizer the identity; the other stages are remembered."""
-        self._switch(_core.STAGE_DISABLED, True)
-
-    def enable(self) -> None:
-        """Undo `disable`."""
-        self._switch(_core.STAGE_DISABLED, False)
-
-    def enable_quant(self) -> None:
-        """Quantize in `forward`."""
-        self._switch(_core.STAGE_QUANT, True)
-
-    def disable_quant(self) -> None:
-        """Do not quantize in `forward`."""
-        self._switch(_core.STAGE_QUANT, False)
-
-    def enable_clip(self) -> None:
-        """Clip to the learned bounds in `forward`.
-
-        Raises
-        ------
-        ValueError
-            If the descriptor has no ``learn_amax``.
-        """
-        if not self._descriptor.learn_amax:
-            raise ValueError("learn_amax is False. Cannot enable clip.")
-        self._switch(_core.STAGE_CLIP, True)
-
-    def disable_clip(self) -> None:
-        """Do not clip in `forward`; a learned range still saturates when quantizing.
-
-        Raises
-        ------
-        AttributeError
-            If the descriptor has no ``learn_amax``: there is nothing to clip with.
-        """
-        getattr(self, "clip")  # noqa: B009  raises for its own sake
-        self._switch(_core.STAGE_CLIP, False)
-
-    def enable_calib(self) -> None:
-        """Show every tensor to the calibrator in `forward`."""
-        self._switch(_core.STAGE_CALIB, True)
-
-    def disable_calib(self) -> None:
-        """Do not show tensors to the calibrator."""
-        self._switch(_core.STAGE_CALIB, False)
-
     # ---- calibration ---------------------------------------------------------------------------------------
 
     def load_calib_amax(self, *args: Any, strict: bool = True, **kwargs: Any) -> None:
@@ -356,18 +332,24 @@ class TensorQuantizer(Module):
         Raises
         ------
         StateError
-            If nothing was collected and `strict` is set, or the shape of an existing range does not match.
+            If there is no calibrator, nothing was collected and `strict` is set, or the shape of an existing
+            range does not match.
         TypeError, ValueError
             As the calibrator's ``compute_amax``.
         """
-        amax = self._calibrator.compute_amax(*args, **kwargs)
+        calibrator = self._calibrator
+        if calibrator is None:
+            raise StateError(f"Calibrator not created.{self._at()}")
+        # The range is for the format that the quantizer has now, which may have been set after it was made.
+        calibrator._num_bits, calibrator._unsigned = self.num_bits, self.unsigned
+        amax = calibrator.compute_amax(*args, **kwargs)
         if amax is None:
             message = (
                 "Calibrator returned None. This usually happens when calibrator hasn't seen any tensor."
                 " Passing 'strict=False' to `load_calib_amax()` will ignore the error."
             )
             if strict:
-                raise StateError(message + (f" Quantizer: {self._name}" if self._name else ""))
+                raise StateError(message + self._at())
             _logger.warning("%s%s Set amax to NaN!", self._prefix(), message)
             amax = np.array(np.nan, dtype=np.float32)
         old = self._handle.amax()
@@ -476,10 +458,10 @@ class TensorQuantizer(Module):
         text += " fake" if self.fake_quant else ""
         text += f" axis={self.axis}" if self.axis is not None else " per-tensor"
         text += f" amax={_range_text(self._handle.amax())}"
-        text += f" *{self._descriptor.scale_amax}" if self._descriptor.scale_amax else ""
+        text += f" *{self._scale_amax}" if self._scale_amax else ""
         text += " pre_quant_scale" if self._handle.pre_quant_scale() is not None else ""
         text += " learned" if self._descriptor.learn_amax else ""
-        text += f" calibrator={type(self._calibrator).__name__}"
+        text += f" calibrator={type(self._calibrator).__name__}" if self._calibrator is not None else ""
         if self.fake_quant:
             text += " scale=1.0"
         elif self._scale is not None:
@@ -517,10 +499,27 @@ def descriptor_options(descriptor: QuantDescriptor) -> dict[str, Any]:
     }
 
 
-def _one_bound(amax: Array) -> float:
-    if amax.size != 1:
-        raise ValueError("clip_value_min/clip_value_max must be scalar for initilizing learnable range.")
-    return float(amax.reshape(()))
+def set_range(handle: _core.Quantizer, descriptor: QuantDescriptor) -> None:
+    """Start a core quantizer with the range that its descriptor names, if it names one.
+
+    Parameters
+    ----------
+    handle : _core.Quantizer
+    descriptor : QuantDescriptor
+
+    Raises
+    ------
+    ValueError
+        If a learned range starts from more than one number, or the range is negative.
+    """
+    amax = descriptor.amax
+    if amax is not None:
+        handle.set_amax(amax)
+    if descriptor.learn_amax:
+        if amax is not None and amax.size != 1:
+            raise ValueError("clip_value_min/clip_value_max must be scalar for initilizing learnable range.")
+        bound = 1.0 if amax is None else float(amax.reshape(()))
+        handle.set_clip(-bound, bound)
 
 
 def _magnitudes(value: npt.ArrayLike, name: str) -> Array:
