@@ -20,6 +20,7 @@ _HOMES = {
     "BackendError": "errors",
     "CheckpointError": "errors",
     "Error": "errors",
+    "OutOfScopeError": "errors",
     "RuleError": "errors",
     "ShapeError": "errors",
     "StateError": "errors",
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from qdqbert.errors import BackendError as BackendError
     from qdqbert.errors import CheckpointError as CheckpointError
     from qdqbert.errors import Error as Error
+    from qdqbert.errors import OutOfScopeError as OutOfScopeError
     from qdqbert.errors import RuleError as RuleError
     from qdqbert.errors import ShapeError as ShapeError
     from qdqbert.errors import StateError as StateError

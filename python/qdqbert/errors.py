@@ -10,6 +10,7 @@ __all__ = [
     "BackendError",
     "CheckpointError",
     "Error",
+    "OutOfScopeError",
     "RuleError",
     "ShapeError",
     "StateError",
@@ -31,6 +32,10 @@ class StateError(Error, RuntimeError):
 
 class UnsupportedError(Error, NotImplementedError):
     """Well-formed, but not built, or not buildable on this machine."""
+
+
+class OutOfScopeError(UnsupportedError, ImportError):
+    """A name of the original toolkit that BERT has no place for; an ImportError for ``from ... import``."""
 
 
 class BackendError(Error, RuntimeError):

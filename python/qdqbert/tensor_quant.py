@@ -2,7 +2,8 @@
 """Quantization as functions on arrays, with their gradients.
 
 Public names are those of ``pytorch_quantization.tensor_quant`` (and `reduce_amax` of its ``utils``).
-Gradients, which the original hides in autograd, are the functions that end in ``_grad``.
+Gradients, which the original hides in autograd, are the functions that end in ``_grad``; the classes that
+end in ``Function`` are the original's names for both together.
 
 Arithmetic is that of NUMERICS section 4, in float32.  Inputs are anything NumPy can read as floating-point
 numbers: arrays, buffers, objects with ``__array__`` or DLPack.  float16 and float64 inputs are computed in
@@ -44,8 +45,13 @@ __all__ = [
     "QUANT_DESC_8BIT_LINEAR_WEIGHT_PER_ROW",
     "QUANT_DESC_8BIT_PER_TENSOR",
     "QUANT_DESC_UNSIGNED_8BIT_PER_TENSOR",
+    "FakeAffineTensorQuantFunction",
+    "FakeTensorQuantFunction",
+    "LegacyFakeTensorQuantFunction",
     "QuantDescriptor",
+    "ScaledE4M3Function",
     "ScaledQuantDescriptor",
+    "TensorQuantFunction",
     "fake_affine_tensor_quant",
     "fake_affine_tensor_quant_grad",
     "fake_tensor_quant",
@@ -378,6 +384,44 @@ def reduce_amax(
     if not isinstance(axis, int) and result.size == 1:
         result = result.reshape(())
     return result.astype(dtype, copy=False)
+
+
+# ---- the original's autograd functions ---------------------------------------------------------------------
+
+
+class TensorQuantFunction:
+    """`tensor_quant` as the original's autograd function: ``apply``, and its gradient."""
+
+    apply = staticmethod(tensor_quant)
+    grad = staticmethod(tensor_quant_grad)
+
+
+class FakeTensorQuantFunction:
+    """`fake_tensor_quant` as the original's autograd function: ``apply``, and its gradient."""
+
+    apply = staticmethod(fake_tensor_quant)
+    grad = staticmethod(fake_tensor_quant_grad)
+
+
+class LegacyFakeTensorQuantFunction:
+    """`legacy_fake_tensor_quant` as the original's autograd function: ``apply``, and its gradient."""
+
+    apply = staticmethod(legacy_fake_tensor_quant)
+    grad = staticmethod(legacy_fake_tensor_quant_grad)
+
+
+class FakeAffineTensorQuantFunction:
+    """`fake_affine_tensor_quant` as the original's autograd function: ``apply``, and its gradient."""
+
+    apply = staticmethod(fake_affine_tensor_quant)
+    grad = staticmethod(fake_affine_tensor_quant_grad)
+
+
+class ScaledE4M3Function:
+    """`scaled_e4m3` as the original's autograd function: ``apply``, and its gradient."""
+
+    apply = staticmethod(scaled_e4m3)
+    grad = staticmethod(scaled_e4m3_grad)
 
 
 def _split(value: Any, name: str) -> tuple[npt.NDArray[np.float32], np.dtype[Any]]:

@@ -208,6 +208,46 @@ def test_what_is_not_finite_is_refused_with_its_place(bad: float) -> None:
         assert calibrator.state_dict() == {}
 
 
+# ---- the original's attributes -----------------------------------------------------------------------------
+
+
+def test_statistics_are_read_under_the_originals_names(data: np.ndarray) -> None:
+    maximum, histogram = MaxCalibrator(8, 1, False, track_amax=True), HistogramCalibrator(8, None, False, 99)
+    assert maximum._calib_amax is None
+    assert (histogram._calib_hist, histogram._calib_bin_edges, histogram._num_bins) == (None, None, 99)
+    collected(maximum, data)
+    collected(histogram, data)
+
+    np.testing.assert_array_equal(maximum._calib_amax, np.abs(data).max(0, keepdims=True))
+    np.testing.assert_array_equal(maximum._amaxs[0], maximum._calib_amax)
+    counts, edges = histogram.histogram()
+    np.testing.assert_array_equal(histogram._calib_hist, counts)
+    np.testing.assert_array_equal(histogram._calib_bin_edges, edges)
+    assert len(edges) == histogram._num_bins + 1 == 100
+    assert (histogram._num_bits, histogram._axis, histogram._unsigned) == (8, None, False)
+
+
+def test_the_kind_of_histogram_is_fixed_and_says_so() -> None:
+    histogram = HistogramCalibrator(8, None, False, skip_zeros=True)
+    histogram._torch_hist = True  # as many scripts do
+    assert histogram._torch_hist
+    assert histogram._skip_zeros
+    with pytest.raises(StateError, match=r"torch_hist=False"):
+        histogram._torch_hist = False
+    with pytest.raises(AttributeError):
+        histogram._num_bins = 5  # type: ignore[misc]
+
+
+def test_grow_method_is_ignored_with_a_warning_as_in_the_original(
+    data: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = collected(HistogramCalibrator(8, None, False, 64, "stretch"), data, data * 3)
+    new = collected(HistogramCalibrator(8, None, False, 64), data, data * 3)
+    assert caplog.messages == ["grow_method is deprecated. Got stretch, ingored!"]
+    for mine, expected in zip(old.histogram(), new.histogram(), strict=True):
+        np.testing.assert_array_equal(mine, expected)
+
+
 # ---- weights -----------------------------------------------------------------------------------------------
 
 

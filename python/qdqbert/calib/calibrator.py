@@ -97,3 +97,6 @@ class Calibrator(ABC):
 
     def _repr_fields(self) -> str:
         return f"num_bits={self._num_bits} axis={self._axis} unsigned={self._unsigned}"
+
+
+_Calibrator = Calibrator  # the original's name

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +12,12 @@ import numpy.typing as npt
 from qdqbert import _core
 from qdqbert.arrays import Array, as_float32
 from qdqbert.calib.calibrator import Calibrator
+from qdqbert.calib.histogram_range import amax_of_histogram, require_method, require_percentile
+from qdqbert.calib.weights import calibrate_weights
 from qdqbert.device import default_device
+from qdqbert.errors import StateError
 
-__all__ = ["HistogramCalibrator", "amax_of_histogram"]
+__all__ = ["HistogramCalibrator", "calibrate_weights"]
 
 _logger = logging.getLogger(__name__)
 
@@ -95,11 +97,41 @@ class HistogramCalibrator(Calibrator):
         )
         super().__init__(num_bits, axis, unsigned, observer)
         self._first_num_bins = num_bins
+        self._skip_zeros = bool(skip_zeros)
+        self._from_zero = bool(torch_hist)
 
     @property
     def num_bins(self) -> int:
         """Bins now; before any data, the number that the first batch will get."""
         return len(self._observer.histogram()[0]) if self._observer.has_data else self._first_num_bins
+
+    # The original's names of the same, which scripts use as well.
+    _num_bins = num_bins
+
+    @property
+    def _calib_hist(self) -> npt.NDArray[np.int64] | None:
+        """Counts, or None before any data."""
+        histogram = self.histogram()
+        return None if histogram is None else histogram[0]
+
+    @property
+    def _calib_bin_edges(self) -> npt.NDArray[np.float32] | None:
+        """Edges, or None before any data."""
+        histogram = self.histogram()
+        return None if histogram is None else histogram[1]
+
+    @property
+    def _torch_hist(self) -> bool:
+        """Whether the first edges start at 0; scripts set it to True, which it is by default."""
+        return self._from_zero
+
+    @_torch_hist.setter
+    def _torch_hist(self, value: bool) -> None:
+        if bool(value) != self._from_zero:
+            raise StateError(
+                "_torch_hist: is fixed when a calibrator is made; assign "
+                f"HistogramCalibrator(..., torch_hist={bool(value)}) to the quantizer's _calibrator"
+            )
 
     def histogram(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
         """Return counts and edges.
@@ -144,9 +176,9 @@ class HistogramCalibrator(Calibrator):
         ----------
         Wu et al., 2020, "Integer Quantization for Deep Learning Inference", section 4.2.
         """
-        _check_method(method, _METHODS, "Unknown calibration method")
+        require_method(method, _METHODS, "Unknown calibration method")
         if method == "percentile":
-            _check_percentile(percentile)
+            require_percentile(percentile)
         histogram = self.histogram()
         if histogram is None:
             return None
@@ -210,56 +242,3 @@ class HistogramCalibrator(Calibrator):
     def __repr__(self) -> str:
         counts, edges = self.histogram() or (None, None)
         return f"HistogramCalibrator({self._repr_fields()} calib_bin_edges={edges!r} calib_hist={counts!r})"
-
-
-def amax_of_histogram(
-    device: _core.Device,
-    counts: npt.NDArray[np.int64],
-    edges: npt.NDArray[np.float32],
-    method: str,
-    *,
-    num_bits: int | tuple[int, int],
-    unsigned: bool,
-    stride: int = 1,
-    start_bin: int = 128,
-    percentile: float = 99.99,
-) -> Array:
-    """Range of a histogram; arguments of `HistogramCalibrator.compute_amax`.
-
-    Parameters
-    ----------
-    device : Device
-    counts : ndarray, shape (bins,), int64
-    edges : ndarray, shape (bins + 1,), float32
-    method : {"entropy", "mse", "percentile"}
-    num_bits, unsigned
-        Number format that the range is for.
-    stride, start_bin, percentile
-        As in `HistogramCalibrator.compute_amax`.
-
-    Returns
-    -------
-    ndarray, shape (), float32
-
-    Raises
-    ------
-    ValueError
-        If an option is out of range.
-    """
-    if method == "percentile":
-        amax = _core.amax_percentile(counts, edges, percentile)
-    else:
-        search: Any = _core.amax_mse if method == "mse" else _core.amax_entropy
-        bits = 0 if isinstance(num_bits, tuple) else num_bits
-        amax = search(device, counts, edges, bits, bool(unsigned), stride, start_bin)
-    return np.array(amax, dtype=np.float32)
-
-
-def _check_method(method: object, methods: tuple[str, ...], complaint: str) -> None:
-    if method not in methods:
-        raise TypeError(f"{complaint} {method}")
-
-
-def _check_percentile(percentile: float) -> None:
-    if not 0 <= percentile <= 100:
-        raise ValueError("Invalid percentile. Must be in range 0 <= percentile <= 100.")

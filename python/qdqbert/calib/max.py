@@ -75,6 +75,14 @@ class MaxCalibrator(Calibrator):
             raise AttributeError("amaxs: made without track_amax=True")
         return self._observer.tracked()
 
+    # The original's names, which scripts use as well.
+    _amaxs = amaxs
+
+    @property
+    def _calib_amax(self) -> Array | None:
+        """What `compute_amax` returns."""
+        return self.compute_amax()
+
     def compute_amax(self) -> Array | None:
         """Largest magnitude so far.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from qdqbert import _core
 from qdqbert.arrays import Array
-from qdqbert.calib.histogram import _check_method, _check_percentile, amax_of_histogram
+from qdqbert.calib.histogram_range import amax_of_histogram, require_method, require_percentile
 from qdqbert.module import Module
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ def calibrate_weights(
     StateError
         If a quantizer has a range of another shape already.
     """
-    _check_method(method, _METHODS, "Unsupported calibration method")
+    require_method(method, _METHODS, "Unsupported calibration method")
     if method == "percentile":
-        _check_percentile(percentile)
+        require_percentile(percentile)
     found = []
     for name, module in model.named_modules():
         weight, quantizer = getattr(module, "weight", None), getattr(module, "weight_quantizer", None)

@@ -10,7 +10,7 @@ from qdqbert import _core
 from qdqbert.arrays import Array, as_float32, as_float_array
 from qdqbert.device import default_device
 
-__all__ = ["clip", "clip_grad"]
+__all__ = ["ClipFunction", "clip", "clip_grad"]
 
 
 def clip(inputs: npt.ArrayLike, clip_value_min: npt.ArrayLike, clip_value_max: npt.ArrayLike) -> Array:
@@ -88,3 +88,10 @@ def clip_grad(
         default_device(), as_float32(x, "inputs"), low.reshape(()), high.reshape(()), dy
     )
     return dx.astype(x.dtype, copy=False), float(np.float32(dmin)), float(np.float32(dmax))
+
+
+class ClipFunction:
+    """`clip` as the original's autograd function: ``apply``, and its gradient."""
+
+    apply = staticmethod(clip)
+    grad = staticmethod(clip_grad)
