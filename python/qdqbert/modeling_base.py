@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all models share: the C model behind them, fresh weights, the forward call, loading and saving."""
+"""What all models share: the C model behind them, fresh weights, the forward call."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -17,22 +15,13 @@ from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.device import Device, default_device
 from qdqbert.errors import CheckpointError, ShapeError, UnsupportedError
 from qdqbert.forward_inputs import as_floats, as_head_mask, as_integers, as_mask
+from qdqbert.modeling_checkpoint import CheckpointModule
 from qdqbert.modeling_tree import Handles
 from qdqbert.module import Module, Slot
 from qdqbert.nn import QuantLinear
 from qdqbert.nn.quant_mixin import require_fake_quant
 from qdqbert.nn.tensor_quantizer import descriptor_options
-from qdqbert.quantization_settings import apply_deviations, describe, read_descriptors
-from qdqbert.serialization.folder import Source, read_json
-from qdqbert.serialization.loading import (
-    LoadingReport,
-    Tensor,
-    load_tensors,
-    log_report,
-    open_tensors,
-    refuse_disproportion,
-)
-from qdqbert.serialization.saving import save_weights
+from qdqbert.quantization_settings import read_descriptors
 from qdqbert.sessions import SessionPool
 
 if TYPE_CHECKING:
@@ -89,7 +78,7 @@ class _Engine:
         )
 
 
-class QDQBertPreTrainedModel(Module):
+class QDQBertPreTrainedModel(CheckpointModule):
     """What all models share: construction, loading, saving, and the forward call.
 
     Parameters
@@ -107,6 +96,7 @@ class QDQBertPreTrainedModel(Module):
     _head: ClassVar[str]
 
     config: QDQBertConfig
+    _engine: _Engine
 
     def _build(
         self, config: QDQBertConfig, device: Device | None, seed: int | None, add_pooling_layer: bool = True
@@ -298,181 +288,6 @@ class QDQBertPreTrainedModel(Module):
                 f"{self.config.max_position_embeddings} positions"
             )
         return int(batch), int(length)
-
-    # ---- loading and saving --------------------------------------------------------------------------------
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | os.PathLike[str] | None,
-        *,
-        config: QDQBertConfig | str | os.PathLike[str] | None = None,
-        state_dict: Mapping[str, Any] | None = None,
-        revision: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
-        subfolder: str = "",
-        output_loading_info: bool = False,
-        ignore_mismatched_sizes: bool = False,
-        padding: str = "skip",
-        device: Device | None = None,
-        seed: int = 0,
-        **kwargs: Any,
-    ) -> Any:
-        """Load a model from a folder, or from the Hugging Face hub.
-
-        Parameters
-        ----------
-        pretrained_model_name_or_path : str, path or None
-            A folder (the network is never touched) or the name of a repository; None together with `config`
-            and `state_dict`.
-        config : QDQBertConfig or path, optional
-            Instead of the folder's ``config.json``.
-        state_dict : mapping of str to array, optional
-            Instead of the folder's weights.
-        revision, cache_dir, local_files_only, token, subfolder
-            As in ``huggingface_hub``.
-        output_loading_info : bool
-            Return (model, dictionary with ``missing_keys``, ``unexpected_keys``, ``mismatched_keys``,
-            ``error_msgs``).
-        ignore_mismatched_sizes : bool
-            Initialize tensors of another shape anew instead of refusing the checkpoint.
-        padding : {"skip", "compute"}
-            See `padding`.
-        device : Device, optional
-        seed : int
-            Of weights that the checkpoint lacks.
-        **kwargs
-            Fields of the configuration to override, and for `QDQBertModel` ``add_pooling_layer``.
-
-        Returns
-        -------
-        model, or (model, dict)
-
-        Raises
-        ------
-        CheckpointError
-            If files are missing or damaged, the model is of another kind, or shapes differ.
-        UnsupportedError
-            For formats and features that are not built yet.
-        TypeError
-            For an unknown keyword.
-        """
-        model_kwargs = {key: kwargs.pop(key) for key in cls._model_arguments() if key in kwargs}
-        source = None
-        if pretrained_model_name_or_path is not None:
-            source = Source(
-                pretrained_model_name_or_path,
-                revision=revision,
-                cache_dir=cache_dir,
-                local_files_only=local_files_only,
-                token=token,
-                subfolder=subfolder,
-            )
-        elif config is None or state_dict is None:
-            raise ValueError("pretrained_model_name_or_path: None needs both config and state_dict")
-        is_from_file = not isinstance(config, QDQBertConfig)
-        config = _resolve_config(cls, config, source, kwargs)
-        config.validate()
-        read_descriptors(getattr(config, "quantization_config", None))
-        with open_tensors(source, state_dict) as tensors:
-            if is_from_file:
-                refuse_disproportion(config, tensors, str(pretrained_model_name_or_path))
-            model = cls(config, device=device, seed=None, **model_kwargs)  # type: ignore[call-arg]
-            model.padding = padding
-            report = model._load(tensors, source, ignore_mismatched_sizes)
-        fresh = {*report.missing_keys, *(name for name, _, _ in report.mismatched_keys)}
-        model._initialize(seed, fresh)
-        model.name_or_path = source.name if source else ""
-        log_report(report, cls.__name__, model.name_or_path or "state_dict", config.architectures)
-        return (model, report.as_dict()) if output_loading_info else model
-
-    @classmethod
-    def _model_arguments(cls) -> tuple[str, ...]:
-        return ()
-
-    def _load(
-        self, tensors: Mapping[str, Tensor], source: Source | None, ignore_mismatched_sizes: bool
-    ) -> LoadingReport:
-        section = getattr(self.config, "quantization_config", None)
-        apply_deviations(section, self._engine.core.quantizers())
-        slots = {name: slot for name, slot in self._named_slots() if slot.persistent}
-        report = load_tensors(
-            slots,
-            tensors,
-            class_name=type(self).__name__,
-            base_prefix=self.base_model_prefix,
-            ignore_mismatched_sizes=ignore_mismatched_sizes,
-        )
-        required = [name for name, slot in slots.items() if slot.required]
-        if len(report.missing_keys) == len(required) and report.unexpected_keys:
-            raise CheckpointError(
-                f"{source.name if source else 'state_dict'}: holds none of the {len(required)} tensors of a "
-                f"{type(self).__name__}; it has {', '.join(report.unexpected_keys[:3])}, ..."
-            )
-        return report
-
-    def save_pretrained(
-        self, save_directory: str | os.PathLike[str], *, max_shard_size: int | str = "5GB"
-    ) -> None:
-        """Write ``config.json`` and the weights, with the range of every quantizer that has one.
-
-        Parameters
-        ----------
-        save_directory : str or path
-            Made if it is missing; files of an older model in it are replaced, one at a time and each at once.
-        max_shard_size : int or str
-            Largest amount of tensor data in one file, in bytes or as ``"200MB"``.
-
-        Raises
-        ------
-        NotADirectoryError
-            If `save_directory` is a file.
-        OSError
-            If a file cannot be written; it is then as it was.
-        """
-        folder = Path(save_directory)
-        if folder.exists() and not folder.is_dir():
-            raise NotADirectoryError(f"save_directory: {folder} is a file")
-        folder.mkdir(parents=True, exist_ok=True)
-        save_weights(folder, self.state_dict(), max_shard_size)
-        config = type(self.config).from_dict(self.config.to_dict())
-        config.architectures = [type(self).__name__]
-        config.torch_dtype = "float32"
-        section = describe(self._engine.core.quantizers(), self._engine.input_desc, self._engine.weight_desc)
-        if section is not None:
-            config.quantization_config = section
-        elif hasattr(config, "quantization_config"):
-            del config.quantization_config
-        config.save_pretrained(folder)
-
-
-def _resolve_config(
-    cls: type[QDQBertPreTrainedModel],
-    config: QDQBertConfig | str | os.PathLike[str] | None,
-    source: Source | None,
-    kwargs: dict[str, Any],
-) -> QDQBertConfig:
-    """Return the configuration to build, a copy with the fields in `kwargs` set over it."""
-    if config is None:
-        assert source is not None
-        path = source.require("config.json")
-        where, fields = str(path), read_json(path)
-    elif isinstance(config, QDQBertConfig):
-        where, fields = "config", config.to_dict()
-    else:
-        where, fields = str(config), cls.config_class.from_pretrained(config).to_dict()
-    try:
-        resolved, unused = cls.config_class.from_dict(fields, return_unused_kwargs=True, **kwargs)
-    except ValueError as error:
-        raise CheckpointError(f"{where}: {error}") from error
-    if unused:
-        raise TypeError(
-            f"{cls.__name__}.from_pretrained() got unexpected arguments: {', '.join(sorted(unused))}"
-        )
-    resolved.name_or_path = source.name if source else ""
-    return resolved
 
 
 def _range_check(weight: tuple[int, ...] | None, features: int | None) -> Callable[[Array], None]:

@@ -48,6 +48,8 @@ class Slot:
         Whether a state dict without it is incomplete.
     persistent : bool
         Whether `Module.state_dict` holds it.
+    tied_to : str, optional
+        Dotted name, in the whole model, of the tensor that this is: a second name of one tensor.
     open : callable () -> ndarray, optional
         Writable view, for loaders that stream into it; to be dropped when they are done.
     check : callable (ndarray) -> None, optional
@@ -64,6 +66,7 @@ class Slot:
     persistent: bool = True
     open: Callable[[], Array] | None = None
     check: Callable[[Array], None] | None = None
+    tied_to: str | None = None
     state: ParameterState = dataclasses.field(default_factory=ParameterState)
 
 

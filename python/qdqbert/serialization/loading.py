@@ -216,11 +216,16 @@ def load_tensors(
             + "\n\tYou may consider adding `ignore_mismatched_sizes=True` in `from_pretrained`."
         )
     left_out = {name for name, _, _ in mismatched}
+    # A tied tensor may come under either name, or both: then the first one counts.
+    tied = {slot.tied_to: name for name, slot in slots.items() if slot.tied_to and name in named}
+    left_out |= {name for owner, name in tied.items() if owner in named}
     for name, key in named.items():
         if name in slots and name not in left_out:
             _fill(name, slots[name], tensors[key])
     return LoadingReport(
-        missing_keys=[name for name, slot in slots.items() if slot.required and name not in named],
+        missing_keys=[
+            name for name, slot in slots.items() if slot.required and name not in named and name not in tied
+        ],
         unexpected_keys=[
             key for name, key in named.items() if name not in slots and not name.endswith(_DERIVED)
         ],
