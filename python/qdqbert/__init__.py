@@ -33,20 +33,37 @@ _HOMES = {
     "Calibration": "calibration",
     "calibrate": "calibration",
     "quantizers": "rules",
+    "deactivate": "quant_modules",
+    "enable_onnx_export": "quant_modules",
+    "initialize": "quant_modules",
     "Device": "device",
     "get_num_threads": "device",
     "set_num_threads": "device",
 }
-_MODULES = ("calib", "errors", "nn", "tasks", "tensor_quant")
+_MODULES = (
+    "calib",
+    "cuda_ext",
+    "errors",
+    "nn",
+    "optim",
+    "quant_modules",
+    "tasks",
+    "tensor_quant",
+    "utils",
+)
 
 __all__ = ["__version__", *_HOMES, *_MODULES]
 
 if TYPE_CHECKING:
     from qdqbert import calib as calib
+    from qdqbert import cuda_ext as cuda_ext
     from qdqbert import errors as errors
     from qdqbert import nn as nn
+    from qdqbert import optim as optim
+    from qdqbert import quant_modules as quant_modules
     from qdqbert import tasks as tasks
     from qdqbert import tensor_quant as tensor_quant
+    from qdqbert import utils as utils
     from qdqbert.calibration import Calibration as Calibration
     from qdqbert.calibration import calibrate as calibrate
     from qdqbert.configuration_qdqbert import QDQBertConfig as QDQBertConfig
@@ -65,6 +82,9 @@ if TYPE_CHECKING:
     from qdqbert.modeling_qdqbert import QDQBertForSequenceClassification as QDQBertForSequenceClassification
     from qdqbert.modeling_qdqbert import QDQBertModel as QDQBertModel
     from qdqbert.modeling_qdqbert import QDQBertPreTrainedModel as QDQBertPreTrainedModel
+    from qdqbert.quant_modules import deactivate as deactivate
+    from qdqbert.quant_modules import enable_onnx_export as enable_onnx_export
+    from qdqbert.quant_modules import initialize as initialize
     from qdqbert.rules import quantizers as quantizers
 
 

@@ -18,9 +18,9 @@ from qdqbert.forward_inputs import as_floats, as_head_mask, as_integers, as_mask
 from qdqbert.modeling_checkpoint import CheckpointModule
 from qdqbert.modeling_tree import Handles
 from qdqbert.module import Module, Slot
-from qdqbert.nn import QuantLinear
 from qdqbert.nn.quant_mixin import require_fake_quant
 from qdqbert.nn.tensor_quantizer import descriptor_options
+from qdqbert.quant_modules import new_model_descriptors, require_exportable, set_up_new_model
 from qdqbert.quantization_settings import read_descriptors
 from qdqbert.sessions import SessionPool
 
@@ -42,7 +42,7 @@ class _Engine:
         descriptors = read_descriptors(getattr(config, "quantization_config", None))
         is_from_file = descriptors is not None
         if descriptors is None:
-            descriptors = (QuantLinear.default_quant_desc_input, QuantLinear.default_quant_desc_weight)
+            descriptors = new_model_descriptors()
         require_fake_quant(*descriptors)
         self.input_desc, self.weight_desc = descriptors
         self.padding = "skip"
@@ -53,6 +53,8 @@ class _Engine:
             if is_from_file:
                 raise CheckpointError(f"quantization_config: {error}") from error
             raise
+        if not is_from_file:
+            set_up_new_model(self.core.quantizers())
         self.handles = Handles(self.core, self.input_desc, self.weight_desc)
         self.sessions = SessionPool(self.core)
 
@@ -238,6 +240,7 @@ class QDQBertPreTrainedModel(CheckpointModule):
         output_hidden_states: bool | None,
     ) -> tuple[Any, Any, Any, tuple[Array, ...] | None, tuple[Array, ...] | None]:
         """Convert the arguments, run, and split the stacked outputs into tuples of layers."""
+        require_exportable(self)
         config = self.config
         if input_ids is not None and inputs_embeds is not None:
             raise ValueError("You cannot specify both input_ids and inputs_embeds at the same time")

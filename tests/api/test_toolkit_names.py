@@ -54,6 +54,17 @@ NAMES = {
     "calib.max": ["MaxCalibrator"],
     "calib.histogram": ["HistogramCalibrator", "calibrate_weights"],
     "calib.calibrator": ["_Calibrator"],
+    "quant_modules": ["initialize", "deactivate", "enable_onnx_export", "QuantModuleReplacementHelper"],
+    "utils": ["reduce_amax", "quant_logging"],
+    "utils.quant_logging": ["reset_logger_handler"],
+    "optim": ["helper"],
+    "optim.helper": [
+        "match_parameters",
+        "group_parameters",
+        "freeze_parameters",
+        "quant_weight_inplace",
+    ],
+    "cuda_ext": ["fake_tensor_quant_", "fake_tensor_quant", "fake_tensor_quant_with_axis", "fake_e4m3fy"],
 }
 
 # path in the original -> names there that BERT has no use for
@@ -78,6 +89,27 @@ EVERY_REFUSED = [(path, name) for path, names in REFUSED.items() for name in nam
 @pytest.mark.parametrize(("path", "name"), [(path, name) for path, names in NAMES.items() for name in names])
 def test_a_name_is_found_at_its_path(path: str, name: str) -> None:
     assert hasattr(importlib.import_module(f"qdqbert.{path}"), name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "initialize",
+        "deactivate",
+        "enable_onnx_export",
+        "calib",
+        "cuda_ext",
+        "nn",
+        "optim",
+        "quant_modules",
+        "tensor_quant",
+        "utils",
+    ],
+)
+def test_a_name_of_the_package_itself_is_found_there(name: str) -> None:
+    assert hasattr(qdqbert, name)
+    assert name in dir(qdqbert)
+    assert name in qdqbert.__all__
 
 
 @pytest.mark.parametrize(

@@ -176,8 +176,12 @@ class QuantLinear(Module, QuantMixin):
             If `input` is not floating point.
         ValueError
             If a tensor to be collected or multiplied as integers has a NaN or an infinity.
+        StateError
+            If an export switch is on and a quantizer is not ready (`qdqbert.nn.export_checks`).
         """
         array = as_float_array(input, "input")
+        self.input_quantizer._require_exportable(array.dtype)
+        self.weight_quantizer._require_exportable()
         y = _core.quant_linear(
             self.input_quantizer._device,
             self.input_quantizer._handle,

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from qdqbert.device import default_device
 from qdqbert.errors import ShapeError, StateError
 from qdqbert.module import Module, Slot
 from qdqbert.nn.clip import Clip
+from qdqbert.nn.export_checks import require_native, require_ready
 from qdqbert.nn.quantizer_stages import QuantizerStages
 from qdqbert.quant_descriptor import QuantDescriptor
 from qdqbert.tensor_quant import reduce_amax, refuse_negative, tensor_quant
@@ -61,6 +62,11 @@ class TensorQuantizer(QuantizerStages):
     NotImplementedError
         If the descriptor asks for a histogram of a range with axes.
 
+    Attributes
+    ----------
+    use_fb_fake_quant : bool
+        Class-wide switch of toolkit 2.1 for ONNX export; see `qdqbert.nn.export_checks`.
+
     Notes
     -----
     In `forward`, an enabled quantizer multiplies by ``pre_quant_scale``, shows the tensor to its
@@ -73,6 +79,9 @@ class TensorQuantizer(QuantizerStages):
     >>> quantizer([0.4, 2.6, 9.0]).tolist()
     [0.0, 3.0, 7.0]
     """
+
+    use_fb_fake_quant: ClassVar[bool] = False
+    _enable_onnx_export: ClassVar[bool] = False  # set by qdqbert.enable_onnx_export()
 
     def __init__(
         self,
@@ -397,9 +406,11 @@ class TensorQuantizer(QuantizerStages):
         ValueError
             If a tensor to be collected has a NaN or an infinity.
         StateError
-            If another thread uses the quantizer at this moment.
+            If another thread uses the quantizer at this moment, or an export switch is on and the quantizer
+            is not ready (`qdqbert.nn.export_checks`).
         """
         array = as_float_array(inputs, "inputs")
+        self._require_exportable(array.dtype)
         x = as_float32(array, "inputs")
         try:
             y = self._handle.forward(x)
@@ -415,6 +426,13 @@ class TensorQuantizer(QuantizerStages):
     def __call__(self, inputs: npt.ArrayLike) -> Array:
         """Call `forward`."""
         return self.forward(inputs)
+
+    def _require_exportable(self, dtype: np.dtype[Any] | None = None) -> None:
+        """Check what an export switch that is on asks of the quantizer; raises what the checks raise."""
+        if TensorQuantizer._enable_onnx_export:
+            require_ready(self)
+        if TensorQuantizer.use_fb_fake_quant:
+            require_native(self, dtype)
 
     def _scale_of(self, x: Array) -> Array:
         """Scale that real quantization of x used."""
