@@ -30,6 +30,9 @@ _HOMES = {
     "QDQBertForSequenceClassification": "modeling_qdqbert",
     "QDQBertModel": "modeling_qdqbert",
     "QDQBertPreTrainedModel": "modeling_qdqbert",
+    "BatchEncoding": "tokenization",
+    "BertTokenizer": "tokenization",
+    "BertTokenizerFast": "tokenization",
     "Calibration": "calibration",
     "calibrate": "calibration",
     "quantizers": "rules",
@@ -86,6 +89,9 @@ if TYPE_CHECKING:
     from qdqbert.quant_modules import enable_onnx_export as enable_onnx_export
     from qdqbert.quant_modules import initialize as initialize
     from qdqbert.rules import quantizers as quantizers
+    from qdqbert.tokenization import BatchEncoding as BatchEncoding
+    from qdqbert.tokenization import BertTokenizer as BertTokenizer
+    from qdqbert.tokenization import BertTokenizerFast as BertTokenizerFast
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tokenizers import Tokenizer
 
-__all__ = ["load_tokenizer", "special_token_id"]
+__all__ = ["load_tokenizer", "read_description", "read_vocabulary", "special_token_id"]
 
 # Beyond this a "vocabulary" is some other file; the largest published BERT tokenizer.json has about 10 MB.
 LIMIT_BYTES = 256 * 1024 * 1024
@@ -58,7 +58,10 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
     complete = root / "tokenizer.json"
     vocabulary = root / "vocab.txt"
     if complete.is_file():
-        return _from_tokenizer_json(complete)
+        tokenizer = read_description(complete)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
     if vocabulary.is_file():
         return _from_vocabulary(vocabulary, root / "tokenizer_config.json")
     raise CheckpointError(f"tokenizer: expected tokenizer.json or vocab.txt in {root}, found neither")
@@ -111,17 +114,29 @@ def _read_text(path: Path) -> str:
         ) from error
 
 
-def _from_tokenizer_json(path: Path) -> Tokenizer:
+def read_description(path: Path) -> Tokenizer:
+    """Tokenizer of a ``tokenizer.json``, as the file describes it.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    tokenizers.Tokenizer
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be read, is a Git-LFS pointer, or does not describe a tokenizer.
+    """
     from tokenizers import Tokenizer
 
     text = _read_text(path)
     try:
-        tokenizer = Tokenizer.from_str(text)
+        return Tokenizer.from_str(text)
     except BaseException as error:
         _refuse(path, error)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
 
 
 def _refuse(path: Path, error: BaseException) -> NoReturn:
@@ -136,38 +151,78 @@ def _refuse(path: Path, error: BaseException) -> NoReturn:
     raise CheckpointError(f"{path}: not a tokenizer description: {error}") from error
 
 
-def _from_vocabulary(path: Path, config_path: Path) -> Tokenizer:
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+def read_vocabulary(
+    path: Path,
+    *,
+    lower_case: bool = True,
+    chinese_characters: bool = True,
+    strip_accents: bool | None = None,
+    unk_token: str = "[UNK]",
+    cls_token: str = "[CLS]",
+    sep_token: str = "[SEP]",
+) -> Tokenizer:
+    """BERT's tokenizer over a ``vocab.txt``.
+
+    Parameters
+    ----------
+    path : Path
+        One wordpiece a line; the line number, from 0, is its id.
+    lower_case : bool
+    chinese_characters : bool
+        Whether each one is a word.
+    strip_accents : bool or None
+        None: as `lower_case`.
+    unk_token, cls_token, sep_token : str
+        In the vocabulary; ``[PAD]`` and ``[MASK]`` are special tokens too if they are.
+
+    Returns
+    -------
+    tokenizers.Tokenizer
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be read, is a Git-LFS pointer, or lacks one of the three tokens.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     vocabulary = {
         line.rstrip("\r"): index for index, line in enumerate(_read_text(path).rstrip("\n").split("\n"))
     }
-    missing = [token for token in ("[UNK]", "[CLS]", "[SEP]") if token not in vocabulary]
+    needed = (unk_token, cls_token, sep_token)
+    missing = [token for token in needed if token not in vocabulary]
     if missing:
         raise CheckpointError(
-            f"{path}: expected a WordPiece vocabulary with [UNK], [CLS] and [SEP], one token a line; "
-            f"{len(vocabulary)} tokens found, without {', '.join(missing)}"
+            f"{path}: expected a WordPiece vocabulary with {unk_token}, {cls_token} and {sep_token}, one "
+            f"token a line; {len(vocabulary)} tokens found, without {', '.join(missing)}"
         )
-    config = _tokenizer_config(config_path)
-    lower_case = _switch(config, "do_lower_case", True, config_path)
     try:
-        tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
-        tokenizer.add_special_tokens(
-            [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if token in vocabulary]
-        )
+        tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unk_token, max_input_chars_per_word=100))
+        tokenizer.add_special_tokens([token for token in ("[PAD]", *needed, "[MASK]") if token in vocabulary])
         tokenizer.normalizer = normalizers.BertNormalizer(
             clean_text=True,
-            handle_chinese_chars=_switch(config, "tokenize_chinese_chars", True, config_path),
-            strip_accents=_switch(config, "strip_accents", None, config_path),
-            lowercase=bool(lower_case),
+            handle_chinese_chars=chinese_characters,
+            strip_accents=strip_accents,
+            lowercase=lower_case,
         )
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.post_processor = processors.BertProcessing(
-            ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
+            (sep_token, vocabulary[sep_token]), (cls_token, vocabulary[cls_token])
         )
+        tokenizer.decoder = decoders.WordPiece(prefix="##")
     except BaseException as error:
         _refuse(path, error)
     return tokenizer
+
+
+def _from_vocabulary(path: Path, config_path: Path) -> Tokenizer:
+    config = _tokenizer_config(config_path)
+    return read_vocabulary(
+        path,
+        lower_case=_switch(config, "do_lower_case", True, config_path),
+        chinese_characters=_switch(config, "tokenize_chinese_chars", True, config_path),
+        strip_accents=_switch(config, "strip_accents", None, config_path),
+    )
 
 
 def _tokenizer_config(path: Path) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tokenizers of checkpoint folders."""
+"""The bare tokenizer of a checkpoint folder."""
 
 from __future__ import annotations
 
