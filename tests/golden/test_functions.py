@@ -57,7 +57,11 @@ def case(request: pytest.FixtureRequest, arrays: Any) -> dict[str, Any]:
     return found
 
 
+COMPARED: list[str] = []  # functions whose cases a test below compares
+
+
 def each_of(*functions: str) -> Any:
+    COMPARED.extend(functions)
     names = [name for function in functions for name in of(function)]
     return pytest.mark.parametrize("case", names, indirect=True, ids=names)
 
@@ -76,6 +80,13 @@ def test_the_manifest_is_complete() -> None:
     assert len(CASES) == 336
     assert len(ERRORS) == 36
     assert set(DECISIONS) <= set(CASES)
+    assert set(ERROR_DECISIONS) <= set(ERRORS)
+
+
+@pytest.mark.skipif(not CASES, reason=f"missing data: {FOLDER} (set QDQBERT_SHARED to the shared folder)")
+def test_every_case_is_compared() -> None:
+    compared = [name for function in COMPARED for name in of(function)]
+    assert sorted(compared) == sorted(CASES)
 
 
 # ---- integer quantization ----------------------------------------------------------------------------------
