@@ -88,6 +88,76 @@ def test_percentiles_of_a_ramp() -> None:
     assert abs(calibrator.compute_amax("percentile", percentile=90) - 89) <= 100 / 1024
 
 
+@pytest.mark.parametrize("unsigned", [False, True])
+def test_percentiles_of_two_tensors_and_of_unsigned_values(unsigned: bool) -> None:
+    calibrator = HistogramCalibrator(8, None, unsigned, num_bins=2048)
+    collected(calibrator, np.arange(100))
+    assert abs(calibrator.compute_amax("percentile", percentile=80) - 79) <= 100 / 2048
+    collected(calibrator, np.arange(0, 50), np.arange(50, 100))
+    # Each value twice now: 99 % of 200 is the 198th, which is the first 98.
+    assert abs(calibrator.compute_amax("percentile", percentile=99) - 98) <= 1 + 100 / 2048
+
+
+@pytest.mark.parametrize(("unsigned", "top"), [(False, 255), (True, 512)])
+@pytest.mark.parametrize("torch_hist", [False, True])
+def test_mse_prefers_what_nearly_all_elements_are(unsigned: bool, top: int, torch_hist: bool) -> None:
+    one = collected(HistogramCalibrator(8, None, unsigned, torch_hist=torch_hist), [*([top] * 1000), top + 1])
+    two = collected(
+        HistogramCalibrator(8, None, unsigned, torch_hist=torch_hist), [top] * 500, [*([top] * 500), top + 1]
+    )
+    for calibrator in (one, two):
+        amax = calibrator.compute_amax("mse")
+        assert abs(amax - top) < abs(amax - (top + 1))
+
+
+@pytest.mark.parametrize("unsigned", [False, True])
+@pytest.mark.parametrize("torch_hist", [False, True])
+def test_entropy_cuts_an_outlier_that_comes_with_the_second_tensor(unsigned: bool, torch_hist: bool) -> None:
+    x = np.random.default_rng(12345).uniform(size=(2, 20, 300)).astype(np.float32)
+    x[1, 3, 7] = 10.0
+    calibrator = collected(HistogramCalibrator(8, None, unsigned, torch_hist=torch_hist), x[0], x[1])
+    assert calibrator.compute_amax("entropy") < 1.1
+
+
+def test_both_kinds_of_histogram_count_alike_through_growth() -> None:
+    # The first batch has a zero, so that both begin there.  No largest magnitude is near a multiple of the
+    # width of the bins: there the two ways to count new bins may round apart, as they do in the original.
+    generator = np.random.default_rng(8)
+    batches = [generator.uniform(size=97) * scale for scale in (1.0, 0.5, 3.0, 2.0, 10.0)]
+    batches[0][0] = 0.0
+    first, second = (HistogramCalibrator(8, None, False, 19, torch_hist=each) for each in (True, False))
+    for batch in batches:
+        collected(first, batch)
+        collected(second, batch)
+        counts, edges = first.histogram()
+        other_counts, other_edges = second.histogram()
+        np.testing.assert_array_equal(counts, other_counts)
+        np.testing.assert_allclose(edges, other_edges, rtol=1e-6)
+        assert len(counts) == len(edges) - 1
+
+
+def test_the_ranges_of_every_batch_are_kept_if_asked() -> None:
+    calibrator = MaxCalibrator(8, None, False, track_amax=True)
+    for batch in ([1.0, -2.0], [0.5], [3.0, 1.0]):
+        calibrator.collect(batch)
+    assert [float(amax) for amax in calibrator.amaxs] == [2.0, 0.5, 3.0]
+    assert calibrator.compute_amax() == 3.0
+    with pytest.raises(AttributeError, match="track_amax"):
+        MaxCalibrator(8, None, False).amaxs  # noqa: B018
+
+
+@pytest.mark.parametrize("method", ["max", "", "MSE", None])
+def test_an_unknown_method_is_refused(data: np.ndarray, method: Any) -> None:
+    with pytest.raises(TypeError, match=f"Unknown calibration method {method}"):
+        collected(HistogramCalibrator(8, None, False), data).compute_amax(method)
+
+
+def test_nothing_collected_is_no_range() -> None:
+    for method in ("entropy", "mse", "percentile"):
+        assert HistogramCalibrator(8, None, False).compute_amax(method) is None
+    assert MaxCalibrator(8, None, False).compute_amax() is None
+
+
 @pytest.mark.parametrize("pieces", [1, 2, 7, 64])
 def test_a_fixed_range_makes_counts_independent_of_split_and_order(data: np.ndarray, pieces: int) -> None:
     top = float(np.abs(data).max())

@@ -48,6 +48,37 @@ def test_a_descriptor_equals_no_other_object() -> None:
     assert QuantDescriptor(amax=[1.0]) != QuantDescriptor(amax=1.0)
 
 
+@pytest.mark.parametrize(
+    ("fields", "error", "text"),
+    [
+        ({"num_bits": -1}, ValueError, "num_bits must be > 0, not -1"),
+        ({"num_bits": 8.0}, TypeError, "num_bits must be a postive integer or tuple"),
+        ({"num_bits": (5, 2)}, TypeError, "num_bits must be a postive integer or tuple"),
+        ({"num_bits": True}, TypeError, "num_bits must be a postive integer or tuple"),
+        ({"name": 3}, TypeError, "name must be a string or None"),
+        ({"axis": 0, "learn_amax": True}, TypeError, "axis is ignored and must be None"),
+        ({"amax": 2}, TypeError, "amax must be float, list or ndarray"),
+        ({"amax": "oops"}, TypeError, "amax must be float, list or ndarray"),
+        ({"bits": 8}, TypeError, "Unused keys: dict_keys\\(\\['bits'\\]\\)"),
+        ({"calib_method": "percentile"}, ValueError, "calib_method: expected one of"),
+    ],
+)
+def test_what_cannot_be_described_is_refused(
+    fields: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        QuantDescriptor(**fields)
+
+
+@pytest.mark.parametrize("amax", [1.5, [1.5], [[1.5], [2.5]], np.array([1.5, 2.5]), np.array(1.5)])
+def test_amax_is_kept_as_float32_in_the_shape_it_has(amax: Any) -> None:
+    descriptor = QuantDescriptor(amax=amax)
+    assert descriptor.amax is not None
+    assert descriptor.amax.dtype == np.float32
+    assert descriptor.amax.shape == np.shape(amax)
+    np.testing.assert_array_equal(descriptor.amax, np.asarray(amax, np.float32))
+
+
 def test_zero_bits_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     QuantDescriptor(0)
     assert "num_bits is 0" in caplog.text

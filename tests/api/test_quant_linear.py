@@ -75,6 +75,37 @@ def test_other_formats_take_the_same_meaning(input_fields: Any, weight_fields: A
     assert np.all(np.abs(linear(x) - dequantized(linear, x)) <= 36 * 2.0**-24 * magnitude)
 
 
+def test_an_input_of_four_dimensions_is_a_batch_of_rows() -> None:
+    x = np.random.default_rng(4).normal(size=(2, 3, 5, 17)).astype(np.float32)
+    linear = QuantLinear(17, 11, seed=2)
+    y = linear(x)
+    assert y.shape == (2, 3, 5, 11)
+    np.testing.assert_array_equal(y, linear(x.reshape(-1, 17)).reshape(y.shape))
+
+
+def test_sixteen_bits_are_close_to_float() -> None:
+    x = np.random.default_rng(4).normal(size=(9, 64)).astype(np.float32)
+    fine = QuantDescriptor(num_bits=16)
+    linear = QuantLinear(64, 32, quant_desc_input=fine, quant_desc_weight=fine, seed=2)
+    expected = x.astype(np.float64) @ linear.weight.T.astype(np.float64) + linear.bias
+    # Half a step of each factor against the other, K = 64 times: steps 4.5 / 32767 and 0.125 / 32767.
+    bound = 64 * 0.5 * (np.abs(x).max() / 32767 * 0.125 + 0.125 / 32767 * np.abs(x).max())
+    np.testing.assert_allclose(linear(x), expected, atol=bound, rtol=0)
+    assert not np.array_equal(linear(x), expected)
+
+
+@pytest.mark.parametrize("name", ["quant_desc_input", "quant_desc_weight"])
+def test_real_quantization_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="Only fake quantization is supported!"):
+        QuantLinear(3, 2, **{name: QuantDescriptor(fake_quant=False)})
+
+
+@pytest.mark.parametrize("name", ["descriptor", "input_only", "quant_desc_output"])
+def test_an_unknown_keyword_is_refused(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"Unused keys|{name}"):
+        QuantLinear(3, 2, **{name: True})
+
+
 def test_quantizers_off_is_a_plain_linear_layer() -> None:
     x = np.random.default_rng(4).normal(size=(3, 2, 20)).astype(np.float32)
     linear = QuantLinear(20, 7, seed=3)

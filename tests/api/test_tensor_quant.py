@@ -171,6 +171,44 @@ def test_empty_tensors_stay_empty() -> None:
     assert tensor_quant.tensor_quant_grad(x, 1.0, x).shape == (0, 3)
 
 
+@pytest.mark.parametrize("num_bits", [3, 7, 8])
+def test_unsigned_codes_are_those_of_one_more_signed_bit(num_bits: int) -> None:
+    x = np.random.default_rng(2).uniform(size=1009).astype(np.float32)
+    unsigned = tensor_quant.tensor_quant(x, 0.9, num_bits, unsigned=True)
+    signed = tensor_quant.tensor_quant(x, 0.9, num_bits + 1)
+    for mine, expected in zip(unsigned, signed, strict=True):
+        np.testing.assert_array_equal(mine, expected)
+    assert unsigned[0].max() == 2**num_bits - 1
+
+
+@pytest.mark.parametrize("function", ["tensor_quant", "fake_tensor_quant", "legacy_fake_tensor_quant"])
+def test_a_negative_element_is_refused_by_unsigned_quantization(function: str) -> None:
+    with pytest.raises(TypeError, match="Negative values encountered"):
+        getattr(tensor_quant, function)(np.float32([1.0, -1e-9]), 1.0, unsigned=True)
+
+
+def test_a_scale_beyond_float16_is_refused_where_it_is_returned() -> None:
+    x = np.float16([0.25, -0.0001, 0.0])
+    with pytest.raises(ValueError, match="scale is too large for FP16"):
+        tensor_quant.tensor_quant(x, np.float16(1e-4))
+    # The scale is not handed out here: no element may become NaN or infinite.
+    assert np.isfinite(tensor_quant.fake_tensor_quant(x.astype(np.float32), 1e-4)).all()
+
+
+@pytest.mark.parametrize("num_bits", [3, 4, 5, 7, 8, 11])
+@pytest.mark.parametrize("unsigned", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_the_legacy_function_is_the_same(num_bits: int, unsigned: bool, dtype: Any) -> None:
+    x = np.random.default_rng(num_bits).normal(size=(5, 4, 7)).astype(dtype)
+    x = np.abs(x) if unsigned else x
+    amax = np.float32([0.8, 0.9, 0.7, 0.6]).reshape(1, 4, 1)
+    for tensor, ranges in ((x, amax), (x.transpose(2, 1, 0), amax), (x[:, ::2], 0.7)):
+        np.testing.assert_array_equal(
+            tensor_quant.legacy_fake_tensor_quant(tensor, ranges, num_bits, unsigned),
+            tensor_quant.fake_tensor_quant(tensor, ranges, num_bits, unsigned),
+        )
+
+
 # ---- E4M3 and affine: vectors of the original's tests ------------------------------------------------------
 
 
@@ -203,6 +241,36 @@ def test_affine_quantization_reproduces_integers() -> None:
     x = np.array([-128, -127, -100, -1, 0, 1, 5, 64, 100, 126, 127], np.float32)
     y = tensor_quant.fake_affine_tensor_quant(x, -128.0, 127.0)
     np.testing.assert_allclose(y, x, atol=1e-6)
+
+
+def test_affine_gradient_passes_between_the_bounds_inclusive() -> None:
+    x = np.float32([-1.5, -1.0, -0.25, 0.5, 0.75, np.nextafter(np.float32(0.75), np.float32(1)), 2.0])
+    dx = tensor_quant.fake_affine_tensor_quant_grad(x, -1.0, 0.75, np.arange(1, 8, dtype=np.float32))
+    assert dx.tolist() == [0, 2, 3, 4, 5, 0, 0]
+
+
+@pytest.mark.parametrize("amax", [None, 0.5])
+def test_e4m3_gradient_is_that_of_the_clipped_straight_through_estimator(amax: float | None) -> None:
+    x = np.float32([-500.0, -448.0, -0.5, 0.1, 0.5, 0.6, 449.0])
+    dy = np.arange(1, 8, dtype=np.float32)
+    limit = 448.0 if amax is None else amax
+    np.testing.assert_array_equal(
+        tensor_quant.scaled_e4m3_grad(x, amax, dy), np.where(np.abs(x) <= limit, dy, 0)
+    )
+
+
+def test_e4m3_of_a_tensor_that_is_not_contiguous() -> None:
+    x = np.random.default_rng(0).normal(size=(6, 10)).astype(np.float32)
+    np.testing.assert_array_equal(tensor_quant.scaled_e4m3(x.T, 2.0), tensor_quant.scaled_e4m3(x, 2.0).T)
+    np.testing.assert_array_equal(
+        tensor_quant.scaled_e4m3(x[::2, 1::3]), tensor_quant.scaled_e4m3(x)[::2, 1::3]
+    )
+
+
+@pytest.mark.parametrize(("E", "M"), [(5, 2), (7, 3), (3, 4)])
+def test_other_floating_point_formats_are_refused(E: int, M: int) -> None:
+    with pytest.raises(NotImplementedError, match="Only support E=4 & M=3"):
+        tensor_quant.scaled_e4m3([1.0], None, E, M)
 
 
 # ---- reduce_amax -------------------------------------------------------------------------------------------

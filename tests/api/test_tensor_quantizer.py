@@ -215,6 +215,46 @@ def test_a_failed_collection_leaves_every_statistic_alone(bad: float) -> None:
             np.testing.assert_array_equal(after[key], value)
 
 
+def test_calibration_keeps_as_many_ranges_as_its_axes_have() -> None:
+    x = np.random.default_rng(4).uniform(size=(127, 63, 7, 7)).astype(np.float32)
+    quantizer = TensorQuantizer(QuantDescriptor(axis=(0, 1)), if_calib=True, if_quant=False)
+    quantizer(x)
+    quantizer.load_calib_amax()
+    assert quantizer.amax is not None
+    assert quantizer.amax.size == 127 * 63
+    np.testing.assert_array_equal(quantizer.amax, reduce_amax(x, (2, 3)))
+
+
+def test_max_calibration_over_two_tensors_is_their_larger_range() -> None:
+    quantizer = TensorQuantizer(QuantDescriptor(axis=0))
+    quantizer.enable_calib()
+    with pytest.raises(RuntimeError, match="Calibrator returned None"):
+        quantizer.load_calib_amax()
+    first, second = np.random.default_rng(5).uniform(size=(2, 13, 5, 3)).astype(np.float32)
+    quantizer(first)
+    quantizer(second)
+    quantizer.disable_calib()
+    quantizer.load_calib_amax()
+    np.testing.assert_array_equal(
+        quantizer.amax, np.maximum(reduce_amax(first, (1, 2)), reduce_amax(second, (1, 2)))
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("entropy", {}), ("percentile", {"percentile": 99.99}), ("mse", {"stride": 3})]
+)
+def test_histogram_calibration_loads_what_its_calibrator_finds(method: str, options: dict[str, Any]) -> None:
+    quantizer = TensorQuantizer(QuantDescriptor(calib_method="histogram"), if_calib=True, if_quant=False)
+    first, second = np.random.default_rng(6).uniform(size=(2, 3, 63, 7)).astype(np.float32)
+    for _ in range(2):
+        quantizer(first)
+        quantizer(second * 2)
+        quantizer.load_calib_amax(method, **options)
+        assert quantizer._calibrator is not None
+        assert quantizer.amax == quantizer._calibrator.compute_amax(method, **options)
+        quantizer._calibrator.reset()
+
+
 # ---- ranges and state dicts --------------------------------------------------------------------------------
 
 
@@ -243,6 +283,41 @@ def test_errors_are_both_ours_and_pythons() -> None:
     with pytest.raises(RuntimeError) as caught:
         quantizer.amax = [1.0, 2.0]
     assert isinstance(caught.value, Error)
+
+
+def test_step_and_bound_follow_range_and_format() -> None:
+    quantizer = TensorQuantizer(QuantDescriptor(amax=3.14))
+    quantizer.amax = 0.577
+    assert quantizer.amax == np.float32(0.577)
+    assert quantizer.step_size == np.float32(0.577) / np.float32(127)
+    quantizer.num_bits, quantizer.unsigned = 7, True
+    assert quantizer.maxbound == 127
+    quantizer.unsigned = False
+    assert quantizer.maxbound == 63
+    assert quantizer.step_size == np.float32(0.577) / np.float32(63)
+    assert TensorQuantizer(QuantDescriptor(num_bits=(4, 3))).maxbound == 448.0
+
+
+def test_a_dynamic_range_has_no_step(caplog: pytest.LogCaptureFixture) -> None:
+    assert TensorQuantizer().step_size is None
+    assert "step_size is undefined under dynamic amax mode!" in caplog.text
+
+
+def test_setting_none_is_refused_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    quantizer = TensorQuantizer(QuantDescriptor(amax=2.0))
+    quantizer.amax = None
+    quantizer.pre_quant_scale = None
+    assert quantizer.amax == 2.0
+    assert quantizer.pre_quant_scale is None
+    assert [text.split()[1] for text in caplog.messages] == ["amax", "pre_quant_scale"]
+
+
+def test_the_scale_of_fake_quantization_is_one_with_an_error_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert TensorQuantizer().scale == 1.0
+    assert TensorQuantizer(QuantDescriptor(fake_quant=False)).scale is None
+    assert [record.levelname for record in caplog.records] == ["ERROR", "CRITICAL"]
 
 
 def test_state_dict_round_trip_creates_ranges() -> None:
