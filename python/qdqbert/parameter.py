@@ -66,8 +66,9 @@ class Parameter(np.ndarray[Any, np.dtype[np.float32]]):
         self._state = None
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        plain = [np.asarray(each) if isinstance(each, Parameter) else each for each in inputs]
-        return getattr(ufunc, method)(*plain, **kwargs)
+        if "out" in kwargs:  # which cannot be written to, and NumPy says so
+            kwargs["out"] = tuple(_plain(each) for each in kwargs["out"])
+        return getattr(ufunc, method)(*map(_plain, inputs), **kwargs)
 
     def __getitem__(self, key: Any) -> Any:
         return np.asarray(self)[key]
@@ -124,3 +125,7 @@ class Parameter(np.ndarray[Any, np.dtype[np.float32]]):
             raise TypeError(f"requires_grad: expected bool, got {type(requires_grad).__name__}")
         self.state.requires_grad = requires_grad
         return self
+
+
+def _plain(value: Any) -> Any:
+    return np.asarray(value) if isinstance(value, Parameter) else value

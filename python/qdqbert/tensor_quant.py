@@ -12,7 +12,7 @@ float32 and the result comes back in the input's type.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -146,14 +146,11 @@ def tensor_quant_grad(inputs: npt.ArrayLike, amax: npt.ArrayLike, grad_outputs: 
     """
     x, dtype = _split(inputs, "inputs")
     ranges = as_float32(amax, "amax")
-    dy = as_float_array(grad_outputs, "grad_outputs")
-    if dy.dtype == np.float64:
-        # float32 decides which elements pass; what passes keeps its digits.
-        passes = _core.tensor_quant_grad(default_device(), x, ranges, np.ones(dy.shape, np.float32))
-        return np.where(passes != 0, dy, 0.0).astype(dtype, copy=False)
-    return _core.tensor_quant_grad(default_device(), x, ranges, as_float32(dy, "grad_outputs")).astype(
-        dtype, copy=False
-    )
+
+    def gradient(dy: npt.NDArray[np.float32]) -> Array:
+        return _core.tensor_quant_grad(default_device(), x, ranges, dy)
+
+    return _straight_through(grad_outputs, gradient).astype(dtype, copy=False)
 
 
 def fake_tensor_quant(
@@ -238,7 +235,7 @@ def fake_affine_tensor_quant(
     min_range, max_range : array_like of one element
         Values of the lowest and highest code, `min_range` below `max_range`.
     num_bits : int
-        2 .. 16.
+        1 .. 16.
 
     Returns
     -------
@@ -287,9 +284,11 @@ def fake_affine_tensor_quant_grad(
     # clip's gradient passes strictly between its bounds; the next numbers outwards make that inclusive.
     low = np.nextafter(np.float32(_scalar(min_range, "min_range")), np.float32(-np.inf), dtype=np.float32)
     high = np.nextafter(np.float32(_scalar(max_range, "max_range")), np.float32(np.inf), dtype=np.float32)
-    dy = as_float32(grad_outputs, "grad_outputs")
-    dx, _, _ = _core.clip_grad(default_device(), x, np.asarray(low), np.asarray(high), dy)
-    return dx.astype(dtype, copy=False)
+
+    def gradient(dy: npt.NDArray[np.float32]) -> Array:
+        return _core.clip_grad(default_device(), x, np.asarray(low), np.asarray(high), dy)[0]
+
+    return _straight_through(grad_outputs, gradient).astype(dtype, copy=False)
 
 
 def scaled_e4m3(inputs: npt.ArrayLike, amax: npt.ArrayLike | None = None, E: int = 4, M: int = 3) -> Array:
@@ -366,7 +365,7 @@ def reduce_amax(
     """
     x, dtype = _split(input, "input")
     if axis is None:
-        return _core.reduce_amax(default_device(), x, ()).reshape(()).astype(dtype, copy=False)
+        return _reduce_amax(input, x, dtype, ()).reshape(()).astype(dtype, copy=False)
     axes: Sequence[int] = (axis,) if isinstance(axis, int) else tuple(axis)
     if len(axes) > x.ndim:
         raise ValueError("Cannot reduce more axes than tensor's dim.")
@@ -378,7 +377,7 @@ def reduce_amax(
             )
     reduced = {each % x.ndim for each in axes}
     kept = tuple(each for each in range(x.ndim) if each not in reduced)
-    result = _core.reduce_amax(default_device(), x, kept)
+    result = _reduce_amax(input, x, dtype, kept)
     if not keepdims:
         result = result.reshape([x.shape[each] for each in kept])
     if not isinstance(axis, int) and result.size == 1:
@@ -422,6 +421,27 @@ class ScaledE4M3Function:
 
     apply = staticmethod(scaled_e4m3)
     grad = staticmethod(scaled_e4m3_grad)
+
+
+def _straight_through(grad_outputs: Any, gradient: Callable[[npt.NDArray[np.float32]], Array]) -> Array:
+    """Gradient of a clipped straight-through estimator, whose float32 form is `gradient`."""
+    dy = as_float_array(grad_outputs, "grad_outputs")
+    if dy.dtype == np.float64:
+        # float32 decides which elements pass; what passes keeps its digits.
+        return np.where(gradient(np.ones(dy.shape, np.float32)) != 0, dy, 0.0)
+    return gradient(as_float32(dy, "grad_outputs"))
+
+
+def _reduce_amax(
+    value: Any, x: npt.NDArray[np.float32], dtype: np.dtype[Any], kept: tuple[int, ...]
+) -> Array:
+    """Largest magnitude over every axis but the kept ones; a maximum of float64 keeps its digits."""
+    if dtype == np.float64:
+        reduced = tuple(axis for axis in range(x.ndim) if axis not in kept)
+        return np.asarray(
+            np.abs(as_float_array(value, "input")).max(axis=reduced, keepdims=True, initial=0.0)
+        )
+    return _core.reduce_amax(default_device(), x, kept)
 
 
 def _split(value: Any, name: str) -> tuple[npt.NDArray[np.float32], np.dtype[Any]]:

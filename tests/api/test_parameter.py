@@ -114,6 +114,14 @@ def test_a_parameter_is_the_memory_of_the_model_and_read_only() -> None:
         view[0, 0] = 1.0
 
 
+def test_a_parameter_cannot_be_changed_by_arithmetic_in_place() -> None:
+    weight = QuantLinear(3, 2).weight
+    with pytest.raises(ValueError, match="read-only"):
+        weight += 1
+    with pytest.raises(ValueError, match="read-only"):
+        np.add(weight, 1, out=weight)
+
+
 @pytest.mark.parametrize("value", [1, 0.0, "yes", None, np.bool_(True)])
 def test_a_flag_that_is_no_bool_is_refused_and_changes_nothing(value: Any) -> None:
     linear = QuantLinear(3, 2)

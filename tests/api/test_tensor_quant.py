@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qdqbert import tensor_quant
+from qdqbert import nn, tensor_quant
 from qdqbert.errors import ShapeError
 
 # Around one vector of 16 lanes and one cache line, a prime, and more than one piece of parallel work.
@@ -106,6 +106,31 @@ def test_results_have_the_type_of_the_input(dtype: str) -> None:
         tensor_quant.reduce_amax(x),
     ):
         assert result.dtype == native
+
+
+def test_double_precision_keeps_its_digits_where_nothing_is_rounded_on_purpose() -> None:
+    x = np.array([0.1, -0.3, 1.0 + 2.0**-40, -2.0 - 2.0**-45])
+    dy = np.array([0.7, 0.1, -0.2, 0.3])
+    assert tensor_quant.reduce_amax(x) == 2.0 + 2.0**-45
+    np.testing.assert_array_equal(tensor_quant.reduce_amax(x[None], 1), [[2.0 + 2.0**-45]])
+    np.testing.assert_array_equal(nn.functional.clip(x, -1.0, 1.0), [0.1, -0.3, 1.0, -1.0])
+    np.testing.assert_array_equal(nn.functional.clip(x, np.array(-0.2), 5.0), [0.1, -0.2, x[2], -0.2])
+    np.testing.assert_array_equal(nn.functional.clip_grad(x, -0.5, 0.5, dy)[0], [0.7, 0.1, 0, 0])
+    np.testing.assert_array_equal(tensor_quant.tensor_quant_grad(x, 0.5, dy), [0.7, 0.1, 0, 0])
+    np.testing.assert_array_equal(
+        tensor_quant.fake_affine_tensor_quant_grad(x, -0.5, 0.5, dy), [0.7, 0.1, 0, 0]
+    )
+    for quantizer in (nn.TensorQuantizer(disabled=True), nn.TensorQuantizer(if_quant=False, if_calib=True)):
+        np.testing.assert_array_equal(quantizer(x), x)
+        assert quantizer(x) is not x
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (5,), (2, 1, 3)])
+def test_a_maximum_in_double_precision_is_numpys(shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(1).normal(size=shape)
+    x.reshape(-1)[2] = np.nan
+    for axis in range(len(shape)):
+        np.testing.assert_array_equal(tensor_quant.reduce_amax(x, axis, keepdims=False), np.abs(x).max(axis))
 
 
 def test_noncontiguous_and_read_only_inputs_are_accepted() -> None:

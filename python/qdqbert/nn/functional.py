@@ -34,12 +34,16 @@ def clip(inputs: npt.ArrayLike, clip_value_min: npt.ArrayLike, clip_value_max: n
         If a bound does not broadcast.
     """
     x = as_float_array(inputs, "inputs")
+    low = as_float_array(clip_value_min, "clip_value_min")
+    high = as_float_array(clip_value_max, "clip_value_max")
     y = _core.clip(
         default_device(),
         as_float32(x, "inputs"),
-        as_float32(clip_value_min, "clip_value_min"),
-        as_float32(clip_value_max, "clip_value_max"),
+        as_float32(low, "clip_value_min"),
+        as_float32(high, "clip_value_max"),
     )
+    if x.dtype == np.float64:  # a choice between three numbers, none of which may lose digits
+        return np.asarray(np.maximum(np.minimum(x, high), low))
     return y.astype(x.dtype, copy=False)
 
 
@@ -83,10 +87,12 @@ def clip_grad(
     high = as_float32(clip_value_max, "clip_value_max")
     if low.size != 1 or high.size != 1:
         raise ValueError(f"Learnable min/max can only be scalar, got size {low.shape} and {high.shape}.")
-    dy = as_float32(grad_outputs, "grad_outputs")
-    dx, dmin, dmax = _core.clip_grad(
-        default_device(), as_float32(x, "inputs"), low.reshape(()), high.reshape(()), dy
-    )
+    dy = as_float_array(grad_outputs, "grad_outputs")
+    arguments = default_device(), as_float32(x, "inputs"), low.reshape(()), high.reshape(())
+    dx, dmin, dmax = _core.clip_grad(*arguments, as_float32(dy, "grad_outputs"))
+    if dy.dtype == np.float64:
+        passes, _, _ = _core.clip_grad(*arguments, np.ones(dy.shape, np.float32))
+        dx = np.where(passes != 0, dy, 0.0)
     return dx.astype(x.dtype, copy=False), float(np.float32(dmin)), float(np.float32(dmax))
 
 

@@ -145,7 +145,7 @@ class TensorQuantizer(QuantizerStages):
         self._source = source
         self._descriptor = descriptor
         self._name = name
-        self._scale: Array | None = None
+        self._scale: Array | float | None = 1.0 if descriptor.fake_quant else None
         # Shape of the one tensor that it is for, if there is one.
         self._tensor_shape: Callable[[], tuple[int, ...] | None] = lambda: None
         bits, axis, unsigned = descriptor.num_bits, descriptor.axis, descriptor.unsigned
@@ -421,11 +421,19 @@ class TensorQuantizer(QuantizerStages):
             _core.STAGE_QUANT
         ):
             self._scale = self._scale_of(x)
+        if array.dtype == np.float64 and self._is_identity():
+            return array.copy()
         return y.astype(array.dtype, copy=False)
 
     def __call__(self, inputs: npt.ArrayLike) -> Array:
         """Call `forward`."""
         return self.forward(inputs)
+
+    def _is_identity(self) -> bool:
+        if self._disabled:
+            return True
+        clips = self._if_clip and not self._if_calib
+        return not (self._if_quant or clips) and self._handle.pre_quant_scale() is None
 
     def _require_exportable(self, dtype: np.dtype[Any] | None = None) -> None:
         """Check what an export switch that is on asks of the quantizer; raises what the checks raise."""
@@ -483,7 +491,8 @@ class TensorQuantizer(QuantizerStages):
         if self.fake_quant:
             text += " scale=1.0"
         elif self._scale is not None:
-            text += f" scale={self._scale.item() if self._scale.ndim == 0 else self._scale!r}"
+            scale = np.asarray(self._scale)
+            text += f" scale={scale.item() if scale.ndim == 0 else scale!r}"
         text += " quant" if self._has_stage(_core.STAGE_QUANT) else ""
         text += " clip" if self._has_stage(_core.STAGE_CLIP) else ""
         text += " calib" if self._has_stage(_core.STAGE_CALIB) else ""
