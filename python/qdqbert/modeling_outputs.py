@@ -16,12 +16,18 @@ import numpy.typing as npt
 
 __all__ = [
     "BaseModelOutputWithPoolingAndCrossAttentions",
+    "CausalLMOutputWithCrossAttentions",
+    "MaskedLMOutput",
     "ModelOutput",
+    "MultipleChoiceModelOutput",
+    "NextSentencePredictorOutput",
     "QuestionAnsweringModelOutput",
     "SequenceClassifierOutput",
+    "TokenClassifierOutput",
 ]
 
 Array = npt.NDArray[np.float32]
+Cache = tuple[tuple[Array, ...], ...]
 
 
 class ModelOutput(OrderedDict[str, Any]):
@@ -86,18 +92,85 @@ class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
     pooler_output : ndarray, shape (batch, hidden), or None
     hidden_states : tuple of ndarray, shape (batch, length, hidden), or None
         Before each layer and after the last.
-    past_key_values, cross_attentions : None
-        Of decoders.
-    attentions : tuple of ndarray, shape (batch, heads, length, length), or None
+    past_key_values : tuple of tuples of ndarray, or None
+        Of decoders: for each layer keys and values, shape (batch, heads, keys, head size), and with
+        cross-attention those of the encoder.
+    attentions : tuple of ndarray, shape (batch, heads, length, keys), or None
         Probabilities of each layer.
+    cross_attentions : tuple of ndarray, shape (batch, heads, length, encoder length), or None
+        Probabilities of cross-attention.
     """
 
     last_hidden_state: Array | None = None
     pooler_output: Array | None = None
     hidden_states: tuple[Array, ...] | None = None
-    past_key_values: None = None
+    past_key_values: Cache | None = None
     attentions: tuple[Array, ...] | None = None
-    cross_attentions: None = None
+    cross_attentions: tuple[Array, ...] | None = None
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class CausalLMOutputWithCrossAttentions(ModelOutput):
+    """Output of `QDQBertLMHeadModel`.
+
+    Attributes
+    ----------
+    loss : float32 scalar, or None
+    logits : ndarray, shape (batch, length, vocab_size)
+    past_key_values, hidden_states, attentions, cross_attentions
+        See `BaseModelOutputWithPoolingAndCrossAttentions`.
+    """
+
+    loss: np.float32 | None = None
+    logits: Array | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[Array, ...] | None = None
+    attentions: tuple[Array, ...] | None = None
+    cross_attentions: tuple[Array, ...] | None = None
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class _LossAndLogits(ModelOutput):
+    loss: np.float32 | None = None
+    logits: Array | None = None
+    hidden_states: tuple[Array, ...] | None = None
+    attentions: tuple[Array, ...] | None = None
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class MaskedLMOutput(_LossAndLogits):
+    """Output of `QDQBertForMaskedLM`.
+
+    Attributes
+    ----------
+    loss : float32 scalar, or None
+    logits : ndarray, shape (batch, length, vocab_size)
+    hidden_states, attentions : tuple of ndarray, or None
+    """
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class MultipleChoiceModelOutput(_LossAndLogits):
+    """Output of `QDQBertForMultipleChoice`.
+
+    Attributes
+    ----------
+    loss : float32 scalar, or None
+    logits : ndarray, shape (batch, choices)
+    hidden_states, attentions : tuple of ndarray, or None
+    """
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class NextSentencePredictorOutput(_LossAndLogits):
+    """Output of `QDQBertForNextSentencePrediction`.
+
+    Attributes
+    ----------
+    loss : float32 scalar, or None
+    logits : ndarray, shape (batch, 2)
+    hidden_states, attentions : tuple of ndarray, or None
+    """
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -120,7 +193,7 @@ class QuestionAnsweringModelOutput(ModelOutput):
 
 
 @dataclasses.dataclass(eq=False, repr=False)
-class SequenceClassifierOutput(ModelOutput):
+class SequenceClassifierOutput(_LossAndLogits):
     """Output of `QDQBertForSequenceClassification`.
 
     Attributes
@@ -130,7 +203,14 @@ class SequenceClassifierOutput(ModelOutput):
     hidden_states, attentions : tuple of ndarray, or None
     """
 
-    loss: np.float32 | None = None
-    logits: Array | None = None
-    hidden_states: tuple[Array, ...] | None = None
-    attentions: tuple[Array, ...] | None = None
+
+@dataclasses.dataclass(eq=False, repr=False)
+class TokenClassifierOutput(_LossAndLogits):
+    """Output of `QDQBertForTokenClassification`.
+
+    Attributes
+    ----------
+    loss : float32 scalar, or None
+    logits : ndarray, shape (batch, length, num_labels)
+    hidden_states, attentions : tuple of ndarray, or None
+    """
