@@ -26,13 +26,22 @@ _HOMES = {
     "StateError": "errors",
     "UnsupportedError": "errors",
     "QDQBertConfig": "configuration_qdqbert",
+    "QDQBERT_PRETRAINED_CONFIG_ARCHIVE_MAP": "configuration_qdqbert",
+    "QDQBERT_PRETRAINED_MODEL_ARCHIVE_LIST": "modeling_qdqbert",
+    "QDQBertForMaskedLM": "modeling_qdqbert",
+    "QDQBertForMultipleChoice": "modeling_qdqbert",
+    "QDQBertForNextSentencePrediction": "modeling_qdqbert",
     "QDQBertForQuestionAnswering": "modeling_qdqbert",
     "QDQBertForSequenceClassification": "modeling_qdqbert",
+    "QDQBertForTokenClassification": "modeling_qdqbert",
+    "QDQBertLMHeadModel": "modeling_qdqbert",
+    "QDQBertLayer": "modeling_qdqbert",
     "QDQBertModel": "modeling_qdqbert",
     "QDQBertPreTrainedModel": "modeling_qdqbert",
     "BatchEncoding": "tokenization",
     "BertTokenizer": "tokenization",
     "BertTokenizerFast": "tokenization",
+    "GenerationConfig": "generation",
     "Calibration": "calibration",
     "calibrate": "calibration",
     "quantizers": "rules",
@@ -47,6 +56,7 @@ _MODULES = (
     "calib",
     "cuda_ext",
     "errors",
+    "generation",
     "nn",
     "optim",
     "quant_modules",
@@ -61,6 +71,7 @@ if TYPE_CHECKING:
     from qdqbert import calib as calib
     from qdqbert import cuda_ext as cuda_ext
     from qdqbert import errors as errors
+    from qdqbert import generation as generation
     from qdqbert import nn as nn
     from qdqbert import optim as optim
     from qdqbert import quant_modules as quant_modules
@@ -69,6 +80,9 @@ if TYPE_CHECKING:
     from qdqbert import utils as utils
     from qdqbert.calibration import Calibration as Calibration
     from qdqbert.calibration import calibrate as calibrate
+    from qdqbert.configuration_qdqbert import (
+        QDQBERT_PRETRAINED_CONFIG_ARCHIVE_MAP as QDQBERT_PRETRAINED_CONFIG_ARCHIVE_MAP,
+    )
     from qdqbert.configuration_qdqbert import QDQBertConfig as QDQBertConfig
     from qdqbert.device import Device as Device
     from qdqbert.device import get_num_threads as get_num_threads
@@ -81,8 +95,18 @@ if TYPE_CHECKING:
     from qdqbert.errors import ShapeError as ShapeError
     from qdqbert.errors import StateError as StateError
     from qdqbert.errors import UnsupportedError as UnsupportedError
+    from qdqbert.generation import GenerationConfig as GenerationConfig
+    from qdqbert.modeling_qdqbert import (
+        QDQBERT_PRETRAINED_MODEL_ARCHIVE_LIST as QDQBERT_PRETRAINED_MODEL_ARCHIVE_LIST,
+    )
+    from qdqbert.modeling_qdqbert import QDQBertForMaskedLM as QDQBertForMaskedLM
+    from qdqbert.modeling_qdqbert import QDQBertForMultipleChoice as QDQBertForMultipleChoice
+    from qdqbert.modeling_qdqbert import QDQBertForNextSentencePrediction as QDQBertForNextSentencePrediction
     from qdqbert.modeling_qdqbert import QDQBertForQuestionAnswering as QDQBertForQuestionAnswering
     from qdqbert.modeling_qdqbert import QDQBertForSequenceClassification as QDQBertForSequenceClassification
+    from qdqbert.modeling_qdqbert import QDQBertForTokenClassification as QDQBertForTokenClassification
+    from qdqbert.modeling_qdqbert import QDQBertLayer as QDQBertLayer
+    from qdqbert.modeling_qdqbert import QDQBertLMHeadModel as QDQBertLMHeadModel
     from qdqbert.modeling_qdqbert import QDQBertModel as QDQBertModel
     from qdqbert.modeling_qdqbert import QDQBertPreTrainedModel as QDQBertPreTrainedModel
     from qdqbert.quant_modules import deactivate as deactivate

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, Self, overload
 from qdqbert.errors import CheckpointError, UnsupportedError
 from qdqbert.serialization.atomic import write_text
 
-__all__ = ["SUPPORTED_MODEL_TYPES", "QDQBertConfig"]
+__all__ = ["QDQBERT_PRETRAINED_CONFIG_ARCHIVE_MAP", "SUPPORTED_MODEL_TYPES", "QDQBertConfig"]
 
 _logger = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ CONFIG_NAME = "config.json"
 SUPPORTED_MODEL_TYPES = ("bert", "qdqbert")
 # Each label has a name in two dictionaries, so a number from a damaged file must not reach the memory's size.
 _MAX_LABELS = 1_000_000
+_POSITION_TYPES = ("absolute", "relative_key", "relative_key_query")
 _PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 # The fields of the library's base configuration that models, tests or files use.  A field that still has this
@@ -114,6 +115,7 @@ class QDQBertConfig:
     torch_dtype: str | None
     problem_type: str | None
     position_embedding_type: str
+    tie_word_embeddings: bool
     quantization_config: dict[str, Any]
     name_or_path: str
 
@@ -235,11 +237,11 @@ class QDQBertConfig:
         Raises
         ------
         ValueError
-            If a size is not a positive integer, `hidden_size` is no multiple of `num_attention_heads`, or a
-            number is out of range; the field is named.
+            If a size is not a positive integer, `hidden_size` is no multiple of `num_attention_heads`, a
+            number is out of range, cross-attention has no decoder, or `pruned_heads` names heads that are not
+            there or all that are; the field is named.
         UnsupportedError
-            For a callable as `hidden_act`, and for a decoder, cross-attention, relative positions and pruned
-            heads, which are not built yet.
+            For a callable as `hidden_act`, and for an encoder and a decoder in one model.
         """
         for field in (
             "vocab_size",
@@ -275,18 +277,35 @@ class QDQBertConfig:
         # A name: what has no form in UTF-8 could not even be shown.
         if not isinstance(self.hidden_act, str) or not self.hidden_act.isascii():
             raise ValueError(f"hidden_act: expected the name of an activation, got {self.hidden_act!r}")
-        self._refuse_unbuilt()
-
-    def _refuse_unbuilt(self) -> None:
-        for field in ("is_decoder", "add_cross_attention", "is_encoder_decoder"):
-            if getattr(self, field):
-                raise UnsupportedError(f"{field}=True: the decoder is not built yet")
-        if self.position_embedding_type != "absolute":
-            raise UnsupportedError(
-                f"position_embedding_type: only 'absolute' is built, got {self.position_embedding_type!r}"
+        if self.position_embedding_type not in _POSITION_TYPES:
+            raise ValueError(
+                f"position_embedding_type: expected one of {', '.join(map(repr, _POSITION_TYPES))}, "
+                f"got {self.position_embedding_type!r}"
             )
-        if any(self.pruned_heads.values()):
-            raise UnsupportedError(f"pruned_heads: pruning is not built yet, got {self.pruned_heads}")
+        if self.is_encoder_decoder:
+            raise UnsupportedError(
+                "is_encoder_decoder=True: a model here is an encoder, or with is_decoder=True a decoder that "
+                "is given encoder_hidden_states; make two"
+            )
+        if self.add_cross_attention and not self.is_decoder:
+            raise ValueError(
+                "add_cross_attention=True: only a decoder attends to an encoder; set is_decoder=True too"
+            )
+        self._validate_pruned_heads()
+
+    def _validate_pruned_heads(self) -> None:
+        layers, heads = self.num_hidden_layers, self.num_attention_heads
+        gone: dict[int, set[int]] = {}
+        for layer, pruned in self.pruned_heads.items():
+            if not -layers <= layer < layers:
+                raise ValueError(f"pruned_heads: there is no layer {layer}, the model has {layers}")
+            wrong = [head for head in pruned if not 0 <= head < heads]
+            if wrong:
+                raise ValueError(f"pruned_heads[{layer}]: there is no head {wrong[0]}, the layer has {heads}")
+            gone.setdefault(layer % layers, set()).update(pruned)
+        for layer, pruned_set in gone.items():
+            if len(pruned_set) == heads:
+                raise ValueError(f"pruned_heads[{layer}]: all {heads} heads; one must be left")
 
     # ---- dictionaries --------------------------------------------------------------------------------------
 
@@ -481,6 +500,20 @@ class QDQBertConfig:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"
+
+
+# The original names one checkpoint.
+_ARCHIVES = ("google-bert/bert-base-uncased",)
+QDQBERT_PRETRAINED_CONFIG_ARCHIVE_MAP: dict[str, str]
+
+
+def __getattr__(name: str) -> Any:
+    """Make the addresses of the original's configurations when they are asked for: the hub knows them."""
+    if name == "QDQBERT_PRETRAINED_CONFIG_ARCHIVE_MAP":
+        from huggingface_hub import hf_hub_url
+
+        return {archive: hf_hub_url(archive, CONFIG_NAME) for archive in _ARCHIVES}
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _known_fields() -> set[str]:

@@ -22,8 +22,8 @@ class Error(Exception):
     """Base of every exception class defined by qdqbert."""
 
 
-class ShapeError(Error, ValueError):
-    """A tensor has the wrong rank or dimensions."""
+class ShapeError(Error, ValueError, RuntimeError):
+    """A tensor has the wrong rank or dimensions; PyTorch says so with a RuntimeError."""
 
 
 class StateError(Error, RuntimeError):

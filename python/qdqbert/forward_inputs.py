@@ -8,19 +8,31 @@ by the C side.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from qdqbert.errors import ShapeError
 
-__all__ = ["as_floats", "as_head_mask", "as_integers", "as_labels", "as_mask"]
+__all__ = ["Past", "as_array", "as_floats", "as_head_mask", "as_integers", "as_labels", "as_mask", "as_past"]
+
+Floats = npt.NDArray[np.float32]
 
 _INT64 = np.iinfo(np.int64)
 
 
-def _as_array(argument: str, value: Any) -> npt.NDArray[Any]:
+def as_array(argument: str, value: Any) -> npt.NDArray[Any]:
+    """Return `value` as an array of numbers in their own dtype, without copying where that can be avoided.
+
+    Raises
+    ------
+    TypeError
+        If it cannot be read as an array of numbers.
+    ShapeError
+        If its rows differ in length.
+    """
     if isinstance(value, np.ndarray):
         return value
     try:
@@ -57,7 +69,7 @@ def as_integers(argument: str, value: Any) -> npt.NDArray[np.int64] | None:
     """
     if value is None:
         return None
-    array = _as_array(argument, value)
+    array = as_array(argument, value)
     if array.size == 0 and array.dtype.kind == "f" and not isinstance(value, np.ndarray):
         array = array.astype(np.int64)  # an empty list has no integers to tell its dtype
     if array.dtype.kind not in "iub":
@@ -79,7 +91,7 @@ def as_mask(argument: str, value: Any) -> npt.NDArray[np.int64] | None:
     """
     if value is None:
         return None
-    array = _as_array(argument, value)
+    array = as_array(argument, value)
     if array.dtype.kind == "f" and array.size:
         wrong = np.argwhere((array != 0) & (array != 1))
         if wrong.size:
@@ -101,14 +113,23 @@ def as_floats(argument: str, value: Any) -> npt.NDArray[np.float32] | None:
     """
     if value is None:
         return None
-    array = _as_array(argument, value)
+    array = as_array(argument, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{argument}: expected real numbers, got {array.dtype}")
     return np.ascontiguousarray(array, dtype=np.float32).reshape(array.shape)
 
 
-def as_head_mask(value: Any, num_layers: int, num_heads: int) -> npt.NDArray[np.float32] | None:
-    """Return factors, the heads of layer 0 first, from (heads,) or (layers, heads), or None for None.
+def as_head_mask(value: Any, kept: Sequence[Sequence[int]], num_heads: int) -> npt.NDArray[np.float32] | None:
+    """Return the factors of the heads that are left, layer after layer, or None for None.
+
+    Parameters
+    ----------
+    value : floats, shape (heads,) or (layers, heads)
+        For all heads, pruned ones included: heads keep their numbers.
+    kept : sequence of sequence of int
+        The heads that each layer has left.
+    num_heads : int
+        Before pruning.
 
     Raises
     ------
@@ -118,11 +139,72 @@ def as_head_mask(value: Any, num_layers: int, num_heads: int) -> npt.NDArray[np.
     mask = as_floats("head_mask", value)
     if mask is None:
         return None
-    if mask.shape not in ((num_heads,), (num_layers, num_heads)):
+    if mask.shape not in ((num_heads,), (len(kept), num_heads)):
         raise ShapeError(
-            f"head_mask: expected ({num_heads},) or ({num_layers}, {num_heads}), got {mask.shape}"
+            f"head_mask: expected ({num_heads},) or ({len(kept)}, {num_heads}), got {mask.shape}"
         )
-    return np.ascontiguousarray(np.broadcast_to(mask, (num_layers, num_heads))).reshape(-1)
+    rows = np.broadcast_to(mask, (len(kept), num_heads))
+    return np.concatenate([row[list(heads)] for row, heads in zip(rows, kept, strict=True)])
+
+
+class Past(NamedTuple):
+    """The arrays of ``past_key_values``, layer by layer.
+
+    Attributes
+    ----------
+    length : int
+        Tokens in the cache; 0 without one.
+    keys, values : list of ndarray, shape (batch, heads of the layer, length, head size), or None
+    cross_keys, cross_values : list of ndarray, shape (batch, heads, encoder length, head size), or None
+    """
+
+    length: int
+    keys: list[Floats] | None
+    values: list[Floats] | None
+    cross_keys: list[Floats] | None
+    cross_values: list[Floats] | None
+
+
+def as_past(value: Any, num_layers: int) -> Past:
+    """Return a cache of keys and values as contiguous float32, whose shapes C compares with the model.
+
+    Parameters
+    ----------
+    value : sequence of sequences of floats, or None
+        For each layer (keys, values) or (keys, values, cross-attention keys, cross-attention values), as a
+        model returns them.
+    num_layers : int
+
+    Raises
+    ------
+    TypeError, ShapeError
+        If it is built otherwise.
+    """
+    if value is None:
+        return Past(0, None, None, None, None)
+    if not isinstance(value, Sequence) or not all(isinstance(layer, Sequence) for layer in value):
+        raise TypeError("past_key_values: expected a tuple of arrays for each layer, in a tuple")
+    if len(value) != num_layers:
+        raise ShapeError(f"past_key_values: expected {num_layers} layers, got {len(value)}")
+    sizes = {len(layer) for layer in value}
+    if sizes not in ({2}, {4}):
+        raise ShapeError(
+            "past_key_values: expected 2 arrays for each layer, or 4 with those of cross-attention, "
+            f"got {', '.join(map(str, sorted(sizes)))}"
+        )
+    columns: list[list[Floats]] = [[] for _ in range(sizes.pop())]
+    for index, layer in enumerate(value):
+        for place, each in enumerate(layer):
+            array = as_floats(f"past_key_values[{index}][{place}]", each)
+            if array is None or array.ndim != 4:
+                raise ShapeError(
+                    f"past_key_values[{index}][{place}]: expected (batch, heads, length, head size), "
+                    f"got {None if array is None else array.shape}"
+                )
+            columns[place].append(array)
+    length = int(columns[0][0].shape[2])
+    keys, values = (columns[0], columns[1]) if length else (None, None)
+    return Past(length, keys, values, *(columns[2:] or (None, None)))
 
 
 def as_labels(argument: str, value: Any) -> npt.NDArray[Any]:
@@ -133,7 +215,7 @@ def as_labels(argument: str, value: Any) -> npt.NDArray[Any]:
     TypeError
         If it holds no numbers.
     """
-    array = _as_array(argument, value)
+    array = as_array(argument, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{argument}: expected numbers, got {array.dtype}")
     return array

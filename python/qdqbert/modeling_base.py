@@ -1,28 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all models share: the C model behind them, fresh weights, the forward call."""
+"""What all models share: construction, fresh weights, properties."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from qdqbert import _core
 from qdqbert.arrays import Array
 from qdqbert.configuration_qdqbert import QDQBertConfig
-from qdqbert.device import Device, default_device
-from qdqbert.errors import CheckpointError, ShapeError, UnsupportedError
-from qdqbert.forward_inputs import as_floats, as_head_mask, as_integers, as_mask
+from qdqbert.device import Device
+from qdqbert.errors import UnsupportedError
 from qdqbert.modeling_checkpoint import CheckpointModule
-from qdqbert.modeling_tree import Handles
+from qdqbert.modeling_engine import Engine, Run
+from qdqbert.modeling_tree import Embedding
 from qdqbert.module import Module, Slot
-from qdqbert.nn.quant_mixin import require_fake_quant
-from qdqbert.nn.tensor_quantizer import descriptor_options
-from qdqbert.quant_modules import new_model_descriptors, require_exportable, set_up_new_model
-from qdqbert.quantization_settings import read_descriptors
-from qdqbert.sessions import SessionPool
+from qdqbert.quant_modules import require_exportable
 
 if TYPE_CHECKING:
     from qdqbert.modeling_qdqbert import QDQBertModel
@@ -32,56 +27,8 @@ __all__ = ["QDQBertPreTrainedModel"]
 _PADDINGS = ("skip", "compute")
 
 
-class _Engine:
-    """What a model and the base model inside it share: C model, handles, sessions, padding rule."""
-
-    def __init__(
-        self, config: QDQBertConfig, head: str, add_pooling_layer: bool, device: Device | None
-    ) -> None:
-        config.validate()
-        descriptors = read_descriptors(getattr(config, "quantization_config", None))
-        is_from_file = descriptors is not None
-        if descriptors is None:
-            descriptors = new_model_descriptors()
-        require_fake_quant(*descriptors)
-        self.input_desc, self.weight_desc = descriptors
-        self.padding = "skip"
-        try:
-            self.core = self._make_core(config, head, add_pooling_layer, device)
-        except (TypeError, OverflowError) as error:
-            # Descriptors take some fields as they come; only the engine refuses them.
-            if is_from_file:
-                raise CheckpointError(f"quantization_config: {error}") from error
-            raise
-        if not is_from_file:
-            set_up_new_model(self.core.quantizers())
-        self.handles = Handles(self.core, self.input_desc, self.weight_desc)
-        self.sessions = SessionPool(self.core)
-
-    def _make_core(
-        self, config: QDQBertConfig, head: str, add_pooling_layer: bool, device: Device | None
-    ) -> _core.Model:
-        return _core.Model(
-            default_device() if device is None else device,
-            vocab_size=config.vocab_size,
-            hidden_size=config.hidden_size,
-            num_layers=config.num_hidden_layers,
-            num_heads=config.num_attention_heads,
-            intermediate_size=config.intermediate_size,
-            max_positions=config.max_position_embeddings,
-            type_vocab_size=config.type_vocab_size,
-            num_labels=config.num_labels,
-            layer_norm_eps=config.layer_norm_eps,
-            hidden_act=config.hidden_act,
-            add_pooling_layer=add_pooling_layer,
-            head=head,
-            input_quantizer=descriptor_options(self.input_desc),
-            weight_quantizer=descriptor_options(self.weight_desc),
-        )
-
-
 class QDQBertPreTrainedModel(CheckpointModule):
-    """What all models share: construction, loading, saving, and the forward call.
+    """What all models share.
 
     Parameters
     ----------
@@ -95,24 +42,30 @@ class QDQBertPreTrainedModel(CheckpointModule):
     config_class = QDQBertConfig
     base_model_prefix: ClassVar[str] = "bert"
     main_input_name: ClassVar[str] = "input_ids"
+    supports_gradient_checkpointing: ClassVar[bool] = True
+    _tied_weights_keys: ClassVar[list[str] | None] = None
     _head: ClassVar[str]
+    _num_labels: ClassVar[int | None] = None
 
     config: QDQBertConfig
-    _engine: _Engine
+    _engine: Engine
 
     def _build(
         self, config: QDQBertConfig, device: Device | None, seed: int | None, add_pooling_layer: bool = True
-    ) -> _Engine:
+    ) -> None:
         if not isinstance(config, QDQBertConfig):
             raise TypeError(f"config: expected QDQBertConfig, got {type(config).__name__}")
         super().__init__()
         self.config = config
         self.name_or_path = config.name_or_path
-        self._engine = _Engine(config, self._head, add_pooling_layer, device)
+        self._engine = Engine(config, self._head, add_pooling_layer, self._num_labels, device)
         self._build_children()
         if seed is not None:
-            self._initialize(seed, {name for name, _ in self.named_parameters()})
-        return self._engine
+            self.init_weights(seed)
+        if getattr(config, "gradient_checkpointing", False):
+            # A switch of old configurations, taken over and then forgotten.
+            self.gradient_checkpointing_enable()
+            delattr(config, "gradient_checkpointing")
 
     def _build_children(self) -> None:
         raise NotImplementedError
@@ -134,10 +87,43 @@ class QDQBertPreTrainedModel(CheckpointModule):
 
     # ---- fresh weights -------------------------------------------------------------------------------------
 
+    def init_weights(self, seed: int = 0) -> None:
+        """Give every parameter fresh weights, as `_init_weights` does for one module.
+
+        Parameters
+        ----------
+        seed : int
+            At least 0.
+        """
+        self._initialize(seed, {name for name, _ in self.named_parameters()})
+
+    def _init_weights(self, module: Module, seed: int = 0) -> None:
+        """Give the parameters of one module of this model, not of its children, fresh weights.
+
+        Matrices are normal with the standard deviation ``config.initializer_range``, biases zero, the row of
+        the padding token zero, LayerNorm weights one.  Quantizers are left alone.
+
+        Parameters
+        ----------
+        module : Module
+            Of this model.
+        seed : int
+            At least 0.
+
+        Raises
+        ------
+        ValueError
+            If `module` is not in this model.
+        """
+        path = next((path for path, each in self.named_modules() if each is module), None)
+        if path is None:
+            raise ValueError(f"module: this {type(module).__name__} is not in the model")
+        own = (f"{path}.{name}" if path else name for name in module._slots())
+        self._initialize(seed, set(own))
+
     def _initialize(self, seed: int, names: set[str]) -> None:
-        """Fill: normal weights, zero biases, a zero padding row, LayerNorm weights of one."""
         for index, (name, slot) in enumerate(self._named_slots()):
-            if name not in names or not slot.is_parameter or slot.open is None:
+            if name not in names or not slot.is_parameter or slot.open is None or slot.tied_to is not None:
                 continue
             target = slot.open()
             if name.endswith("LayerNorm.weight"):
@@ -180,6 +166,11 @@ class QDQBertPreTrainedModel(CheckpointModule):
         return np.dtype(np.float32)
 
     @property
+    def vocab_size(self) -> int:
+        """Rows of the word embedding."""
+        return self.config.vocab_size
+
+    @property
     def base_model(self) -> QDQBertModel:
         """The model without its head."""
         model = self._modules.get(self.base_model_prefix, self)
@@ -189,23 +180,9 @@ class QDQBertPreTrainedModel(CheckpointModule):
         """Return the word embedding."""
         return self.base_model.get_submodule("embeddings.word_embeddings")
 
-    def num_parameters(self, exclude_embeddings: bool = False) -> int:
-        """Return the number of elements of all parameters.
-
-        Parameters
-        ----------
-        exclude_embeddings : bool
-            Leave the embedding tables out.
-        """
-        return sum(
-            value.size
-            for name, value in self.named_parameters()
-            if not (exclude_embeddings and name.endswith("_embeddings.weight"))
-        )
-
-    def execution_sites(self) -> list[tuple[str, str, str]]:
-        """Return (name, ``"integer"`` or ``"float"`` or ``"dequantized"``, why) of every product."""
-        return self._engine.core.sites()
+    def get_output_embeddings(self) -> Module | None:
+        """Return the layer that scores the vocabulary, or None: language models have one."""
+        return None
 
     def resize_position_embeddings(self, new_num_position_embeddings: int) -> None:
         """Refuse, as the original does.
@@ -217,80 +194,82 @@ class QDQBertPreTrainedModel(CheckpointModule):
         """
         raise UnsupportedError(f"`resize_position_embeddings` is not implemented for {type(self)}")
 
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """Return the number of elements of all parameters; tied ones count once.
+
+        Parameters
+        ----------
+        only_trainable : bool
+            Leave out those whose `requires_grad` is false.
+        exclude_embeddings : bool
+            Leave the embedding tables out.
+        """
+        tables = {f"{path}.weight" for path, module in self.named_modules() if isinstance(module, Embedding)}
+        return sum(
+            value.size
+            for name, value in self.named_parameters()
+            if (value.requires_grad or not only_trainable) and not (exclude_embeddings and name in tables)
+        )
+
+    def execution_sites(self) -> list[tuple[str, str, str]]:
+        """Return (name, ``"integer"`` or ``"float"`` or ``"dequantized"``, why) of every product."""
+        return self._engine.core.sites()
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether training would compute activations twice to save memory."""
+        return self._engine.gradient_checkpointing
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Switch checkpointing on, for training; a forward alone is not affected.
+
+        Parameters
+        ----------
+        gradient_checkpointing_kwargs : mapping, optional
+            ``use_reentrant`` (bool), PyTorch's choice between two ways to the same gradients; here there is
+            one way, so both values mean the same.
+
+        Raises
+        ------
+        TypeError
+            If it has other keys.
+        """
+        unknown = sorted(set(gradient_checkpointing_kwargs or {}) - {"use_reentrant"})
+        if unknown:
+            raise TypeError(f"gradient_checkpointing_kwargs: unknown {', '.join(unknown)}")
+        self._engine.gradient_checkpointing = True
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Switch checkpointing off."""
+        self._engine.gradient_checkpointing = False
+
+    def can_generate(self) -> bool:
+        """Whether the model has `generate`: language models do."""
+        return False
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: there is no language head.
+
+        Raises
+        ------
+        TypeError
+            Always; language models override this.
+        """
+        raise TypeError(
+            f"{type(self).__name__} cannot generate: it has no language head; QDQBertLMHeadModel has one"
+        )
+
     # ---- forward -------------------------------------------------------------------------------------------
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run `forward`."""
-        return self.forward(*args, **kwargs)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the model; see the subclasses."""
-        raise NotImplementedError
-
-    def _run(
-        self,
-        wanted: int,
-        input_ids: Any,
-        attention_mask: Any,
-        token_type_ids: Any,
-        position_ids: Any,
-        head_mask: Any,
-        inputs_embeds: Any,
-        output_attentions: bool | None,
-        output_hidden_states: bool | None,
-    ) -> tuple[Any, Any, Any, tuple[Array, ...] | None, tuple[Array, ...] | None]:
-        """Convert the arguments, run, and split the stacked outputs into tuples of layers."""
+    def _run(self, wanted: int, **inputs: Any) -> Run:
+        """Run the engine; see `Engine.run`."""
         require_exportable(self)
-        config = self.config
-        if input_ids is not None and inputs_embeds is not None:
-            raise ValueError("You cannot specify both input_ids and inputs_embeds at the same time")
-        if input_ids is None and inputs_embeds is None:
-            raise ValueError("You have to specify either input_ids or inputs_embeds")
-        want_attentions = config.output_attentions if output_attentions is None else output_attentions
-        want_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        wanted |= _core.OUTPUT_ATTENTIONS if want_attentions else 0
-        wanted |= _core.OUTPUT_HIDDEN_STATES if want_states else 0
-        ids, embeds = as_integers("input_ids", input_ids), as_floats("inputs_embeds", inputs_embeds)
-        mask = as_mask("attention_mask", attention_mask)
-        heads = as_head_mask(head_mask, config.num_hidden_layers, config.num_attention_heads)
-        batch, length = self._batch_and_length(ids, embeds)
-        keep = bool(want_attentions) or heads is not None or self._engine.core.needs_probabilities()
-        compute = self.padding == "compute" or (mask is not None and mask.ndim == 3)
-        with self._engine.sessions.session(batch, length, keep) as session:
-            last, pooled, logits, states, attentions, *_ = session.forward(
-                ids,
-                embeds,
-                mask,
-                as_integers("token_type_ids", token_type_ids),
-                as_integers("position_ids", position_ids),
-                heads,
-                compute,
-                False,
-                None,
-                None,
-                None,
-                None,
-                None,
-                None,
-                wanted,
-            )
-        return last, pooled, logits, states, attentions
+        return self._engine.run(self.config, wanted, **inputs)
 
-    def _batch_and_length(self, ids: Array | None, embeds: Array | None) -> tuple[int, int]:
-        name, array, rank = ("input_ids", ids, 2) if ids is not None else ("inputs_embeds", embeds, 3)
-        assert array is not None
-        if array.ndim != rank or array.size == 0:
-            raise ShapeError(
-                f"{name}: expected {'(batch, length)' if rank == 2 else '(batch, length, hidden)'} with at "
-                f"least one sequence and one token, got {array.shape}"
-            )
-        batch, length = array.shape[:2]
-        if length > self.config.max_position_embeddings:
-            raise ShapeError(
-                f"{name}: {length} tokens in a sequence, the model has "
-                f"{self.config.max_position_embeddings} positions"
-            )
-        return int(batch), int(length)
+    def _returns_tuple(self, return_dict: bool | None) -> bool:
+        return not (self.config.use_return_dict if return_dict is None else return_dict)
 
 
 def _range_check(weight: tuple[int, ...] | None, features: int | None) -> Callable[[Array], None]:

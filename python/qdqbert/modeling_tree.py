@@ -8,6 +8,7 @@ the original's.
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -17,13 +18,28 @@ import numpy.typing as npt
 
 from qdqbert._core import STAGE_CLIP, Model, Quantizer
 from qdqbert.configuration_qdqbert import QDQBertConfig
+from qdqbert.errors import UnsupportedError
 from qdqbert.module import Module, ModuleList, Slot
 from qdqbert.nn import QuantLinear, TensorQuantizer
 from qdqbert.nn.tensor_quantizer import set_range
 from qdqbert.parameter import Parameter, ParameterState
 from qdqbert.quant_descriptor import QuantDescriptor
+from qdqbert.sessions import SessionPool
 
-__all__ = ["Handles", "QDQBertEmbeddings", "QDQBertEncoder", "QDQBertPooler"]
+__all__ = [
+    "Bound",
+    "Dropout",
+    "Embedding",
+    "Handles",
+    "LayerNorm",
+    "Linear",
+    "QDQBertEmbeddings",
+    "QDQBertEncoder",
+    "QDQBertLayer",
+    "QDQBertOnlyMLMHead",
+    "QDQBertOnlyNSPHead",
+    "QDQBertPooler",
+]
 
 # The original's class of every name that the C core knows, and what its repr says.
 _ACTIVATION_CLASSES = {
@@ -51,17 +67,18 @@ _ACTIVATION_TEXTS = {"leaky_relu": "negative_slope=0.01"}
 
 
 class Bound(NamedTuple):
-    """One C model, and its parameters (place and view) and quantizers by name."""
+    """One C model, its parameters (place and view) and quantizers by name, and its sessions."""
 
     model: Model
     parameters: dict[str, tuple[int, npt.NDArray[np.float32]]]
     quantizers: dict[str, Quantizer]
+    sessions: SessionPool
 
     @classmethod
     def to(cls, model: Model) -> Bound:
         """Look everything of a model up."""
         parameters = {name: (index, view) for index, (name, view) in enumerate(model.parameters())}
-        return cls(model, parameters, dict(model.quantizers()))
+        return cls(model, parameters, dict(model.quantizers()), SessionPool(model))
 
 
 class Handles:
@@ -147,11 +164,36 @@ class Leaf(Module):
 
 
 class Embedding(Leaf):
-    """A table of vectors."""
+    """A table of vectors.
 
-    def __init__(self, handles: Handles, path: str, padding_idx: int | None = None) -> None:
+    Parameters
+    ----------
+    handles : Handles
+    path : str
+        Dotted name in the model.
+    config : QDQBertConfig, optional
+        Names the padding row of the table of words.
+    """
+
+    def __init__(self, handles: Handles, path: str, config: QDQBertConfig | None = None) -> None:
         super().__init__(handles, path, "weight")
-        self.padding_idx = padding_idx
+        self._config = config
+
+    @property
+    def num_embeddings(self) -> int:
+        """Rows of the table."""
+        return int(self.weight.shape[0])
+
+    @property
+    def embedding_dim(self) -> int:
+        """Columns of the table."""
+        return int(self.weight.shape[1])
+
+    @property
+    def padding_idx(self) -> int | None:
+        """Row of the padding token, which starts as zero; None if there is none in the table."""
+        index = None if self._config is None else self._config.pad_token_id
+        return index if index is not None and 0 <= index < self.num_embeddings else None
 
     def extra_repr(self) -> str:
         """Return rows, columns and the padding row."""
@@ -179,15 +221,53 @@ class LayerNorm(Leaf):
 
 
 class Linear(Leaf):
-    """A product that is not quantized."""
+    """A product that is not quantized.
 
-    def __init__(self, handles: Handles, path: str) -> None:
+    Parameters
+    ----------
+    handles : Handles
+    path : str
+        Dotted name in the model.
+    tied : mapping of str to str, optional
+        Dotted names of the tensors that ``weight`` and ``bias`` are, where the model has none of their own.
+    """
+
+    def __init__(self, handles: Handles, path: str, tied: Mapping[str, str] | None = None) -> None:
         super().__init__(handles, path, "weight", "bias")
+        self._tied = dict(tied or {})
+
+    def _owner(self, name: str) -> str | None:
+        """Dotted name of the tensor that `name` is tied to, or None."""
+        has_own = f"{self._path}.{name}" in self._handles.bound.parameters
+        return None if has_own else self._tied.get(name)
+
+    def _slots(self) -> Mapping[str, Slot]:
+        slots = {}
+        for name in self._names:
+            owner = self._owner(name)
+            slot = self._handles.parameter(owner or f"{self._path}.{name}")
+            slots[name] = dataclasses.replace(slot, tied_to=owner, required=owner is None)
+        return slots
+
+    @property
+    def weight(self) -> Parameter:
+        """Read-only view of the weight."""
+        return self._handles.value(self._owner("weight") or f"{self._path}.weight")
 
     @property
     def bias(self) -> Parameter:
         """Read-only view of the bias."""
-        return self._handles.value(f"{self._path}.bias")
+        return self._handles.value(self._owner("bias") or f"{self._path}.bias")
+
+    @property
+    def in_features(self) -> int:
+        """Columns of the weight."""
+        return int(self.weight.shape[1])
+
+    @property
+    def out_features(self) -> int:
+        """Rows of the weight."""
+        return int(self.weight.shape[0])
 
     def extra_repr(self) -> str:
         """Return input and output features."""
@@ -239,7 +319,7 @@ class QDQBertEmbeddings(Module):
 
     def __init__(self, handles: Handles, path: str, config: QDQBertConfig) -> None:
         super().__init__()
-        self.add_module("word_embeddings", Embedding(handles, f"{path}.word_embeddings", config.pad_token_id))
+        self.add_module("word_embeddings", Embedding(handles, f"{path}.word_embeddings", config))
         self.add_module("position_embeddings", Embedding(handles, f"{path}.position_embeddings"))
         self.add_module("token_type_embeddings", Embedding(handles, f"{path}.token_type_embeddings"))
         self.add_module("LayerNorm", LayerNorm(handles, f"{path}.LayerNorm", config.layer_norm_eps))
@@ -262,9 +342,22 @@ class QDQBertSelfAttention(Module):
         for name in ("query", "key", "value"):
             self.add_module(name, quant_linear(handles, f"{path}.{name}"))
         self.add_module("dropout", Dropout(config.attention_probs_dropout_prob))
+        if config.position_embedding_type != "absolute":
+            self.add_module("distance_embedding", Embedding(handles, f"{path}.distance_embedding"))
         for letter in "qkva":
             name = f"matmul_{letter}_input_quantizer"
             self.add_module(name, handles.quantizer(f"{path}.{name}"))
+        self.attention_head_size = config.hidden_size // config.num_attention_heads
+
+    @property
+    def all_head_size(self) -> int:
+        """Features of the heads that are left, together."""
+        return int(self.query.out_features)
+
+    @property
+    def num_attention_heads(self) -> int:
+        """Heads that are left."""
+        return self.all_head_size // self.attention_head_size
 
 
 class _Output(Module):
@@ -288,7 +381,7 @@ class QDQBertOutput(_Output):
 
 
 class QDQBertAttention(Module):
-    """Self-attention with its output."""
+    """Attention with its output: of a layer's tokens to each other, or to the states of an encoder."""
 
     def __init__(self, handles: Handles, path: str, config: QDQBertConfig) -> None:
         super().__init__()
@@ -306,11 +399,22 @@ class QDQBertIntermediate(Module):
 
 
 class QDQBertLayer(Module):
-    """Attention and feed-forward."""
+    """Attention and feed-forward; in a decoder perhaps also attention to an encoder.
 
-    def __init__(self, handles: Handles, path: str, config: QDQBertConfig) -> None:
+    Layers are made by their model and run inside it: the C model computes whole forwards.  The class is there
+    for ``isinstance`` and annotations.
+    """
+
+    def __init__(self, handles: Handles, path: str = "", config: QDQBertConfig | None = None) -> None:
         super().__init__()
+        if not isinstance(handles, Handles) or config is None:
+            raise UnsupportedError(
+                "QDQBertLayer: a layer lives inside a model and cannot be made alone; see "
+                "QDQBertModel(config).encoder.layer"
+            )
         self.add_module("attention", QDQBertAttention(handles, f"{path}.attention", config))
+        if config.add_cross_attention:
+            self.add_module("crossattention", QDQBertAttention(handles, f"{path}.crossattention", config))
         self.add_module("intermediate", QDQBertIntermediate(handles, f"{path}.intermediate", config))
         self.add_module("output", QDQBertOutput(handles, f"{path}.output", config))
 
@@ -322,6 +426,52 @@ class QDQBertEncoder(Module):
         super().__init__()
         layers = [QDQBertLayer(handles, f"{path}.layer.{i}", config) for i in range(config.num_hidden_layers)]
         self.add_module("layer", ModuleList(layers))
+
+
+class QDQBertPredictionHeadTransform(Module):
+    """A dense layer, the activation and a normalization before tokens are scored."""
+
+    def __init__(self, handles: Handles, path: str, config: QDQBertConfig) -> None:
+        super().__init__()
+        self.add_module("dense", Linear(handles, f"{path}.dense"))
+        self.add_module("transform_act_fn", activation(config.hidden_act))
+        self.add_module("LayerNorm", LayerNorm(handles, f"{path}.LayerNorm", config.layer_norm_eps))
+
+
+class QDQBertLMPredictionHead(Module):
+    """Scores of every token of the vocabulary; the bias is a parameter of its own, shared with `decoder`."""
+
+    def __init__(self, handles: Handles, path: str, words: str, config: QDQBertConfig) -> None:
+        super().__init__()
+        self._handles, self._bias = handles, f"{path}.bias"
+        self.add_module("transform", QDQBertPredictionHeadTransform(handles, f"{path}.transform", config))
+        tied = {"weight": words, "bias": self._bias}
+        self.add_module("decoder", Linear(handles, f"{path}.decoder", tied))
+
+    def _slots(self) -> Mapping[str, Slot]:
+        return {"bias": self._handles.parameter(self._bias)}
+
+    @property
+    def bias(self) -> Parameter:
+        """Read-only view of the bias, shape (vocabulary,)."""
+        return self._handles.value(self._bias)
+
+
+class QDQBertOnlyMLMHead(Module):
+    """The head of both language models."""
+
+    def __init__(self, handles: Handles, path: str, words: str, config: QDQBertConfig) -> None:
+        super().__init__()
+        predictions = QDQBertLMPredictionHead(handles, f"{path}.predictions", words, config)
+        self.add_module("predictions", predictions)
+
+
+class QDQBertOnlyNSPHead(Module):
+    """The head that tells whether a text follows another."""
+
+    def __init__(self, handles: Handles, path: str) -> None:
+        super().__init__()
+        self.add_module("seq_relationship", Linear(handles, f"{path}.seq_relationship"))
 
 
 class QDQBertPooler(Module):

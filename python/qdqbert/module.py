@@ -243,15 +243,21 @@ class Module:
             for name, slot in module._slots().items():
                 yield (f"{path}.{name}" if path else name), slot
 
-    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
+    def named_parameters(
+        self, prefix: str = "", *, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
         """Yield (dotted name, read-only view) of weights, biases and learned bounds.
 
         Parameters
         ----------
         prefix : str
             Put before every name.
+        remove_duplicate : bool
+            Give a tied tensor under its first name only.
         """
         for name, slot in self._named_slots(prefix):
+            if remove_duplicate and slot.tied_to is not None:
+                continue
             if slot.is_parameter and (value := slot.read()) is not None:
                 yield name, Parameter(value, slot.state)
 
@@ -372,7 +378,7 @@ class Module:
         kept = [
             name
             for name, slot in slots.items()
-            if not slot.required and name not in state_dict and slot.read() is not None
+            if not (slot.required or slot.tied_to) and name not in state_dict and slot.read() is not None
         ]
         if kept:
             more = f" and {len(kept) - 3} more" if len(kept) > 3 else ""

@@ -16,6 +16,9 @@ from qdqbert._core import Model, Session
 
 __all__ = ["SessionPool"]
 
+# A cache grows by a token a call; room for it grows by so many.
+_PAST_STEP = 64
+
 
 class Limits(NamedTuple):
     """What a session has room for."""
@@ -24,6 +27,8 @@ class Limits(NamedTuple):
     max_length: int
     max_tokens: int
     keep_probabilities: bool
+    max_past: int = 0
+    max_encoder_length: int = 0
 
     def covers(self, other: Limits) -> bool:
         """Whether a call that needs `other` fits."""
@@ -32,18 +37,22 @@ class Limits(NamedTuple):
     def grown_from(self, old: Limits) -> Limits:
         """Room for calls like `old` too, so that calls of two shapes in turn do not make a session each time.
 
-        Probabilities take tokens * length: where the combination would double what either shape takes, the
-        room is for this call alone.
+        Probabilities take tokens * keys: where the combination would double what either shape takes, the room
+        is for this call alone.
         """
         both = Limits(
             max(old.max_sequences, self.max_sequences),
             max(old.max_length, self.max_length),
             max(old.max_tokens, self.max_tokens),
             self.keep_probabilities,
+            max(old.max_past, self.max_past),
+            max(old.max_encoder_length, self.max_encoder_length),
         )
-        area = both.max_tokens * both.max_length
-        larger = max(old.max_tokens * old.max_length, self.max_tokens * self.max_length)
-        return self if self.keep_probabilities and area > 2 * larger else both
+        larger = max(old._probabilities(), self._probabilities())
+        return self if self.keep_probabilities and both._probabilities() > 2 * larger else both
+
+    def _probabilities(self) -> int:
+        return self.max_tokens * (self.max_length + self.max_past + self.max_encoder_length)
 
 
 class SessionPool:
@@ -60,8 +69,21 @@ class SessionPool:
         self._free: list[tuple[Limits, Session]] = []
 
     @contextlib.contextmanager
-    def session(self, batch: int, length: int, keep_probabilities: bool) -> Iterator[Session]:
-        """Lend a session with room for `batch` sequences of `length` tokens.
+    def session(
+        self, batch: int, length: int, keep_probabilities: bool, *, past: int = 0, encoder_length: int = 0
+    ) -> Iterator[Session]:
+        """Lend a session.
+
+        Parameters
+        ----------
+        batch, length : int
+            Sequences, and tokens of each.
+        keep_probabilities : bool
+            Whether attention probabilities are handed out, masked or dequantized.
+        past : int
+            Keys of earlier calls in a sequence.
+        encoder_length : int
+            Encoder states of a sequence.
 
         Raises
         ------
@@ -70,26 +92,30 @@ class SessionPool:
         ValueError
             If `length` exceeds the model's positions.
         """
-        needed = Limits(batch, length, batch * length, keep_probabilities)
-        limits, session = self._take(needed)
+        room = -(-past // _PAST_STEP) * _PAST_STEP
+        needed = Limits(batch, length, batch * length, keep_probabilities, past, encoder_length)
+        limits, session = self._take(needed, needed._replace(max_past=room))
         try:
             yield session
         finally:
             with self._lock:
                 self._free.append((limits, session))
 
-    def _take(self, needed: Limits) -> tuple[Limits, Session]:
+    def _take(self, needed: Limits, roomy: Limits) -> tuple[Limits, Session]:
+        """Return a free session that covers `needed`, or make one with the room of `roomy`."""
         with self._lock:
             for index, (limits, _) in enumerate(self._free):
                 if limits.covers(needed):
                     return self._free.pop(index)
-            grown = needed
+            grown = roomy
             if self._free:
-                grown = needed.grown_from(self._free.pop(0)[0])
+                grown = roomy.grown_from(self._free.pop(0)[0])
         return grown, Session(
             self._model,
             max_sequences=grown.max_sequences,
             max_length=grown.max_length,
             max_tokens=grown.max_tokens,
             keep_probabilities=grown.keep_probabilities,
+            max_past=grown.max_past,
+            max_encoder_length=grown.max_encoder_length,
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import qdqbert
 from qdqbert import CheckpointError, QDQBertConfig, UnsupportedError
 
 DEFAULTS = {
@@ -147,6 +148,13 @@ def test_values_that_cannot_be_are_refused(fields: dict[str, Any]) -> None:
         ({"initializer_range": None}, "initializer_range"),
         ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob"),
         ({"hidden_act": 3}, "hidden_act"),
+        ({"add_cross_attention": True}, "add_cross_attention"),
+        ({"position_embedding_type": "rotary"}, "position_embedding_type.*'rotary'"),
+        ({"pruned_heads": {12: [0]}}, "no layer 12"),
+        ({"pruned_heads": {-13: [0]}}, "no layer -13"),
+        ({"pruned_heads": {0: [12]}}, r"pruned_heads\[0\]: there is no head 12"),
+        ({"pruned_heads": {0: [-1]}}, "no head -1"),
+        ({"pruned_heads": {11: list(range(6)), -1: list(range(6, 12))}}, r"pruned_heads\[11\]: all 12"),
     ],
 )
 def test_validate_names_the_field(fields: dict[str, Any], named: str) -> None:
@@ -154,18 +162,28 @@ def test_validate_names_the_field(fields: dict[str, Any], named: str) -> None:
         QDQBertConfig(**fields).validate()
 
 
+def test_what_is_not_built_says_so() -> None:
+    with pytest.raises(UnsupportedError, match=r"is_encoder_decoder=True.*make two"):
+        QDQBertConfig(is_encoder_decoder=True).validate()
+
+
 @pytest.mark.parametrize(
     "fields",
     [
-        {"is_decoder": True},
-        {"add_cross_attention": True},
-        {"position_embedding_type": "relative_key"},
-        {"pruned_heads": {0: [1]}},
+        {"is_decoder": True, "add_cross_attention": True},
+        {"position_embedding_type": "relative_key_query"},
+        {"pruned_heads": {0: [0, 11], -1: [5]}},
+        {"pruned_heads": {0: []}},
     ],
 )
-def test_what_is_not_built_says_so(fields: dict[str, Any]) -> None:
-    with pytest.raises(UnsupportedError, match=r"not built|only 'absolute' is built"):
-        QDQBertConfig(**fields).validate()
+def test_what_is_built_is_valid(fields: dict[str, Any]) -> None:
+    QDQBertConfig(**fields).validate()
+
+
+def test_addresses_of_the_originals_configurations() -> None:
+    addresses = qdqbert.QDQBERT_PRETRAINED_CONFIG_ARCHIVE_MAP
+    assert list(addresses) == qdqbert.QDQBERT_PRETRAINED_MODEL_ARCHIVE_LIST
+    assert all(address.endswith(f"{name}/resolve/main/config.json") for name, address in addresses.items())
 
 
 def test_another_kind_of_model_is_refused_with_the_supported_ones() -> None:

@@ -399,13 +399,46 @@ def test_bad_arguments_are_refused_by_name_and_leave_the_model_usable(case: str,
 
 
 @pytest.mark.parametrize(
-    "argument", ["encoder_hidden_states", "encoder_attention_mask", "past_key_values", "use_cache"]
+    ("argument", "value"),
+    [
+        ("encoder_hidden_states", np.zeros((1, 2, 24), FLOAT)),
+        ("encoder_attention_mask", [[1, 1]]),
+        ("past_key_values", [[np.zeros((1, 3, 2, 8), FLOAT)] * 4] * 2),
+    ],
 )
-def test_arguments_of_decoders_say_that_the_decoder_is_not_built(argument: str) -> None:
+def test_an_encoders_states_need_cross_attention(argument: str, value: Any) -> None:
+    for fields in ({}, {"is_decoder": True}):
+        model = QDQBertModel(tiny_model.config(**fields))
+        with pytest.raises(ValueError, match=f"{argument}: the model has no cross-attention"):
+            model([[1]], **{argument: value})
+
+
+def test_an_encoder_says_once_that_it_keeps_no_cache(caplog: pytest.LogCaptureFixture) -> None:
     model = QDQBertModel(tiny_model.config())
-    with pytest.raises(UnsupportedError, match=f"{argument}.*decoder is not built"):
-        model([[1]], **{argument: True})
-    model([[1]], use_cache=False)
+    assert model([[1]], use_cache=False).past_key_values is None
+    assert not caplog.records
+    for _ in range(2):
+        assert model([[1]], use_cache=True).past_key_values is None
+    assert [record.message for record in caplog.records] == [
+        "use_cache=True has no effect: only a decoder (config.is_decoder) keeps a cache"
+    ]
+
+
+def test_padding_without_a_mask_is_mentioned_once(caplog: pytest.LogCaptureFixture) -> None:
+    model = QDQBertModel(tiny_model.config())
+    model([[5, 0, 5]])  # only where padding would be: at either end
+    model([[5, 6, 0]], attention_mask=[[1, 1, 0]])
+    model(inputs_embeds=np.zeros((1, 2, 24), FLOAT))
+    assert not caplog.records
+    model([[5, 6, 0]])
+    model([[0, 5, 6]])
+    assert len(caplog.records) == 1
+    assert "no attention_mask" in caplog.text
+    caplog.clear()
+    QDQBertModel(tiny_model.config(pad_token_id=None))([[0]])
+    assert not caplog.records
+    QDQBertModel(tiny_model.config(eos_token_id=0))([[0, 5]])
+    assert "eos_token_id (0)" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -433,7 +466,8 @@ def test_bad_labels_are_refused_and_choose_no_problem_type(
         ({"hidden_size": 25}, ValueError, "hidden size"),
         ({"hidden_act": "softsign"}, ValueError, "softsign"),
         ({"vocab_size": 2**30, "hidden_size": 120_000}, MemoryError, r"\w"),
-        ({"is_decoder": True}, UnsupportedError, "decoder"),
+        ({"is_encoder_decoder": True}, UnsupportedError, "make two"),
+        ({"add_cross_attention": True}, ValueError, "only a decoder"),
     ],
 )
 def test_models_that_cannot_be_are_refused(

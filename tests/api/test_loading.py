@@ -354,8 +354,8 @@ BAD_FOLDERS = {
         CheckpointError,
         "gptq",
     ),
-    "a head that is not built": (
-        write("config.json", b'{"vocab_size": 53, "is_decoder": true}'), UnsupportedError, "decoder",
+    "an encoder and a decoder in one": (
+        write("config.json", b'{"vocab_size": 53, "is_encoder_decoder": true}'), UnsupportedError, "make two",
     ),
 }  # fmt: skip
 

@@ -20,16 +20,33 @@ from qdqbert.tensor_quant import QuantDescriptor
 from shared_data import shared_folder
 
 CLASSES = {
-    "QDQBertModel": qdqbert.QDQBertModel,
-    "QDQBertForQuestionAnswering": qdqbert.QDQBertForQuestionAnswering,
-    "QDQBertForSequenceClassification": qdqbert.QDQBertForSequenceClassification,
+    name: getattr(qdqbert, name)
+    for name in (
+        "QDQBertModel",
+        "QDQBertLMHeadModel",
+        "QDQBertForMaskedLM",
+        "QDQBertForNextSentencePrediction",
+        "QDQBertForSequenceClassification",
+        "QDQBertForMultipleChoice",
+        "QDQBertForTokenClassification",
+        "QDQBertForQuestionAnswering",
+    )
 }
 FAMILIES = (
     "base",
-    "qa",
+    "lm",
+    "mlm",
+    "nsp",
     "seqcls_regression",
     "seqcls_single_label",
     "seqcls_multi_label",
+    "mc",
+    "tok",
+    "qa",
+    "relative_key",
+    "relative_key_query",
+    "decoder_cross",
+    "base_pruned",
     "act_relu",
     "act_gelu_new",
     "act_silu",
@@ -63,18 +80,24 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
         return {name: file.read(name) for name in file.tensors}
 
 
-def build(class_name: str, config: str | dict[str, Any], weights: list[str]) -> Any:
+def build(class_name: str, config: str | dict[str, Any], weights: list[str], **changes: Any) -> Any:
     """Model of a case: configuration, weight files in order, the original's padding rule."""
     fields = json.loads((FOLDER / config).read_text()) if isinstance(config, str) else config
-    model = CLASSES[class_name](QDQBertConfig.from_dict(fields))
-    missing = {name for name, _ in model.named_parameters()}
-    for name in weights:
-        state = read_weights(FOLDER / name)
-        assert not model.load_state_dict(state, strict=False).unexpected_keys
-        missing -= set(state)
-    assert not missing
+    model = CLASSES[class_name](QDQBertConfig.from_dict({**fields, **changes}))
+    state = {key: value for name in weights for key, value in read_weights(FOLDER / name).items()}
+    report = model.load_state_dict(state, strict=False)
+    assert not report.missing_keys
+    assert not report.unexpected_keys
     model.padding = "compute"
     return model
+
+
+def disable_what_the_original_lost(model: Any) -> None:
+    """Pruned layers of the original are plain Linear: their quantizers are gone, where ours are kept."""
+    for name, _ in manifest()["extras"]["prune_heads"]["module_classes"]:
+        linear = model.get_submodule(name)
+        linear.input_quantizer.disable()
+        linear.weight_quantizer.disable()
 
 
 def build_family(name: str) -> Any:
@@ -100,6 +123,8 @@ def batch_of(arrays: Any, keys: dict[str, str]) -> dict[str, np.ndarray]:
 
 def entry(output: Any, path: str) -> np.ndarray:
     """Output at a path such as ``hidden_states/1``."""
+    if path in output:
+        return np.asarray(output[path])
     name, *indices = path.split("/")
     value = output[name]
     for index in indices:

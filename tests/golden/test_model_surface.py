@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
+import builtins
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from golden_codec import load
 from golden_models import (
-    CLASSES,
-    FAMILIES,
     FOLDER,
     arrays_of,
     batch_of,
@@ -24,10 +23,10 @@ from golden_models import (
     read_weights,
 )
 
-from qdqbert import QDQBertConfig, QDQBertForQuestionAnswering, QDQBertModel
+from qdqbert import QDQBertConfig, QDQBertForMaskedLM, QDQBertForQuestionAnswering, QDQBertModel
 
 pytestmark = pytest.mark.shared
-NAMED = [name for name in FAMILIES if not name.startswith("act_")]
+NAMED = sorted(load(FOLDER, "names.json")) if FOLDER.exists() else []
 TINY = {
     "vocab_size": 99,
     "hidden_size": 32,
@@ -69,37 +68,53 @@ def test_modules_parameters_buffers_and_keys_have_the_recorded_names_and_order(f
     }
 
 
-def labels_of(family: str, batch: int) -> dict[str, np.ndarray]:
-    if family == "qa":
-        return {"start_positions": np.ones(batch, int), "end_positions": np.full(batch, 2)}
-    if family == "base":
-        return {}
-    if family == "seqcls_single_label":
-        return {"labels": np.zeros(batch, int)}
-    labels = CLASSES["QDQBertForSequenceClassification"]
-    assert labels
-    num_labels = build_family(family).config.num_labels
-    return {"labels": np.zeros((batch, num_labels) if num_labels > 1 else batch, np.float32)}
-
-
-@pytest.mark.parametrize("family", NAMED)
-def test_tuples_and_outputs_have_the_recorded_order(family: str) -> None:
-    rows = load(FOLDER, "tuple_order.json")[family]["rows"]
-    model = build_family(family)
+def inputs_of(family: str) -> dict[str, np.ndarray]:
     ids = np.array([[1, 5, 9, 2], [1, 7, 2, 3]])
-    for row in rows:
-        arguments = {**row["flags"], **(labels_of(family, 2) if row["with_labels"] else {})}
-        output = model(ids, **arguments)
-        as_tuple = model(ids, return_dict=False, **arguments)
+    if family == "mc":
+        return {"input_ids": np.stack([ids, ids[::-1]], axis=1)}
+    if family == "decoder_cross":
+        states = np.random.default_rng(0).standard_normal((2, 3, 32)).astype(np.float32)
+        return {"input_ids": ids, "encoder_hidden_states": states}
+    return {"input_ids": ids}
+
+
+def labels_of(family: str, num_labels: int) -> dict[str, np.ndarray]:
+    if family == "qa":
+        return {"start_positions": np.ones(2, int), "end_positions": np.full(2, 2)}
+    if family in ("lm", "mlm", "tok", "decoder_cross"):
+        return {"labels": np.ones((2, 4), int)}
+    if family in ("seqcls_regression", "seqcls_multi_label"):
+        return {"labels": np.zeros((2, num_labels) if num_labels > 1 else 2, np.float32)}
+    return {"labels": np.zeros(2, int)}
+
+
+def model_of_rows(family: str) -> Any:
+    if family == "base_without_pooler":
+        return QDQBertModel(QDQBertConfig(**TINY), add_pooling_layer=False)
+    if family == "base_as_decoder":
+        return QDQBertModel(QDQBertConfig(**TINY, is_decoder=True))
+    return build_family(family)
+
+
+@pytest.mark.parametrize("family", sorted(load(FOLDER, "tuple_order.json")) if FOLDER.exists() else [])
+def test_tuples_and_outputs_have_the_recorded_order(family: str) -> None:
+    model, inputs = model_of_rows(family), inputs_of(family)
+    for row in load(FOLDER, "tuple_order.json")[family]["rows"]:
+        labels = labels_of(family, model.config.num_labels) if row["with_labels"] else {}
+        arguments = {**inputs, **row["flags"], **labels}
+        output, as_tuple = model(**arguments), model(**arguments, return_dict=False)
         assert list(output.keys()) == row["model_output"], row["variant"]
         assert len(as_tuple) == len(row["tuple"]), row["variant"]
         for value, name in zip(as_tuple, row["tuple"], strict=True):
+            if name == "None":
+                assert value is None
+                continue
             for mine, theirs in zip(flat(value), flat(output[name]), strict=True):
                 np.testing.assert_array_equal(mine, theirs)
 
 
-def flat(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
+def flat(value: Any) -> list[Any]:
+    return [leaf for each in value for leaf in flat(each)] if isinstance(value, tuple) else [value]
 
 
 def test_problem_type_is_written_into_the_configuration() -> None:
@@ -140,37 +155,87 @@ def test_a_base_model_loads_from_a_checkpoint_with_a_head() -> None:
     assert sum(q.amax is not None for _, q in quantizers(model)) == record["quantizers_with_amax"]
 
 
-ERRORS = {
-    "QDQBertModel()(input_ids and inputs_embeds)": lambda: QDQBertModel(QDQBertConfig(**TINY))(
-        [[1]], inputs_embeds=np.zeros((1, 1, 32), np.float32)
+def tiny(**changes: Any) -> QDQBertModel:
+    return QDQBertModel(QDQBertConfig(**{**TINY, **changes}))
+
+
+IDS = [[1, 2, 3, 4]]
+STATES = np.zeros((1, 3, 32), np.float32)
+CROSS = {"is_decoder": True, "add_cross_attention": True}
+RELATIVE = {"is_decoder": True, "position_embedding_type": "relative_key"}
+CALLS: dict[str, Callable[[], Any]] = {
+    "QDQBertModel()(input_ids and inputs_embeds)": lambda: tiny()([[1]], inputs_embeds=STATES[:, :1]),
+    "QDQBertModel()() without inputs": lambda: tiny()(),
+    "QDQBertModel with hidden_size not divisible by heads": lambda: tiny(num_attention_heads=5),
+    "add_cross_attention without is_decoder": lambda: tiny(add_cross_attention=True),
+    "encoder_hidden_states given to a decoder without cross-attention": lambda: tiny(is_decoder=True)(
+        IDS, encoder_hidden_states=STATES
     ),
-    "QDQBertModel()() without inputs": lambda: QDQBertModel(QDQBertConfig(**TINY))(),
-    "QDQBertModel with hidden_size not divisible by heads": lambda: QDQBertModel(
-        QDQBertConfig(**{**TINY, "num_attention_heads": 5})
-    ),
-    "attention_mask with 1 dimension": lambda: QDQBertModel(QDQBertConfig(**TINY))(
-        [[1, 2, 3, 4]], attention_mask=np.ones(4, int)
-    ),
-    "attention_mask with 4 dimensions": lambda: QDQBertModel(QDQBertConfig(**TINY))(
-        [[1, 2, 3, 4]], attention_mask=np.ones((1, 1, 4, 4), int)
-    ),
-    "token id out of range": lambda: QDQBertModel(QDQBertConfig(**TINY))([[1, 99]]),
+    "attention_mask with 1 dimension": lambda: tiny()(IDS, attention_mask=np.ones(4, int)),
+    "attention_mask with 4 dimensions": lambda: tiny()(IDS, attention_mask=np.ones((1, 1, 4, 4), int)),
+    "sequence longer than max_position_embeddings": lambda: tiny()(np.ones((1, 65), int)),
+    "token id out of range": lambda: tiny()([[1, 99]]),
     "ForQuestionAnswering with num_labels=3": lambda: QDQBertForQuestionAnswering(
         QDQBertConfig(**TINY, num_labels=3)
     ),
     "problem_type='foo'": lambda: QDQBertConfig(problem_type="foo"),
-    "resize_position_embeddings(10)": lambda: QDQBertModel(QDQBertConfig(**TINY)).resize_position_embeddings(
-        10
+    "resize_position_embeddings(10)": lambda: tiny().resize_position_embeddings(10),
+    "MaskedLM.prepare_inputs_for_generation without pad id": lambda: QDQBertForMaskedLM(
+        QDQBertConfig(**{**TINY, "pad_token_id": None})
+    ).prepare_inputs_for_generation(np.array(IDS), np.ones((1, 4), int)),
+    "relative_key with a cache": lambda: tiny(**RELATIVE)(
+        [[5]], past_key_values=tiny(**RELATIVE)(IDS).past_key_values
     ),
+    "cross-attention decoder, output_attentions, no encoder_hidden_states": lambda: tiny(**CROSS)(
+        IDS, output_attentions=True
+    ),
+    "same with use_cache=False": lambda: tiny(**CROSS)(IDS, output_attentions=True, use_cache=False),
 }
-KINDS = {"ValueError": ValueError, "IndexError": IndexError, "NotImplementedError": NotImplementedError}
+RECORDS = manifest()["extras"].get("errors", [])
 
 
-@pytest.mark.parametrize("call", sorted(ERRORS))
-def test_errors_have_the_recorded_types(call: str) -> None:
-    record = next(record for record in manifest()["extras"]["errors"] if record["call"] == call)
-    with pytest.raises(KINDS[record["exception"]]) as caught:
-        ERRORS[call]()
-    # Messages that name PyTorch's types or the library's module paths are ours instead.
-    if record["raised_by"] == "library" and not re.search(r"torch|transformers", record["message"]):
+@pytest.mark.parametrize("record", RECORDS, ids=[record["call"] for record in RECORDS])
+def test_errors_have_the_recorded_types(record: dict[str, Any]) -> None:
+    call = CALLS[record["call"]]
+    if record["exception"] is None:
+        call()
+        return
+    with pytest.raises(getattr(builtins, record["exception"])) as caught:
+        call()
+    # Messages that print a module, or name PyTorch's types or the library's module paths, are ours instead.
+    if record["raised_by"] == "library" and not re.search(r"torch|transformers|QDQBert", record["message"]):
         assert str(caught.value) == record["message"]
+
+
+OUR_MESSAGES = {
+    "add_cross_attention without is_decoder": "add_cross_attention=True: only a decoder",
+    "encoder_hidden_states given to a decoder without cross-attention": "encoder_hidden_states: the model",
+    "attention_mask with 1 dimension": r"attention_mask: expected .*\(1, 4\).* got \(4,\)",
+    "attention_mask with 4 dimensions": r"attention_mask: expected .*\(1, 4\).* got \(1, 1, 4, 4\)",
+    "sequence longer than max_position_embeddings": "65 tokens in a sequence, the model has 64 positions",
+    "token id out of range": r"input_ids.*99",
+    "ForQuestionAnswering with num_labels=3": "num_labels: question answering needs 2 .* got 3",
+    "resize_position_embeddings(10)": "`resize_position_embeddings` is not implemented",
+}
+
+
+@pytest.mark.parametrize("call", sorted(OUR_MESSAGES))
+def test_errors_of_other_words_name_argument_expectation_and_value(call: str) -> None:
+    with pytest.raises(Exception, match=OUR_MESSAGES[call]):
+        CALLS[call]()
+
+
+def test_cross_attentions_without_an_encoder_are_none_not_the_cache() -> None:
+    record = manifest()["extras"]["cross_attentions_without_encoder_states"]
+    assert record["use_cache=True"]["type_of_cross_attentions_item"] == "tuple"  # the original's slip
+    output = tiny(**CROSS)(IDS, output_attentions=True)
+    assert output.cross_attentions is None
+    assert len(output.attentions) == 2
+
+
+def test_inputs_of_the_masked_model_for_generation_are_the_recorded_ones() -> None:
+    record = manifest()["extras"]["mlm_prepare_inputs_for_generation"]
+    result = build_family("mlm").prepare_inputs_for_generation(
+        np.array(record["input_ids"]), attention_mask=np.array(record["attention_mask"])
+    )
+    assert {name: value.tolist() for name, value in result.items()} == record["result"]

@@ -15,7 +15,17 @@ from typing import Any
 import numpy as np
 import pytest
 from golden_codec import decode
-from golden_models import FAMILIES, FOLDER, arrays_of, build, entry, manifest, original_defaults, quantizers
+from golden_models import (
+    FAMILIES,
+    FOLDER,
+    arrays_of,
+    build,
+    disable_what_the_original_lost,
+    entry,
+    manifest,
+    original_defaults,
+    quantizers,
+)
 
 from qdqbert import nn
 from qdqbert.tensor_quant import QuantDescriptor
@@ -37,12 +47,21 @@ def test_outputs_are_those_of_the_original(case: dict[str, Any]) -> None:
         nn.QuantLinear.set_default_quant_desc_input(
             QuantDescriptor(**decode(manifest()["extras"]["learn_amax"]["quant_desc_input"]))
         )
-    model = build(case["class"], case["config"], case["weights"])
+    changes = {"vocab_size": case["vocab_size"]} if "vocab_size" in case else {}
+    model = build(case["class"], case["config"], case["weights"], **changes)
     if case["quantizers"] == "disabled":
         for _, quantizer in quantizers(model):
             quantizer.disable()
+    elif case["model"] == "base_pruned":
+        disable_what_the_original_lost(model)
     arrays = arrays_of(case["arrays"])
-    output = model(**{name: arrays[key] for name, key in case["inputs"].items()}, **case.get("flags", {}))
+    inputs = {name: arrays[key] for name, key in case["inputs"].items()}
+    if "procedure" in case:
+        length = inputs["input_ids"].shape[1]
+        output = in_chunks(model, inputs, [1] * length)
+        output["two_chunks/logits"] = in_chunks(model, inputs, [3, length - 3])["logits"]
+    else:
+        output = model(**inputs, **case.get("flags", {}))
 
     for path, key in case["outputs"].items():
         got, expected = entry(output, path), arrays[key]
@@ -50,6 +69,26 @@ def test_outputs_are_those_of_the_original(case: dict[str, Any]) -> None:
         np.testing.assert_allclose(got, expected, rtol=0, atol=ATOL, err_msg=path)
 
 
+def in_chunks(model: Any, inputs: dict[str, np.ndarray], sizes: list[int]) -> dict[str, Any]:
+    """Feed tokens in chunks, each with the cache of those before; logits concatenated, the last cache."""
+    ids, mask = inputs.pop("input_ids"), inputs.pop("attention_mask")
+    logits, past, start = [], None, 0
+    for size in sizes:
+        end = start + size
+        output = model(
+            ids[:, start:end],
+            attention_mask=mask[:, :end],
+            past_key_values=past,
+            use_cache=True,
+            **inputs,
+        )
+        logits.append(output.logits)
+        past, start = output.past_key_values, end
+    inputs.update(input_ids=ids, attention_mask=mask)
+    return {"logits": np.concatenate(logits, axis=1), "past_key_values": past}
+
+
 @pytest.mark.shared
 def test_every_family_has_cases() -> None:
     assert {case["id"].split("/")[0] for case in CASES} == set(FAMILIES) or not FOLDER.exists()
+    assert len(CASES) == len(manifest()["cases"])

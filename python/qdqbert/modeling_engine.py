@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C model behind a model and the base model inside it: its making, and the forward call."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NamedTuple
+
+from qdqbert import _core
+from qdqbert.arrays import Array
+from qdqbert.configuration_qdqbert import QDQBertConfig
+from qdqbert.device import Device, default_device
+from qdqbert.errors import CheckpointError, ShapeError
+from qdqbert.forward_inputs import as_floats, as_head_mask, as_integers, as_mask, as_past
+from qdqbert.modeling_tree import Handles
+from qdqbert.nn.quant_mixin import require_fake_quant
+from qdqbert.nn.tensor_quantizer import descriptor_options
+from qdqbert.quant_modules import new_model_descriptors, set_up_new_model
+from qdqbert.quantization_settings import read_descriptors
+from qdqbert.sessions import SessionPool
+
+__all__ = ["Engine", "Run", "kept_heads", "require_one_input"]
+
+_logger = logging.getLogger(__name__)
+
+
+class Run(NamedTuple):
+    """Outputs of one forward call; None where not asked for.
+
+    Attributes
+    ----------
+    last_hidden_state : ndarray, shape (batch, length, hidden)
+    pooler_output : ndarray, shape (batch, hidden)
+    logits : ndarray
+        Of the shape of the head.
+    hidden_states : tuple of ndarray, shape (batch, length, hidden)
+        Before each layer and after the last.
+    attentions : tuple of ndarray, shape (batch, heads of the layer, length, past + length)
+    cross_attentions : tuple of ndarray, shape (batch, heads, length, encoder length)
+    past_key_values : tuple of tuples of ndarray
+        For each layer keys and values, shape (batch, heads of the layer, past + length, head size), and where
+        there is cross-attention its keys and values, shape (batch, heads, encoder length, head size).
+    """
+
+    last_hidden_state: Any
+    pooler_output: Any
+    logits: Any
+    hidden_states: tuple[Array, ...] | None
+    attentions: tuple[Array, ...] | None
+    cross_attentions: tuple[Array, ...] | None
+    past_key_values: tuple[tuple[Array, ...], ...] | None
+
+
+def kept_heads(config: QDQBertConfig) -> list[list[int]]:
+    """Return the heads that pruning has left in each layer, by their first numbers.
+
+    Parameters
+    ----------
+    config : QDQBertConfig
+        Validated.
+    """
+    layers, heads = config.num_hidden_layers, config.num_attention_heads
+    pruned: list[set[int]] = [set() for _ in range(layers)]
+    for layer, gone in config.pruned_heads.items():
+        pruned[layer].update(gone)
+    return [[head for head in range(heads) if head not in gone] for gone in pruned]
+
+
+def require_one_input(input_ids: Any, inputs_embeds: Any) -> None:
+    """Refuse both and neither.
+
+    Raises
+    ------
+    ValueError
+        As the original does.
+    """
+    if input_ids is not None and inputs_embeds is not None:
+        raise ValueError("You cannot specify both input_ids and inputs_embeds at the same time")
+    if input_ids is None and inputs_embeds is None:
+        raise ValueError("You have to specify either input_ids or inputs_embeds")
+
+
+class Engine:
+    """What a model and the base model inside it share.
+
+    Parameters
+    ----------
+    config : QDQBertConfig
+    head : str
+        Kind of head, as the C model calls it.
+    add_pooling_layer : bool
+        Counts for ``"none"`` only.
+    num_labels : int or None
+        Rows of the head's classifier; None: the configuration's.
+    device : Device or None
+        None: the process's default device.
+    """
+
+    def __init__(
+        self,
+        config: QDQBertConfig,
+        head: str,
+        add_pooling_layer: bool,
+        num_labels: int | None,
+        device: Device | None,
+    ) -> None:
+        config.validate()
+        descriptors = read_descriptors(getattr(config, "quantization_config", None))
+        is_from_file = descriptors is not None
+        if descriptors is None:
+            descriptors = new_model_descriptors()
+        require_fake_quant(*descriptors)
+        self.input_desc, self.weight_desc = descriptors
+        self.padding = "skip"
+        self.gradient_checkpointing = False
+        self._head, self._add_pooling_layer, self._num_labels = head, add_pooling_layer, num_labels
+        self._device = default_device() if device is None else device
+        self._said: set[str] = set()
+        try:
+            core = self.make_core(config)
+        except (TypeError, OverflowError) as error:
+            # Descriptors take some fields as they come; only the engine refuses them.
+            if is_from_file:
+                raise CheckpointError(f"quantization_config: {error}") from error
+            raise
+        if not is_from_file:
+            set_up_new_model(core.quantizers())
+        self.handles = Handles(core, self.input_desc, self.weight_desc)
+
+    def make_core(self, config: QDQBertConfig) -> _core.Model:
+        """Return a new C model of the sizes of a configuration, its parameters zero.
+
+        Raises
+        ------
+        ValueError, MemoryError
+            If there can be no such model, or not enough memory for it.
+        """
+        heads = [len(left) for left in kept_heads(config)]
+        is_whole = all(count == config.num_attention_heads for count in heads)
+        return _core.Model(
+            self._device,
+            vocab_size=config.vocab_size,
+            hidden_size=config.hidden_size,
+            num_layers=config.num_hidden_layers,
+            num_heads=config.num_attention_heads,
+            intermediate_size=config.intermediate_size,
+            max_positions=config.max_position_embeddings,
+            type_vocab_size=config.type_vocab_size,
+            num_labels=config.num_labels if self._num_labels is None else self._num_labels,
+            layer_norm_eps=config.layer_norm_eps,
+            hidden_act=config.hidden_act,
+            add_pooling_layer=self._add_pooling_layer,
+            head=self._head,
+            input_quantizer=descriptor_options(self.input_desc),
+            weight_quantizer=descriptor_options(self.weight_desc),
+            position_embedding_type=config.position_embedding_type,
+            add_cross_attention=bool(config.add_cross_attention),
+            tie_word_embeddings=bool(config.tie_word_embeddings),
+            heads_of_layers=None if is_whole else heads,
+        )
+
+    @property
+    def core(self) -> _core.Model:
+        """The present C model."""
+        return self.handles.bound.model
+
+    @property
+    def sessions(self) -> SessionPool:
+        """The sessions of the present C model."""
+        return self.handles.bound.sessions
+
+    def warn_once(self, text: str, *arguments: Any) -> None:
+        """Log a warning the first time that this model has cause for it."""
+        if text not in self._said:
+            self._said.add(text)
+            _logger.warning(text, *arguments)
+
+    # ---- forward -------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        config: QDQBertConfig,
+        wanted: int,
+        *,
+        input_ids: Any,
+        attention_mask: Any,
+        token_type_ids: Any,
+        position_ids: Any,
+        head_mask: Any,
+        inputs_embeds: Any,
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+        encoder_hidden_states: Any = None,
+        encoder_attention_mask: Any = None,
+        past_key_values: Any = None,
+        use_cache: bool | None = False,
+        compute_padding: bool = False,
+    ) -> Run:
+        """Convert the arguments of a forward call, and run.
+
+        Parameters
+        ----------
+        config : QDQBertConfig
+            The model's, as it is at the moment of the call.
+        wanted : int
+            Sum of ``_core.OUTPUT_*``, to which what the other arguments ask for is added.
+        compute_padding : bool
+            Compute positions whose mask is 0 whatever `padding` says.
+        others
+            See `QDQBertModel.forward`.
+
+        Raises
+        ------
+        TypeError, ShapeError, IndexError, ValueError
+            For arguments of a wrong kind, shape or range; the argument is named.
+        """
+        require_one_input(input_ids, inputs_embeds)
+        ids, embeds = as_integers("input_ids", input_ids), as_floats("inputs_embeds", inputs_embeds)
+        mask = as_mask("attention_mask", attention_mask)
+        heads = as_head_mask(head_mask, kept_heads(config), config.num_attention_heads)
+        past = as_past(past_key_values, config.num_hidden_layers)
+        batch, length = self._batch_and_length(config, ids, embeds, past.length)
+        states, encoder_mask = self._encoder_inputs(
+            config, encoder_hidden_states, encoder_attention_mask, past.cross_keys is not None
+        )
+        self._warn_of_padding(config, ids, mask)
+        wanted |= self._wanted(config, output_attentions, output_hidden_states, use_cache)
+        keep = bool(wanted & (_core.OUTPUT_ATTENTIONS | _core.OUTPUT_CROSS_ATTENTIONS)) or heads is not None
+        is_square = any(each is not None and each.ndim == 3 for each in (mask, encoder_mask))
+        bound = self.handles.bound
+        with bound.sessions.session(
+            batch,
+            length,
+            keep or bound.model.needs_probabilities(),
+            past=past.length,
+            encoder_length=_encoder_length(states, past.cross_keys),
+        ) as session:
+            last, pooled, logits, hidden, attentions, crossed, keys, values, cross_keys, cross_values = (
+                session.forward(
+                    ids,
+                    embeds,
+                    mask,
+                    as_integers("token_type_ids", token_type_ids),
+                    as_integers("position_ids", position_ids),
+                    heads,
+                    compute_padding or is_square or self.padding == "compute",
+                    bool(config.is_decoder),
+                    past.keys,
+                    past.values,
+                    states,
+                    encoder_mask,
+                    past.cross_keys,
+                    past.cross_values,
+                    wanted,
+                )
+            )
+        cache = None
+        if keys is not None:
+            columns: list[Any] = [keys, values]
+            if past.cross_keys is not None:
+                columns += [past.cross_keys, past.cross_values]
+            elif cross_keys is not None:
+                columns += [cross_keys, cross_values]
+            cache = tuple(zip(*columns, strict=True))
+        return Run(last, pooled, logits, hidden, attentions, crossed, cache)
+
+    def _wanted(
+        self,
+        config: QDQBertConfig,
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+        use_cache: bool | None,
+    ) -> int:
+        wanted = 0
+        if config.output_hidden_states if output_hidden_states is None else output_hidden_states:
+            wanted |= _core.OUTPUT_HIDDEN_STATES
+        if config.output_attentions if output_attentions is None else output_attentions:
+            wanted |= _core.OUTPUT_ATTENTIONS
+            wanted |= _core.OUTPUT_CROSS_ATTENTIONS if config.add_cross_attention else 0
+        if config.is_decoder:
+            wanted |= _core.OUTPUT_CACHE if (config.use_cache if use_cache is None else use_cache) else 0
+        elif use_cache:
+            self.warn_once("use_cache=True has no effect: only a decoder (config.is_decoder) keeps a cache")
+        return wanted
+
+    def _encoder_inputs(
+        self, config: QDQBertConfig, hidden_states: Any, attention_mask: Any, has_cached: bool
+    ) -> tuple[Array | None, Array | None]:
+        """Return encoder states and mask as arrays; refuse them where nothing would look at them."""
+        states = as_floats("encoder_hidden_states", hidden_states)
+        mask = as_mask("encoder_attention_mask", attention_mask)
+        if not config.add_cross_attention:
+            for name, is_given in (
+                ("encoder_hidden_states", states is not None),
+                ("encoder_attention_mask", mask is not None),
+                ("past_key_values", has_cached),
+            ):
+                if is_given:
+                    raise ValueError(
+                        f"{name}: the model has no cross-attention layers to use the encoder with; build it "
+                        "with config.is_decoder=True and config.add_cross_attention=True"
+                    )
+        if mask is not None and states is None and not has_cached:
+            raise ValueError("encoder_attention_mask: there are no encoder_hidden_states that it masks")
+        return states, mask
+
+    def _batch_and_length(
+        self, config: QDQBertConfig, ids: Array | None, embeds: Array | None, past: int
+    ) -> tuple[int, int]:
+        name, array, rank = ("input_ids", ids, 2) if ids is not None else ("inputs_embeds", embeds, 3)
+        assert array is not None
+        if array.ndim != rank or array.size == 0:
+            raise ShapeError(
+                f"{name}: expected {'(batch, length)' if rank == 2 else '(batch, length, hidden)'} with at "
+                f"least one sequence and one token, got {array.shape}"
+            )
+        batch, length = array.shape[:2]
+        if past + length > config.max_position_embeddings:
+            cached = f" after {past} in past_key_values" if past else ""
+            raise ShapeError(
+                f"{name}: {length} tokens in a sequence{cached}, the model has "
+                f"{config.max_position_embeddings} positions"
+            )
+        return int(batch), int(length)
+
+    def _warn_of_padding(self, config: QDQBertConfig, ids: Array | None, mask: Array | None) -> None:
+        """Say once that a batch looks padded and has no mask, as the original does."""
+        pad = config.pad_token_id
+        if mask is not None or ids is None or pad is None or not (ids[:, [0, -1]] == pad).any():
+            return
+        same = [
+            f"{name} ({pad})"
+            for name in ("bos_token_id", "eos_token_id", "sep_token_id")
+            if getattr(config, name, None) == pad
+        ]
+        note = f" (or they are not, as the token is also {' and '.join(same)})" if same else ""
+        self.warn_once(
+            "input_ids begin or end with the padding token (pad_token_id %s), so they are probably padded%s, "
+            "and there is no attention_mask: padding is attended to like text",
+            pad,
+            note,
+        )
+
+
+def _encoder_length(states: Array | None, cross_keys: list[Array] | None) -> int:
+    if cross_keys is not None:
+        return int(cross_keys[0].shape[2]) if cross_keys[0].ndim == 4 else 0
+    return int(states.shape[1]) if states is not None and states.ndim == 3 else 0

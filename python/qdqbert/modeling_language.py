@@ -1,0 +1,341 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Language models: causal, which generates, and masked."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, ClassVar
+
+import numpy as np
+
+from qdqbert import _core
+from qdqbert import modeling_outputs as outputs_of
+from qdqbert.arrays import Array
+from qdqbert.configuration_qdqbert import QDQBertConfig
+from qdqbert.device import Device
+from qdqbert.forward_inputs import as_integers, as_mask, as_past
+from qdqbert.generation.loop import GenerationMixin
+from qdqbert.modeling_base import QDQBertPreTrainedModel
+from qdqbert.modeling_losses import token_loss
+from qdqbert.modeling_model import QDQBertModel
+from qdqbert.modeling_tree import Linear, QDQBertOnlyMLMHead
+
+__all__ = ["QDQBertForMaskedLM", "QDQBertLMHeadModel"]
+
+_logger = logging.getLogger(__name__)
+
+
+class _LanguageModel(GenerationMixin, QDQBertPreTrainedModel):
+    """What both language models share: the head, whose table is the word embeddings' if they are tied."""
+
+    _head = "language_model"
+    _tied_weights_keys: ClassVar[list[str] | None] = [
+        "predictions.decoder.weight",
+        "predictions.decoder.bias",
+    ]
+
+    def _build_children(self) -> None:
+        self.add_module("bert", QDQBertModel._inside(self, has_pooler=False))
+        words = "bert.embeddings.word_embeddings.weight"
+        self.add_module("cls", QDQBertOnlyMLMHead(self._engine.handles, "cls", words, self.config))
+
+    def get_output_embeddings(self) -> Linear:
+        """Return the layer that scores the vocabulary."""
+        decoder = self.get_submodule("cls.predictions.decoder")
+        assert isinstance(decoder, Linear)
+        return decoder
+
+
+class QDQBertLMHeadModel(_LanguageModel):
+    """BERT as a causal language model: each token is scored by those before it.
+
+    It is a decoder if ``config.is_decoder`` is set; without that every token sees all others, and a warning
+    says so.  `generate` continues texts.
+
+    Parameters
+    ----------
+    config : QDQBertConfig
+    device : Device, optional
+    seed : int
+        Of the fresh weights.
+
+    Raises
+    ------
+    ValueError
+        If a field of `config` cannot be; it is named.
+    """
+
+    def __init__(self, config: QDQBertConfig, *, device: Device | None = None, seed: int | None = 0) -> None:
+        if isinstance(config, QDQBertConfig) and not config.is_decoder:
+            _logger.warning(
+                "QDQBertLMHeadModel: config.is_decoder is False, so tokens see those after them; set "
+                "is_decoder=True for a causal model"
+            )
+        self._build(config, device, seed)
+
+    def forward(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        head_mask: Any = None,
+        inputs_embeds: Any = None,
+        encoder_hidden_states: Any = None,
+        encoder_attention_mask: Any = None,
+        labels: Any = None,
+        past_key_values: Any = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """Score the vocabulary at every token.
+
+        Parameters
+        ----------
+        input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds
+        encoder_hidden_states, encoder_attention_mask, past_key_values, use_cache
+            As in `QDQBertModel.forward`; with `labels` there is no cache.
+        labels : integers, shape (batch, length)
+            The tokens themselves: the model shifts them by one.  -100 where none counts; nor does one whose
+            predecessor was not computed.
+        output_attentions, output_hidden_states, return_dict : bool, optional
+            The configuration decides if left out.
+
+        Returns
+        -------
+        CausalLMOutputWithCrossAttentions or tuple
+            Positions that were not computed have logits 0.
+
+        Raises
+        ------
+        TypeError, ShapeError, IndexError, ValueError
+            For arguments of a wrong kind, shape or range; the argument is named.
+        """
+        run = self._run(
+            _core.OUTPUT_LOGITS,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            past_key_values=past_key_values,
+            use_cache=use_cache if labels is None else False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
+        loss = None
+        if labels is not None:
+            loss = token_loss(
+                labels,
+                run.logits,
+                attention_mask,
+                skips_padding=self.padding == "skip",
+                is_shifted=True,
+            )
+        fields = {
+            "loss": loss,
+            "logits": run.logits,
+            "past_key_values": run.past_key_values,
+            "hidden_states": run.hidden_states,
+            "attentions": run.attentions,
+            "cross_attentions": run.cross_attentions,
+        }
+        if self._returns_tuple(return_dict):
+            return tuple(value for value in fields.values() if value is not None)
+        return outputs_of.CausalLMOutputWithCrossAttentions(**fields)
+
+    # ---- generation ----------------------------------------------------------------------------------------
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Any, past_key_values: Any = None, attention_mask: Any = None, **model_kwargs: Any
+    ) -> dict[str, Any]:
+        """Return the arguments of the next forward.
+
+        Parameters
+        ----------
+        input_ids : integers, shape (batch, length)
+            All tokens so far.
+        past_key_values : sequence, optional
+            Cache of the first of them; only the others are fed again.
+        attention_mask : integers, shape (batch, length), optional
+            Ones if left out.
+        **model_kwargs
+            ``encoder_hidden_states`` and ``encoder_attention_mask`` are handed on.
+
+        Returns
+        -------
+        dict
+            ``input_ids``, ``attention_mask``, ``past_key_values``, and what is handed on.
+        """
+        ids = as_integers("input_ids", input_ids)
+        assert ids is not None
+        mask = as_mask("attention_mask", attention_mask)
+        mask = np.ones_like(ids) if mask is None else mask
+        if past_key_values is not None:
+            past = as_past(past_key_values, self.config.num_hidden_layers).length
+            ids = ids[:, past if ids.shape[1] > past else -1 :]
+        encoder = ("encoder_hidden_states", "encoder_attention_mask")
+        handed_on = {name: model_kwargs[name] for name in encoder if model_kwargs.get(name) is not None}
+        inputs = {"input_ids": ids, "attention_mask": mask, "past_key_values": past_key_values}
+        return inputs | handed_on
+
+    def _reorder_cache(self, past_key_values: Any, beam_idx: Any) -> tuple[tuple[Array, ...], ...]:
+        """Return a cache of other rows: row i is row ``beam_idx[i]`` of the old one."""
+        rows = np.asarray(beam_idx)
+        return tuple(tuple(np.take(each, rows, axis=0) for each in layer) for layer in past_key_values)
+
+    def _next_token_logits(self, inputs: dict[str, Any], use_cache: bool) -> tuple[Array, Any]:
+        output = self(**inputs, use_cache=use_cache and self.config.is_decoder, return_dict=True)
+        return output.logits[:, -1], output.past_key_values
+
+
+class QDQBertForMaskedLM(_LanguageModel):
+    """BERT that fills in masked words.
+
+    Parameters
+    ----------
+    config : QDQBertConfig
+        With ``is_decoder`` tokens do not see those after them, which a warning says.
+    device : Device, optional
+    seed : int
+        Of the fresh weights.
+
+    Raises
+    ------
+    ValueError
+        If a field of `config` cannot be; it is named.
+    """
+
+    def __init__(self, config: QDQBertConfig, *, device: Device | None = None, seed: int | None = 0) -> None:
+        if isinstance(config, QDQBertConfig) and config.is_decoder:
+            _logger.warning(
+                "QDQBertForMaskedLM: config.is_decoder is True, so tokens do not see those after them; set "
+                "is_decoder=False for attention in both directions"
+            )
+        self._build(config, device, seed)
+
+    def forward(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        head_mask: Any = None,
+        inputs_embeds: Any = None,
+        encoder_hidden_states: Any = None,
+        encoder_attention_mask: Any = None,
+        labels: Any = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """Score the vocabulary at every token.
+
+        Parameters
+        ----------
+        input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds
+        encoder_hidden_states, encoder_attention_mask
+            As in `QDQBertModel.forward`.
+        labels : integers, shape (batch, length)
+            The right tokens; -100 where none counts, as at all that are not masked.  Nor does one at a
+            position that was not computed.
+        output_attentions, output_hidden_states, return_dict : bool, optional
+            The configuration decides if left out.
+
+        Returns
+        -------
+        MaskedLMOutput or tuple
+            Positions that were not computed have logits 0.
+
+        Raises
+        ------
+        TypeError, ShapeError, IndexError, ValueError
+            For arguments of a wrong kind, shape or range; the argument is named.
+        """
+        run = self._run(
+            _core.OUTPUT_LOGITS,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
+        loss = None
+        if labels is not None:
+            loss = token_loss(labels, run.logits, attention_mask, skips_padding=self.padding == "skip")
+        if self._returns_tuple(return_dict):
+            values = (loss, run.logits, run.hidden_states, run.attentions)
+            return tuple(value for value in values if value is not None)
+        return outputs_of.MaskedLMOutput(
+            loss=loss, logits=run.logits, hidden_states=run.hidden_states, attentions=run.attentions
+        )
+
+    # ---- generation ----------------------------------------------------------------------------------------
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Any, attention_mask: Any = None, **model_kwargs: Any
+    ) -> dict[str, Any]:
+        """Return the arguments of the next forward: a token is added that nobody sees, to be filled in.
+
+        Parameters
+        ----------
+        input_ids : integers, shape (batch, length)
+        attention_mask : integers, shape (batch, length), optional
+            Ones if left out.
+        **model_kwargs
+            Taken for the sake of other models; nothing here depends on them.
+
+        Returns
+        -------
+        dict
+            ``input_ids`` with a padding token at the end of each row, ``attention_mask`` with a 0.
+
+        Raises
+        ------
+        ValueError
+            If ``config.pad_token_id`` is None.
+        """
+        if self.config.pad_token_id is None:
+            raise ValueError("The PAD token should be defined for generation")
+        ids = as_integers("input_ids", input_ids)
+        assert ids is not None
+        mask = as_mask("attention_mask", attention_mask)
+        mask = np.ones_like(ids) if mask is None else mask
+        column = np.zeros((len(ids), 1), np.int64)
+        return {
+            "input_ids": np.concatenate([ids, column + self.config.pad_token_id], axis=1),
+            "attention_mask": np.concatenate([mask, column], axis=1),
+        }
+
+    def _next_token_logits(self, inputs: dict[str, Any], use_cache: bool) -> tuple[Array, Any]:
+        # The added token is masked, and its scores are what is wanted: it has to be computed.
+        run = self._run(
+            _core.OUTPUT_LOGITS,
+            **dict.fromkeys(_PLAIN_ARGUMENTS),
+            **inputs,
+            compute_padding=True,
+        )
+        return run.logits[:, -1], None
+
+    def _reorder_cache(self, past_key_values: Any, beam_idx: Any) -> Any:
+        raise AssertionError("a masked language model keeps no cache")
+
+
+_PLAIN_ARGUMENTS = (
+    "token_type_ids",
+    "position_ids",
+    "head_mask",
+    "inputs_embeds",
+    "output_attentions",
+    "output_hidden_states",
+)
