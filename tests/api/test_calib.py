@@ -158,6 +158,28 @@ def test_nothing_collected_is_no_range() -> None:
     assert MaxCalibrator(8, None, False).compute_amax() is None
 
 
+def test_reset_gives_back_the_number_of_bins(data: np.ndarray) -> None:
+    calibrator = collected(HistogramCalibrator(8, None, False, 50), data, data * 7)
+    assert calibrator.num_bins > 300
+    calibrator.reset()
+    assert calibrator.num_bins == 50
+    assert len(collected(calibrator, data).histogram()[0]) == 50
+
+
+@pytest.mark.parametrize("torch_hist", [False, True])
+def test_data_may_follow_a_batch_of_zeros(data: np.ndarray, torch_hist: bool) -> None:
+    calibrator = HistogramCalibrator(8, None, False, torch_hist=torch_hist)
+    collected(calibrator, np.zeros((3, 5)), data)
+    counts, edges = calibrator.histogram()
+    assert counts.sum() == 15 + data.size
+    # NumPy's rule, which torch_hist=False follows, lays the edges of equal values half a unit to both sides.
+    assert edges[0] == (0.0 if torch_hist else -0.5)
+    assert counts[np.searchsorted(edges, 0.0, side="right") - 1] >= 15
+    assert edges[-1] >= np.abs(data).max()
+    amax = calibrator.compute_amax("percentile", percentile=100.0)
+    assert abs(amax - np.abs(data).max()) <= edges[1] - edges[0]
+
+
 @pytest.mark.parametrize("pieces", [1, 2, 7, 64])
 def test_a_fixed_range_makes_counts_independent_of_split_and_order(data: np.ndarray, pieces: int) -> None:
     top = float(np.abs(data).max())
@@ -344,6 +366,15 @@ def test_histogram_methods_equal_a_calibrator_on_the_weight(method: str) -> None
             calibrator.compute_amax(method, **({"percentile": 99.0} if method == "percentile" else {}))
             == amax
         )
+
+
+@pytest.mark.parametrize("method", ["mse", "percentile"])
+def test_bins_are_counted_as_asked_per_tensor_too(method: str) -> None:
+    linear = QuantLinear(300, 4, seed=0)
+    calibrate_weights(linear, method, perchannel=False, num_bins=333, percentile=95.0)
+    calibrator = collected(HistogramCalibrator(8, None, False, num_bins=333), linear.weight)
+    options = {"percentile": 95.0} if method == "percentile" else {}
+    assert linear.weight_quantizer.amax == calibrator.compute_amax(method, **options)
 
 
 def test_a_bad_weight_is_named_and_no_range_is_set() -> None:

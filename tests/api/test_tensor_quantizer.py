@@ -91,6 +91,13 @@ def test_pre_quant_scale_multiplies_before_everything() -> None:
     assert quantizer.amax == np.abs(x * factor).max()
 
 
+def test_a_disabled_quantizer_is_the_identity_even_with_a_pre_quant_scale(x: np.ndarray) -> None:
+    quantizer = TensorQuantizer(QuantDescriptor(amax=1.0))
+    quantizer.pre_quant_scale = 2.0
+    quantizer.disable()
+    np.testing.assert_array_equal(quantizer(x), x)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
