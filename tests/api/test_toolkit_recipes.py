@@ -146,6 +146,93 @@ def test_every_method_of_weight_calibration_gives_a_model_that_runs(method: str,
     assert np.array_equal(after, before) == (method == "max" and perchannel)
 
 
+# ---- a whole script ----------------------------------------------------------------------------------------
+
+SCRIPT = """
+import pytorch_quantization.utils as quant_utils
+from pytorch_quantization import calib, enable_onnx_export, quant_modules
+from pytorch_quantization import nn as quant_nn
+from pytorch_quantization.nn.modules import _utils as quant_nn_utils
+from pytorch_quantization.nn.modules.tensor_quantizer import TensorQuantizer
+from pytorch_quantization.optim import helper
+from pytorch_quantization.tensor_quant import QUANT_DESC_8BIT_LINEAR_WEIGHT_PER_ROW, QuantDescriptor
+
+quant_modules.initialize()
+input_desc = QuantDescriptor(num_bits=8, calib_method="histogram")
+quant_nn.QuantLinear.set_default_quant_desc_input(input_desc)
+quant_nn.QuantLinear.set_default_quant_desc_weight(QUANT_DESC_8BIT_LINEAR_WEIGHT_PER_ROW)
+model = build()
+quant_modules.deactivate()
+
+
+def collect_stats(model, batches):
+    for name, module in model.named_modules():
+        if isinstance(module, quant_nn.TensorQuantizer):
+            if module._calibrator is not None:
+                if isinstance(module._calibrator, calib.HistogramCalibrator):
+                    module._calibrator._torch_hist = True
+                module.disable_quant()
+                module.enable_calib()
+            else:
+                module.disable()
+    for batch in batches:
+        model(**batch)
+    for name, module in model.named_modules():
+        if isinstance(module, quant_nn.TensorQuantizer):
+            if module._calibrator is not None:
+                module.enable_quant()
+                module.disable_calib()
+            else:
+                module.enable()
+
+
+def compute_amax(model, **kwargs):
+    for name, module in model.named_modules():
+        if isinstance(module, TensorQuantizer) and module._calibrator is not None:
+            if isinstance(module._calibrator, calib.MaxCalibrator):
+                module.load_calib_amax(strict=False)
+            else:
+                module.load_calib_amax(**kwargs)
+
+
+collect_stats(model, batches)
+compute_amax(model, method="percentile", percentile=99.99)
+for name, module in model.named_modules():
+    if name.endswith("_input_quantizer"):
+        assert module.step_size == module._amax / module.maxbound
+for name, module in model.named_modules():
+    if name.endswith("output.dense") and "attention" not in name:
+        module._input_quantizer._amax = min(module._input_quantizer._amax, 10.0)
+    if isinstance(module, quant_nn.QuantLinear):
+        assert (module._weight_quantizer.amax == quant_utils.reduce_amax(module.weight, axis=1)).all()
+helper.freeze_parameters(model, ["embeddings"])
+groups = helper.group_parameters(model, [["weight$"], ["bias$"]], lrs=[1e-4, 1e-3])
+with enable_onnx_export():
+    outputs = model(**batches[0])
+quantizers = [m for m in model.modules() if isinstance(m, TensorQuantizer) and not m._disabled]
+"""
+
+
+def test_a_script_moves_over_by_changing_its_imports() -> None:
+    space: dict[str, Any] = {
+        "build": tiny_model.question_answering,
+        "batches": [tiny_model.batch(seed=seed) for seed in range(3)],
+    }
+    saved = quant_nn.QuantLinear.default_quant_desc_input, quant_nn.QuantLinear.default_quant_desc_weight
+    try:
+        exec(SCRIPT.replace("pytorch_quantization", "qdqbert"), space)
+    finally:
+        quant_nn.QuantLinear.default_quant_desc_input, quant_nn.QuantLinear.default_quant_desc_weight = saved
+
+    model = space["model"]
+    assert len(space["quantizers"]) == 40
+    assert all(quantizer.amax is not None for quantizer in space["quantizers"])
+    assert [group["lr"] for group in space["groups"]] == [1e-4, 1e-3]
+    assert sum(len(group["params"]) for group in space["groups"]) == len(list(model.parameters()))
+    assert all(p.requires_grad == ("embeddings" not in name) for name, p in model.named_parameters())
+    assert np.isfinite(space["outputs"].start_logits).all()
+
+
 # ---- save and load -----------------------------------------------------------------------------------------
 
 
