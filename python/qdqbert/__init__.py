@@ -38,6 +38,17 @@ _HOMES = {
     "QDQBertLayer": "modeling_qdqbert",
     "QDQBertModel": "modeling_qdqbert",
     "QDQBertPreTrainedModel": "modeling_qdqbert",
+    "AutoConfig": "auto",
+    "AutoModel": "auto",
+    "AutoModelForCausalLM": "auto",
+    "AutoModelForMaskedLM": "auto",
+    "AutoModelForMultipleChoice": "auto",
+    "AutoModelForNextSentencePrediction": "auto",
+    "AutoModelForQuestionAnswering": "auto",
+    "AutoModelForSequenceClassification": "auto",
+    "AutoModelForTokenClassification": "auto",
+    "AutoModelWithLMHead": "auto",
+    "AutoTokenizer": "auto",
     "BatchEncoding": "tokenization",
     "BertTokenizer": "tokenization",
     "BertTokenizerFast": "tokenization",
@@ -78,6 +89,17 @@ if TYPE_CHECKING:
     from qdqbert import tasks as tasks
     from qdqbert import tensor_quant as tensor_quant
     from qdqbert import utils as utils
+    from qdqbert.auto import AutoConfig as AutoConfig
+    from qdqbert.auto import AutoModel as AutoModel
+    from qdqbert.auto import AutoModelForCausalLM as AutoModelForCausalLM
+    from qdqbert.auto import AutoModelForMaskedLM as AutoModelForMaskedLM
+    from qdqbert.auto import AutoModelForMultipleChoice as AutoModelForMultipleChoice
+    from qdqbert.auto import AutoModelForNextSentencePrediction as AutoModelForNextSentencePrediction
+    from qdqbert.auto import AutoModelForQuestionAnswering as AutoModelForQuestionAnswering
+    from qdqbert.auto import AutoModelForSequenceClassification as AutoModelForSequenceClassification
+    from qdqbert.auto import AutoModelForTokenClassification as AutoModelForTokenClassification
+    from qdqbert.auto import AutoModelWithLMHead as AutoModelWithLMHead
+    from qdqbert.auto import AutoTokenizer as AutoTokenizer
     from qdqbert.calibration import Calibration as Calibration
     from qdqbert.calibration import calibrate as calibrate
     from qdqbert.configuration_qdqbert import (
