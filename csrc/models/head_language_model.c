@@ -10,6 +10,9 @@
  * made in blocks of rows: straight in the caller's memory where a block's tokens are neighbours there, through a
  * buffer where padding lies between.
  *
+ * A caller who needs few of them (the masked ones, the last one) names their positions, and the whole head runs on
+ * those.
+ *
  * Source: QDQBertLMPredictionHead (REFERENCE 1.7).
  */
 #include <string.h>
@@ -48,6 +51,8 @@ plan(const qb_head_layers *self, qb_head_work *work, qb_arena *arena, int64_t ma
     qb_linear_plan(&self->transform, &work->transform, arena, NULL, NULL, scratch);
     qb_linear_plan(&self->output, &work->output, arena, NULL, NULL, scratch);
     work->hidden = qb_arena_take(arena, max_tokens, (size_t)self->transform.out_features * sizeof *work->hidden);
+    work->gathered =
+        qb_arena_take(arena, work->max_rows, (size_t)self->transform.out_features * sizeof *work->gathered);
     work->logits = qb_arena_take(arena, work->max_rows, (size_t)self->output.out_features * sizeof *work->logits);
 }
 
@@ -79,23 +84,84 @@ normalize_rows(void *argument, int64_t begin, int64_t end, int32_t worker)
                                  norm->bias.data, norm->eps, rows);
 }
 
+/* t of x (rows, H), in work->hidden. */
+static qb_status
+transform(const qb_head_layers *self, const qb_head_work *work, const qb_run *run, const float *x, int64_t rows)
+{
+    const qb_path dense = {run->path, "transform.dense"};
+    const qb_run at_dense = qb_run_enter(run, &dense);
+    norm_job job = {.self = self, .kernels = run->kernels, .x = work->hidden};
+    QB_TRY(qb_linear_forward(&self->transform, &work->transform, &at_dense, x, rows, self->activation, work->hidden));
+    return qb_run_parallel(run, rows, 16, normalize_rows, &job);
+}
+
+/* The computed token at a position, or -1: rows increase. */
+static int64_t
+token_at(const qb_batch *batch, int64_t position)
+{
+    int64_t low = 0;
+    int64_t high = batch->sequences.tokens;
+    while (low < high) {
+        const int64_t middle = low + (high - low) / 2;
+        if (batch->rows[middle] < position) {
+            low = middle + 1;
+        }
+        else {
+            high = middle;
+        }
+    }
+    return low < batch->sequences.tokens && batch->rows[low] == position ? low : -1;
+}
+
+/* Only the tokens that were asked for: gathered, then the whole head, a block at a time. */
+static qb_status
+forward_positions(const qb_head_layers *self, const qb_head_work *work, const qb_run *run, const qb_head_inputs *inputs,
+                  float *out)
+{
+    const qb_path decoder = {run->path, "decoder"};
+    const qb_run at_decoder = qb_run_enter(run, &decoder);
+    const int64_t h = self->norm.features;
+    const int64_t v = self->output.out_features;
+    for (int64_t first = 0; first < inputs->positions_count; first += work->max_rows) {
+        const int64_t left = inputs->positions_count - first;
+        const int64_t rows = left < work->max_rows ? left : work->max_rows;
+        for (int64_t i = 0; i < rows; i++) {
+            const int64_t token = token_at(inputs->batch, inputs->positions[first + i]);
+            float *row = work->gathered + i * h;
+            if (token < 0) {
+                memset(row, 0, (size_t)h * sizeof *row);
+            }
+            else {
+                memcpy(row, inputs->hidden + token * h, (size_t)h * sizeof *row);
+            }
+        }
+        QB_TRY(transform(self, work, run, work->gathered, rows));
+        QB_TRY(qb_linear_forward(&self->output, &work->output, &at_decoder, work->hidden, rows, QB_ACTIVATION_NONE,
+                                 out + first * v));
+        for (int64_t i = 0; i < rows; i++) {
+            if (token_at(inputs->batch, inputs->positions[first + i]) < 0) {
+                memset(out + (first + i) * v, 0, (size_t)v * sizeof *out);
+            }
+        }
+    }
+    return QB_OK;
+}
+
 static qb_status
 forward(const qb_head_layers *self, const qb_head_work *work, const qb_run *run, const qb_head_inputs *inputs,
         float *out)
 {
-    const qb_path dense = {run->path, "transform.dense"};
+    if (inputs->positions != NULL) {
+        return forward_positions(self, work, run, inputs, out);
+    }
     const qb_path decoder = {run->path, "decoder"};
-    const qb_run at_dense = qb_run_enter(run, &dense);
     const qb_run at_decoder = qb_run_enter(run, &decoder);
     const qb_batch *batch = inputs->batch;
     const int64_t tokens = batch->sequences.tokens;
     const int64_t h = self->norm.features;
     const int64_t v = self->output.out_features;
     const size_t row_bytes = (size_t)v * sizeof *out;
-    norm_job job = {.self = self, .kernels = run->kernels, .x = work->hidden};
-    QB_TRY(qb_linear_forward(&self->transform, &work->transform, &at_dense, inputs->hidden, tokens, self->activation,
-                             work->hidden));
-    QB_TRY(qb_run_parallel(run, tokens, 16, normalize_rows, &job));
+    QB_TRY(transform(self, work, run, inputs->hidden, tokens));
     int64_t next = 0; /* row of out */
     for (int64_t m = 0; m < tokens; m += work->max_rows) {
         const int64_t rows = tokens - m < work->max_rows ? tokens - m : work->max_rows;

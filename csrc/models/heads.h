@@ -29,14 +29,17 @@ typedef struct qb_head_work { /* one per session */
     qb_linear_work output;
     qb_linear_work transform;
     float *hidden;    /* (max tokens, H), language models */
+    float *gathered;  /* (max rows, H), language models */
     float *logits;    /* (max rows, C) */
     int64_t max_rows; /* of logits */
 } qb_head_work;
 
 typedef struct qb_head_inputs {
     const qb_batch *batch;
-    const float *hidden; /* (M, H) */
-    const float *pooled; /* (B, H); NULL without pooler */
+    const float *hidden;      /* (M, H) */
+    const float *pooled;      /* (B, H); NULL without pooler */
+    const int64_t *positions; /* (positions_count) b * T + t: the only tokens to score; NULL: all */
+    int64_t positions_count;
 } qb_head_inputs;
 
 typedef struct qb_head_interface qb_head_interface;
@@ -48,7 +51,8 @@ typedef struct qb_head_verbs {
     void (*plan)(const qb_head_layers *self, qb_head_work *work, qb_arena *arena, int64_t max_tokens,
                  qb_scratch *scratch);
     qb_status (*prepare)(qb_head_layers *self, const qb_run *run);
-    /* out: where the caller expects the logits, (B, T, C) or (B, C); positions that were not computed become zero. */
+    /* out: where the caller expects the logits, (B, T, C), (positions, C) or (B, C); tokens that were not computed
+     * become zero. */
     qb_status (*forward)(const qb_head_layers *self, const qb_head_work *work, const qb_run *run,
                          const qb_head_inputs *inputs, float *out);
 } qb_head_verbs;

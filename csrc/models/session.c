@@ -391,7 +391,12 @@ compute(forward_call *call)
     const qb_path head = {NULL, model->head->layer_name};
     const qb_run at_head = qb_run_enter(call->run, &head);
     const qb_head_inputs of_head = {
-        .batch = &session->batch, .hidden = session->bert.hidden, .pooled = session->bert.pooled};
+        .batch = &session->batch,
+        .hidden = session->bert.hidden,
+        .pooled = session->bert.pooled,
+        .positions = call->inputs.logits_positions,
+        .positions_count = call->inputs.logits_count,
+    };
     return model->head->verbs->forward(&model->head_layers, &session->head, &at_head, &of_head, call->outputs.logits);
 }
 
@@ -435,6 +440,27 @@ compute_and_settle(forward_call *call, int collects)
     return status;
 }
 
+static qb_status
+check_positions(const forward_call *call)
+{
+    const qb_forward_inputs *in = &call->inputs;
+    if (in->logits_positions == NULL) {
+        return QB_OK;
+    }
+    if (call->session->model->config.head != QB_HEAD_LANGUAGE_MODEL) {
+        return qb_fail(call->run->error, NULL, QB_ERR_VALUE,
+                       "logits_positions were given, but only a language model takes them");
+    }
+    for (int64_t i = 0; i < in->logits_count; i++) {
+        if (in->logits_positions[i] < 0 || in->logits_positions[i] >= in->batch * in->length) {
+            return qb_fail(call->run->error, NULL, QB_ERR_INDEX,
+                           "logits_positions[%" PRId64 "] is %" PRId64 ", expected 0 .. batch * length - 1 = %" PRId64,
+                           i, in->logits_positions[i], in->batch * in->length - 1);
+        }
+    }
+    return QB_OK;
+}
+
 /* Cross-attention has all its heads, and takes the factors of the layer's self-attention. */
 static qb_status
 check_head_mask(const forward_call *call)
@@ -461,6 +487,7 @@ forward(forward_call *call)
     qb_model *model = session->model;
     qb_error *error = call->run->error;
     QB_TRY(qb_batch_fill(&session->batch, &model->config, &session->options, &call->inputs, error));
+    QB_TRY(check_positions(call));
     QB_TRY(check_head_mask(call));
     if (wants_pooled(call)) {
         QB_TRY(qb_batch_check_first(&session->batch, error));

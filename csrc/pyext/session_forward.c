@@ -24,6 +24,7 @@ enum {
     CROSS_KEYS,
     CROSS_VALUES,
     OUTPUTS,
+    LOGITS_POSITIONS,
     ARGUMENT_COUNT
 };
 
@@ -48,6 +49,7 @@ static const struct {
     [CROSS_KEYS] = {"cross_keys", FLOAT32_PER_LAYER},
     [CROSS_VALUES] = {"cross_values", FLOAT32_PER_LAYER},
     [OUTPUTS] = {"outputs", SCALAR},
+    [LOGITS_POSITIONS] = {"logits_positions", ONE_INT64},
 };
 
 /* What was borrowed for one argument: one tensor, or one for each layer. */
@@ -366,7 +368,12 @@ make_results(const qb_py_model *model, const qb_forward_inputs *in, unsigned lon
     const int64_t keys[] = {b, 0, in->past_length + t, d};
     const int64_t cross_keys[] = {b, n, s, d};
     int64_t logits[3];
-    const int32_t logits_rank = qb_model_logits_shape(model->model, b, t, logits);
+    int32_t logits_rank = qb_model_logits_shape(model->model, b, t, logits);
+    if (in->logits_positions && logits_rank == 3) {
+        logits_rank = 2;
+        logits[0] = in->logits_count;
+        logits[1] = logits[2];
+    }
     if ((wanted & 1UL << POOLER_OUTPUT && !qb_model_has_pooler(model->model)) ||
         (wanted & 1UL << LOGITS && logits_rank == 0)) {
         PyErr_Format(PyExc_ValueError, "outputs: this model has no %s",
@@ -435,6 +442,8 @@ inputs_of(const forward_argument arguments[ARGUMENT_COUNT], int compute_padding,
         .encoder_attention_mask_rank = encoder_mask->data ? encoder_mask->rank : 2,
         .cross_keys = arguments[CROSS_KEYS].data,
         .cross_values = arguments[CROSS_VALUES].data,
+        .logits_positions = arguments[LOGITS_POSITIONS].one.data,
+        .logits_count = arguments[LOGITS_POSITIONS].one.data ? arguments[LOGITS_POSITIONS].one.count : 0,
     };
 }
 
@@ -451,14 +460,16 @@ run_forward(qb_py_session *self, const qb_forward_inputs *inputs, const qb_forwa
 const char qb_py_session_forward_doc[] =
     "forward($self, input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids, head_mask, "
     "compute_padding, is_causal, past_keys, past_values, encoder_hidden_states, encoder_attention_mask, cross_keys, "
-    "cross_values, outputs, /)\n--\n\n"
+    "cross_values, outputs, logits_positions=None, /)\n--\n\n"
     "(last_hidden_state, pooler_output, logits, hidden_states, attentions, cross_attentions, keys, values, "
     "cross_keys, cross_values); None where not asked for.\n\n"
     "Ids and masks are int64, the rest float32; None leaves an input out.  Past and cross keys and values are "
     "sequences "
     "of one array for each layer, and so are the results from hidden_states on, as tuples.  `head_mask` has the heads "
     "of layer 0, then of layer 1, ...  `outputs` is a sum of OUTPUT_* constants; cross_keys and cross_values come with "
-    "OUTPUT_CACHE when encoder_hidden_states were projected.";
+    "OUTPUT_CACHE when encoder_hidden_states were projected.  `logits_positions`, b * length + t in any order, are the "
+    "only "
+    "tokens that a language model scores: logits then are (positions, vocabulary).";
 
 PyObject *
 qb_py_session_forward(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
@@ -468,8 +479,9 @@ qb_py_session_forward(PyObject *object, PyObject *const *arguments, Py_ssize_t c
     if (!state) {
         return NULL;
     }
-    if (count != ARGUMENT_COUNT) {
-        PyErr_Format(PyExc_TypeError, "forward() takes %d arguments, %zd given", (int)ARGUMENT_COUNT, count);
+    if (count != ARGUMENT_COUNT && count != LOGITS_POSITIONS) {
+        PyErr_Format(PyExc_TypeError, "forward() takes %d or %d arguments, %zd given", (int)LOGITS_POSITIONS,
+                     (int)ARGUMENT_COUNT, count);
         return NULL;
     }
     const unsigned long wanted = PyLong_AsUnsignedLong(arguments[OUTPUTS]);
@@ -485,7 +497,7 @@ qb_py_session_forward(PyObject *object, PyObject *const *arguments, Py_ssize_t c
     forward_argument borrowed[ARGUMENT_COUNT] = {{.data = NULL}};
     forward_results made = {.objects = {NULL}};
     PyObject *tuple = NULL;
-    for (int i = 0; i < ARGUMENT_COUNT; ++i) {
+    for (int i = 0; i < count; ++i) {
         if (borrow(state, arguments[i], i, layers, &borrowed[i]) < 0) {
             goto done;
         }

@@ -7,7 +7,7 @@
  *         max_encoder_length: int
  *         def forward(self, input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids, head_mask,
  *                     compute_padding, is_causal, past_keys, past_values, encoder_hidden_states,
- *                     encoder_attention_mask, cross_keys, cross_values, outputs, /):
+ *                     encoder_attention_mask, cross_keys, cross_values, outputs, logits_positions=None, /):
  *             # outputs: sum of OUTPUT_* bits
  *             # -> (last_hidden_state, pooler_output, logits, hidden_states, attentions, cross_attentions, keys,
  * values, #     cross_keys, cross_values), None where not asked for

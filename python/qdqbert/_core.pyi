@@ -151,6 +151,7 @@ class Session:
         cross_keys: Sequence[_Tensor] | None,
         cross_values: Sequence[_Tensor] | None,
         outputs: int,
+        logits_positions: _Tensor | None = None,
         /,
     ) -> tuple[
         NDArray[np.float32] | None,

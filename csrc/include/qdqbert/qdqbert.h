@@ -344,7 +344,7 @@ QB_API qb_device *qb_model_device(const qb_model *model);
 
 QB_API int qb_model_has_pooler(const qb_model *model);
 QB_API int64_t qb_model_heads(const qb_model *model, int64_t layer); /* N of one layer's self-attention */
-/* Shape of the logits of a (batch, length) call; returns the rank, 0 for QB_HEAD_NONE. */
+/* Shape of the logits of a (batch, length) call that asks for all; returns the rank, 0 for QB_HEAD_NONE. */
 QB_API int32_t qb_model_logits_shape(const qb_model *model, int64_t batch, int64_t length, int64_t shape[3]);
 
 typedef struct qb_parameter_info {
@@ -431,6 +431,9 @@ typedef struct qb_forward_inputs {
     int32_t encoder_attention_mask_rank;   /* 2 or 3 */
     const float *const *cross_keys;        /* (L) of (B, N, S, D) that an earlier call handed out, or NULL */
     const float *const *cross_values;
+    const int64_t *logits_positions; /* (K) b * T + t, in any order: the only tokens that a language model scores, into
+                                      * logits (K, V); NULL: all */
+    int64_t logits_count;            /* K */
 } qb_forward_inputs;
 
 /* Buffers that the caller offers; NULL: not wanted.  Positions that are not computed are written as zero.  After a
