@@ -6,6 +6,8 @@ from __future__ import annotations
 import logging
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from qdqbert import _core
 from qdqbert.arrays import Array
 from qdqbert.configuration_qdqbert import QDQBertConfig
@@ -195,6 +197,7 @@ class Engine:
         past_key_values: Any = None,
         use_cache: bool | None = False,
         compute_padding: bool = False,
+        only_last_logits: bool = False,
     ) -> Run:
         """Convert the arguments of a forward call, and run.
 
@@ -206,6 +209,9 @@ class Engine:
             Sum of ``_core.OUTPUT_*``, to which what the other arguments ask for is added.
         compute_padding : bool
             Compute positions whose mask is 0 whatever `padding` says.
+        only_last_logits : bool
+            Of a language model: score the last token of each row alone; logits then have the shape
+            (batch, vocabulary).
         others
             See `QDQBertModel.forward`.
 
@@ -252,6 +258,7 @@ class Engine:
                     past.cross_keys,
                     past.cross_values,
                     wanted,
+                    np.arange(1, batch + 1) * length - 1 if only_last_logits else None,
                 )
             )
         cache = None

@@ -190,8 +190,14 @@ class QDQBertLMHeadModel(_LanguageModel):
         return tuple(tuple(np.take(each, rows, axis=0) for each in layer) for layer in past_key_values)
 
     def _next_token_logits(self, inputs: dict[str, Any], use_cache: bool) -> tuple[Array, Any]:
-        output = self(**inputs, use_cache=use_cache and self.config.is_decoder, return_dict=True)
-        return output.logits[:, -1], output.past_key_values
+        use_cache = use_cache and self.config.is_decoder
+        run = self._run(
+            _core.OUTPUT_LOGITS,
+            **(dict.fromkeys(_PLAIN_ARGUMENTS) | inputs),
+            use_cache=use_cache,
+            only_last_logits=True,
+        )
+        return run.logits, run.past_key_values
 
 
 class QDQBertForMaskedLM(_LanguageModel):
@@ -321,11 +327,11 @@ class QDQBertForMaskedLM(_LanguageModel):
         # The added token is masked, and its scores are what is wanted: it has to be computed.
         run = self._run(
             _core.OUTPUT_LOGITS,
-            **dict.fromkeys(_PLAIN_ARGUMENTS),
-            **inputs,
+            **(dict.fromkeys(_PLAIN_ARGUMENTS) | inputs),
             compute_padding=True,
+            only_last_logits=True,
         )
-        return run.logits[:, -1], None
+        return run.logits, None
 
     def _reorder_cache(self, past_key_values: Any, beam_idx: Any) -> Any:
         raise AssertionError("a masked language model keeps no cache")
