@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import qdqbert
 import tiny_model
 from qdqbert.errors import StateError
 from qdqbert.nn import Clip, QuantLinear, TensorQuantizer
@@ -44,6 +45,16 @@ def test_the_usual_loop_freezes_a_part_of_a_model() -> None:
     assert left == ["qa_outputs.weight", "qa_outputs.bias"]
     assert model.requires_grad_(True) is model
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_tied_parameter_has_one_flag_under_both_its_names() -> None:
+    model = qdqbert.QDQBertForMaskedLM(tiny_model.config(), seed=0)
+    model.bert.embeddings.word_embeddings.weight.requires_grad = False
+    assert not model.cls.predictions.decoder.weight.requires_grad
+    model.cls.predictions.decoder.weight.requires_grad = True
+    assert model.bert.embeddings.word_embeddings.weight.requires_grad
+    states = [id(parameter.state) for parameter in model.parameters()]
+    assert len(states) == len(set(states)), "a tied parameter is listed once"
 
 
 def test_embeddings_and_norms_have_the_flag_too() -> None:

@@ -66,6 +66,15 @@ def test_linear_layers_can_be_left_float() -> None:
     assert len(named_quantizers(model)) == 2 * 20
 
 
+def test_linear_layers_of_cross_attention_are_left_float_too() -> None:
+    qdqbert.initialize(["Linear"])
+    config = tiny_model.config(is_decoder=True, add_cross_attention=True)
+    model = qdqbert.QDQBertLMHeadModel(config)
+    assert len(named_quantizers(model)) == 2 * (20 + 14)
+    assert len(disabled(model)) == 2 * 10 * 2  # layers, linears, quantizers of each
+    assert any("crossattention.self.query._weight_quantizer" in name for name in disabled(model))
+
+
 def test_a_model_with_float_linears_computes_as_if_they_were_switched_off() -> None:
     quantized = tiny_model.question_answering()
     qdqbert.initialize(["Linear"])
