@@ -134,7 +134,10 @@ device_set_num_threads(PyObject *self, PyObject *value, void *closure)
 }
 
 PyDoc_STRVAR(device_kernels_doc, "kernels($self, /)\n--\n\n"
-                                 "(name, variant in use) of every kernel.");
+                                 "(name, variant in use) of every kernel.\n\n"
+                                 "Returns\n-------\n"
+                                 "list of (str, str)\n"
+                                 "    In the order of core/kernel_list.inc.");
 
 static PyObject *
 device_kernels(PyObject *self, PyObject *unused)
@@ -152,8 +155,12 @@ device_kernels(PyObject *self, PyObject *unused)
     return list;
 }
 
-PyDoc_STRVAR(device_memory_statistics_doc, "memory_statistics($self, /)\n--\n\n"
-                                           "Allocations so far, live blocks, live bytes and peak bytes.");
+PyDoc_STRVAR(device_memory_statistics_doc,
+             "memory_statistics($self, /)\n--\n\n"
+             "Count what the core has allocated on this device.\n\n"
+             "Returns\n-------\n"
+             "dict of str to int\n"
+             "    \"allocations\" so far, \"live_blocks\", \"live_bytes\" and \"peak_bytes\".");
 
 static PyObject *
 device_memory_statistics(PyObject *self, PyObject *unused)
@@ -179,8 +186,23 @@ static PyGetSetDef device_properties[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-PyDoc_STRVAR(device_doc, "Device(isa=None, num_threads=0)\n--\n\n"
-                         "Kernels, threads and memory of this CPU.");
+PyDoc_STRVAR(
+    device_doc,
+    "Device(isa=None, num_threads=0)\n--\n\n"
+    "Kernels, threads and memory of this CPU.\n\n"
+    "Parameters\n----------\n"
+    "isa : str, optional\n"
+    "    Strongest kernel variant to use, such as \"ref\" or \"avx2\"; without it what the environment variable\n"
+    "    QDQBERT_CPU_ISA says, and without that the best one that the CPU has.\n"
+    "num_threads : int\n"
+    "    Threads that share one call's work, 1 .. 1024; 0: as many as this process may use.\n\n"
+    "Raises\n------\n"
+    "ValueError\n"
+    "    If isa names no variant or num_threads is out of range.\n"
+    "UnsupportedError\n"
+    "    If this CPU lacks the variant.\n\n"
+    "Notes\n-----\n"
+    "Results depend on neither of the two.");
 
 static PyType_Slot device_slots[] = {
     {Py_tp_doc, (void *)device_doc},   {Py_tp_new, device_new},
@@ -197,7 +219,9 @@ static PyType_Spec device_spec = {
 };
 
 PyDoc_STRVAR(variants_doc, "variants($module, /)\n--\n\n"
-                           "(name, this CPU can run it) of every kernel variant compiled in, weakest first.");
+                           "(name, this CPU can run it) of every kernel variant compiled in, weakest first.\n\n"
+                           "Returns\n-------\n"
+                           "list of (str, bool)");
 
 static PyObject *
 variants(PyObject *module, PyObject *unused)

@@ -112,7 +112,26 @@ done:
 }
 
 PyDoc_STRVAR(tensor_quant_doc, "tensor_quant($module, device, x, amax, num_bits, unsigned, narrow_range, /)\n--\n\n"
-                               "(integer values of x as float32, scale).");
+                               "Integer values of a tensor, as float32, and their scale.\n\n"
+                               "Parameters\n----------\n"
+                               "device : Device\n"
+                               "x : float32, C-contiguous, any shape\n"
+                               "amax : float32, a shape that broadcasts to that of x\n"
+                               "    At least 0, or NaN.\n"
+                               "num_bits : int\n"
+                               "    0 .. 16.\n"
+                               "unsigned : bool\n"
+                               "    Whether codes start at 0; then a negative element is an error.\n"
+                               "narrow_range : bool\n"
+                               "    Whether the lowest signed code is minus the highest.\n\n"
+                               "Returns\n-------\n"
+                               "tuple of (ndarray, ndarray), float32\n"
+                               "    Codes of the shape of x; codes per unit, of the shape of amax.\n\n"
+                               "Raises\n------\n"
+                               "ShapeError\n"
+                               "    If amax does not broadcast to x.\n"
+                               "ValueError\n"
+                               "    If amax is negative, or an argument or element out of range.");
 
 static PyObject *
 tensor_quant(PyObject *module, PyObject *arguments)
@@ -122,7 +141,25 @@ tensor_quant(PyObject *module, PyObject *arguments)
 
 PyDoc_STRVAR(fake_tensor_quant_doc,
              "fake_tensor_quant($module, device, x, amax, num_bits, unsigned, narrow_range, /)\n--\n\n"
-             "x quantized and dequantized.");
+             "A tensor quantized and dequantized.\n\n"
+             "Parameters\n----------\n"
+             "device : Device\n"
+             "x : float32, C-contiguous, any shape\n"
+             "amax : float32, a shape that broadcasts to that of x\n"
+             "    At least 0, or NaN.\n"
+             "num_bits : int\n"
+             "    0 .. 16.\n"
+             "unsigned : bool\n"
+             "    Whether codes start at 0; then a negative element is an error.\n"
+             "narrow_range : bool\n"
+             "    Whether the lowest signed code is minus the highest.\n\n"
+             "Returns\n-------\n"
+             "ndarray, shape of x, float32\n\n"
+             "Raises\n------\n"
+             "ShapeError\n"
+             "    If amax does not broadcast to x.\n"
+             "ValueError\n"
+             "    If amax is negative, or an argument or element out of range.");
 
 static PyObject *
 fake_tensor_quant(PyObject *module, PyObject *arguments)
@@ -131,7 +168,17 @@ fake_tensor_quant(PyObject *module, PyObject *arguments)
 }
 
 PyDoc_STRVAR(tensor_quant_grad_doc, "tensor_quant_grad($module, device, x, amax, dy, /)\n--\n\n"
-                                    "dy where |x| <= amax, otherwise 0.");
+                                    "Gradient of (fake) quantization: dy where |x| <= amax, otherwise 0.\n\n"
+                                    "Parameters\n----------\n"
+                                    "device : Device\n"
+                                    "x : float32, C-contiguous, any shape\n"
+                                    "amax : float32, a shape that broadcasts to that of x\n"
+                                    "dy : float32, shape of x\n\n"
+                                    "Returns\n-------\n"
+                                    "ndarray, shape of x, float32\n\n"
+                                    "Raises\n------\n"
+                                    "ShapeError\n"
+                                    "    If the shapes do not fit each other.");
 
 static PyObject *
 tensor_quant_grad(PyObject *module, PyObject *arguments)
@@ -167,7 +214,19 @@ tensor_quant_grad(PyObject *module, PyObject *arguments)
 /* ---- other formats ----------------------------------------------------------------------------------------------- */
 
 PyDoc_STRVAR(scaled_e4m3_doc, "scaled_e4m3($module, device, x, amax, /)\n--\n\n"
-                              "x rounded to E4M3, scaled by 448 / amax unless amax is None.");
+                              "A tensor rounded to the 8-bit floating-point format E4M3.\n\n"
+                              "Parameters\n----------\n"
+                              "device : Device\n"
+                              "x : float32, C-contiguous, any shape\n"
+                              "amax : float32, a shape that broadcasts to that of x, or None\n"
+                              "    Scales by 448 / amax before and back after; None: not at all.\n\n"
+                              "Returns\n-------\n"
+                              "ndarray, shape of x, float32\n\n"
+                              "Raises\n------\n"
+                              "ShapeError\n"
+                              "    If amax does not broadcast to x.\n"
+                              "ValueError\n"
+                              "    If amax is negative.");
 
 static PyObject *
 scaled_e4m3(PyObject *module, PyObject *arguments)
@@ -198,8 +257,21 @@ scaled_e4m3(PyObject *module, PyObject *arguments)
     return y;
 }
 
-PyDoc_STRVAR(fake_affine_doc, "fake_affine($module, device, x, minimum, maximum, num_bits, /)\n--\n\n"
-                              "x quantized with a zero point so that [minimum, maximum] fits, and dequantized.");
+PyDoc_STRVAR(fake_affine_doc,
+             "fake_affine($module, device, x, minimum, maximum, num_bits, /)\n--\n\n"
+             "A tensor quantized with a zero point so that [minimum, maximum] fits, and dequantized.\n\n"
+             "Parameters\n----------\n"
+             "device : Device\n"
+             "x : float32, C-contiguous, any shape\n"
+             "minimum, maximum : float\n"
+             "    The range that the codes cover.\n"
+             "num_bits : int\n"
+             "    1 .. 16.\n\n"
+             "Returns\n-------\n"
+             "ndarray, shape of x, float32\n\n"
+             "Raises\n------\n"
+             "ValueError\n"
+             "    If num_bits is out of range.");
 
 static PyObject *
 fake_affine(PyObject *module, PyObject *arguments)
@@ -244,7 +316,16 @@ borrow_clip(const qb_py_state *state, PyObject *const objects[3], borrowed *tens
 }
 
 PyDoc_STRVAR(clip_doc, "clip($module, device, x, minimum, maximum, /)\n--\n\n"
-                       "max(min(x, maximum), minimum) with bounds that broadcast to x.");
+                       "max(min(x, maximum), minimum) of every element.\n\n"
+                       "Parameters\n----------\n"
+                       "device : Device\n"
+                       "x : float32, C-contiguous, any shape\n"
+                       "minimum, maximum : float32, shapes that broadcast to that of x\n\n"
+                       "Returns\n-------\n"
+                       "ndarray, shape of x, float32\n\n"
+                       "Raises\n------\n"
+                       "ShapeError\n"
+                       "    If a bound does not broadcast to x.");
 
 static PyObject *
 clip(PyObject *module, PyObject *arguments)
@@ -273,7 +354,20 @@ clip(PyObject *module, PyObject *arguments)
 }
 
 PyDoc_STRVAR(clip_grad_doc, "clip_grad($module, device, x, minimum, maximum, dy, /)\n--\n\n"
-                            "(dx, dminimum, dmaximum) of clip with scalar bounds.");
+                            "Gradients of clip with bounds of one element.\n\n"
+                            "Parameters\n----------\n"
+                            "device : Device\n"
+                            "x : float32, C-contiguous, any shape\n"
+                            "minimum, maximum : float32, one element\n"
+                            "dy : float32, shape of x\n\n"
+                            "Returns\n-------\n"
+                            "tuple of (ndarray, float, float)\n"
+                            "    dx of the shape of x, dminimum, dmaximum.\n\n"
+                            "Raises\n------\n"
+                            "ShapeError\n"
+                            "    If the shapes do not fit each other.\n"
+                            "ValueError\n"
+                            "    If a bound has more than one element.");
 
 static PyObject *
 clip_grad(PyObject *module, PyObject *arguments)
@@ -313,7 +407,18 @@ clip_grad(PyObject *module, PyObject *arguments)
  */
 
 PyDoc_STRVAR(reduce_amax_doc, "reduce_amax($module, device, x, kept, /)\n--\n\n"
-                              "Largest magnitude over every axis that is not in `kept`; reduced axes become 1.");
+                              "Largest magnitude over every axis that is not kept.\n\n"
+                              "Parameters\n----------\n"
+                              "device : Device\n"
+                              "x : float32, C-contiguous, any shape\n"
+                              "kept : tuple of int\n"
+                              "    Axes that keep their length, each in [0, rank of x).\n\n"
+                              "Returns\n-------\n"
+                              "ndarray, float32\n"
+                              "    With the rank of x; reduced axes have length 1.\n\n"
+                              "Raises\n------\n"
+                              "IndexError, ValueError\n"
+                              "    If there is no such axis, or there are too many.");
 
 static PyObject *
 reduce_amax(PyObject *module, PyObject *arguments)
@@ -393,7 +498,20 @@ check_linear(const qb_py_state *state, const borrowed *tensors)
 
 PyDoc_STRVAR(quant_linear_doc,
              "quant_linear($module, device, input_quantizer, weight_quantizer, x, weight, bias, /)\n--\n\n"
-             "Q(x) Q(weight)^T + bias: x (..., in), weight (out, in), bias (out,) or None, result (..., out).");
+             "Q(x) Q(weight)^T + bias, as integers where the quantizers allow it.\n\n"
+             "Parameters\n----------\n"
+             "device : Device\n"
+             "input_quantizer, weight_quantizer : Quantizer\n"
+             "x : float32, shape (..., in)\n"
+             "weight : float32, shape (out, in)\n"
+             "bias : float32, shape (out,), or None\n\n"
+             "Returns\n-------\n"
+             "ndarray, shape (..., out), float32\n\n"
+             "Raises\n------\n"
+             "ShapeError\n"
+             "    If the shapes do not fit each other.\n"
+             "ValueError\n"
+             "    If a tensor to be collected or multiplied as integers has a NaN or an infinity.");
 
 static PyObject *
 quant_linear(PyObject *module, PyObject *arguments)

@@ -19,9 +19,22 @@ require_arguments(const char *function, Py_ssize_t count, Py_ssize_t expected)
     return 0;
 }
 
-PyDoc_STRVAR(cross_entropy_doc,
-             "cross_entropy($module, logits, labels, ignore_index, /)\n--\n\n"
-             "Mean cross-entropy of logits (rows, classes) against labels (rows,) that are not ignore_index.");
+PyDoc_STRVAR(cross_entropy_doc, "cross_entropy($module, logits, labels, ignore_index, /)\n--\n\n"
+                                "Mean cross-entropy of logits against the labels that count.\n\n"
+                                "Parameters\n----------\n"
+                                "logits : float32, shape (rows, classes)\n"
+                                "labels : int64, shape (rows,)\n"
+                                "    In [0, classes), or ignore_index.\n"
+                                "ignore_index : int\n"
+                                "    Label of rows that do not count.\n\n"
+                                "Returns\n-------\n"
+                                "float\n"
+                                "    NaN if no row counts.\n\n"
+                                "Raises\n------\n"
+                                "ShapeError\n"
+                                "    If the shapes do not fit each other.\n"
+                                "IndexError\n"
+                                "    If a label is out of range.");
 
 static PyObject *
 cross_entropy(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
@@ -99,7 +112,14 @@ done:
 }
 
 PyDoc_STRVAR(mean_squared_error_doc, "mean_squared_error($module, x, y, /)\n--\n\n"
-                                     "Mean of (x - y)^2 over all elements.");
+                                     "Mean of (x - y)^2 over all elements.\n\n"
+                                     "Parameters\n----------\n"
+                                     "x, y : float32, of one shape\n\n"
+                                     "Returns\n-------\n"
+                                     "float\n\n"
+                                     "Raises\n------\n"
+                                     "ShapeError\n"
+                                     "    If the shapes differ.");
 
 static PyObject *
 mean_squared_error(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
@@ -109,7 +129,16 @@ mean_squared_error(PyObject *module, PyObject *const *arguments, Py_ssize_t coun
 }
 
 PyDoc_STRVAR(binary_cross_entropy_doc, "binary_cross_entropy($module, logits, labels, /)\n--\n\n"
-                                       "Mean binary cross-entropy of logits against labels in [0, 1].");
+                                       "Mean binary cross-entropy of logits against labels.\n\n"
+                                       "Parameters\n----------\n"
+                                       "logits : float32, any shape\n"
+                                       "labels : float32, shape of logits\n"
+                                       "    In [0, 1].\n\n"
+                                       "Returns\n-------\n"
+                                       "float\n\n"
+                                       "Raises\n------\n"
+                                       "ShapeError\n"
+                                       "    If the shapes differ.");
 
 static PyObject *
 binary_cross_entropy(PyObject *module, PyObject *const *arguments, Py_ssize_t count)

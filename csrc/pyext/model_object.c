@@ -103,15 +103,9 @@ read_options(qb_py_state *state, PyObject *arguments, PyObject *keywords, PyObje
                                      &sizes[0], &sizes[1], &sizes[2], &sizes[3], &sizes[4], &sizes[5], &sizes[6],
                                      &sizes[7], &options->layer_norm_eps, &options->hidden_act, &add_pooling_layer,
                                      &head, &input_quantizer, &weight_quantizer, &options->position_embedding_type,
-                                     &add_cross_attention, &tie_word_embeddings, &heads_of_layers)) {
+                                     &add_cross_attention, &tie_word_embeddings, &heads_of_layers) ||
+        qb_py_require_keywords(keywords, names, 1, REQUIRED_COUNT, "Model") < 0) {
         return -1;
-    }
-    /* The parser cannot ask for keyword-only arguments before optional ones. */
-    for (size_t i = 1; i < REQUIRED_COUNT; ++i) {
-        if (!keywords || !PyDict_GetItemString(keywords, names[i])) {
-            PyErr_Format(PyExc_TypeError, "Model() missing required keyword-only argument: '%s'", names[i]);
-            return -1;
-        }
     }
     options->vocab_size = sizes[0];
     options->hidden_size = sizes[1];
@@ -208,7 +202,10 @@ model_dealloc(PyObject *self)
 }
 
 PyDoc_STRVAR(model_parameters_doc, "parameters($self, /)\n--\n\n"
-                                   "(name, read-only view) of every parameter, in the order of the block.");
+                                   "(name, read-only view) of every parameter, in the order of the block.\n\n"
+                                   "Returns\n-------\n"
+                                   "list of (str, ndarray)\n"
+                                   "    float32; a tied table is there once, under the name of the embedding.");
 
 static PyObject *
 model_parameters(PyObject *self, PyObject *unused)
@@ -230,7 +227,16 @@ model_parameters(PyObject *self, PyObject *unused)
 
 PyDoc_STRVAR(model_parameter_write_doc, "parameter_write($self, index, /)\n--\n\n"
                                         "Writable view of one parameter, to be dropped before the next forward.\n\n"
-                                        "Raises StateError while a session runs.");
+                                        "Parameters\n----------\n"
+                                        "index : int\n"
+                                        "    Place in the list of parameters().\n\n"
+                                        "Returns\n-------\n"
+                                        "ndarray, float32\n\n"
+                                        "Raises\n------\n"
+                                        "IndexError\n"
+                                        "    If there is no such parameter.\n"
+                                        "StateError\n"
+                                        "    While a session runs.");
 
 static PyObject *
 model_parameter_write(PyObject *self, PyObject *index_object)
@@ -254,7 +260,9 @@ model_parameter_write(PyObject *self, PyObject *index_object)
 }
 
 PyDoc_STRVAR(model_quantizers_doc, "quantizers($self, /)\n--\n\n"
-                                   "(name, Quantizer) of every quantizer, in the order of named_modules.");
+                                   "(name, Quantizer) of every quantizer, in the order of named_modules.\n\n"
+                                   "Returns\n-------\n"
+                                   "list of (str, Quantizer)");
 
 static PyObject *
 model_quantizers(PyObject *self, PyObject *unused)
@@ -274,8 +282,12 @@ model_quantizers(PyObject *self, PyObject *unused)
     return list;
 }
 
-PyDoc_STRVAR(model_sites_doc, "sites($self, /)\n--\n\n"
-                              "(name, 'integer' | 'float' | 'dequantized', reason) of every product.");
+PyDoc_STRVAR(model_sites_doc,
+             "sites($self, /)\n--\n\n"
+             "How every product will be computed, as the quantizers stand now.\n\n"
+             "Returns\n-------\n"
+             "list of (str, str, str)\n"
+             "    Name, path (\"integer\", \"float\" or \"dequantized\"), and the reason of the last, otherwise \"\".");
 
 static PyObject *
 model_sites(PyObject *self, PyObject *unused)
@@ -294,8 +306,11 @@ model_sites(PyObject *self, PyObject *unused)
     return list;
 }
 
-PyDoc_STRVAR(model_needs_probabilities_doc, "needs_probabilities($self, /)\n--\n\n"
-                                            "Whether a session needs keep_probabilities, as the quantizers stand now.");
+PyDoc_STRVAR(model_needs_probabilities_doc,
+             "needs_probabilities($self, /)\n--\n\n"
+             "Whether a session needs keep_probabilities, as the quantizers stand now.\n\n"
+             "Returns\n-------\n"
+             "bool");
 
 static PyObject *
 model_needs_probabilities(PyObject *self, PyObject *unused)
@@ -325,12 +340,41 @@ static PyGetSetDef model_properties[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-PyDoc_STRVAR(model_doc, "Model(device, *, vocab_size, hidden_size, num_layers, num_heads, intermediate_size, "
-                        "max_positions, type_vocab_size, num_labels, layer_norm_eps, hidden_act, "
-                        "add_pooling_layer, head, input_quantizer, weight_quantizer, "
-                        "position_embedding_type='absolute', add_cross_attention=False, tie_word_embeddings=True, "
-                        "heads_of_layers=None)\n--\n\n"
-                        "Parameters and quantizers of one BERT.");
+PyDoc_STRVAR(model_doc,
+             "Model(device, *, vocab_size, hidden_size, num_layers, num_heads, intermediate_size, max_positions, "
+             "type_vocab_size, num_labels, layer_norm_eps, hidden_act, add_pooling_layer, head, input_quantizer, "
+             "weight_quantizer, position_embedding_type='absolute', add_cross_attention=False, "
+             "tie_word_embeddings=True, heads_of_layers=None)\n--\n\n"
+             "Parameters and quantizers of one BERT; parameters are zero.\n\n"
+             "Parameters\n----------\n"
+             "device : Device\n"
+             "vocab_size, hidden_size, num_layers, num_heads, intermediate_size, max_positions, type_vocab_size : int\n"
+             "    At least 1; num_heads divides hidden_size.\n"
+             "num_labels : int\n"
+             "    Rows of a classifier.\n"
+             "layer_norm_eps : float\n"
+             "hidden_act : str\n"
+             "    A name of transformers, such as \"gelu\".\n"
+             "add_pooling_layer : bool\n"
+             "    Counts for the head \"none\" only.\n"
+             "head : str\n"
+             "    \"none\", \"question_answering\", \"sequence_classification\", \"token_classification\", "
+             "\"next_sentence\" or\n"
+             "    \"language_model\".\n"
+             "input_quantizer, weight_quantizer : dict\n"
+             "    What every quantizer of the kind starts as; see Quantizer.options.\n"
+             "position_embedding_type : {'absolute', 'relative_key', 'relative_key_query'}\n"
+             "add_cross_attention : bool\n"
+             "    Whether each layer also attends to encoder states, when they are given.\n"
+             "tie_word_embeddings : bool\n"
+             "    Whether a language model scores with the table of word embeddings.\n"
+             "heads_of_layers : sequence of int, optional\n"
+             "    Self-attention heads left in each layer; num_heads everywhere if left out.\n\n"
+             "Raises\n------\n"
+             "ValueError\n"
+             "    If an option cannot be; it is named.\n"
+             "MemoryError\n"
+             "    If there is not enough memory.");
 
 static PyType_Slot model_slots[] = {
     {Py_tp_doc, (void *)model_doc},   {Py_tp_new, model_new},

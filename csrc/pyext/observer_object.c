@@ -147,7 +147,16 @@ observer_dealloc(PyObject *self)
 /* ---- collecting -------------------------------------------------------------------------------------------------- */
 
 PyDoc_STRVAR(collect_doc, "collect($self, x, /)\n--\n\n"
-                          "Count the elements of x (float32, C-contiguous, any shape).");
+                          "Count the elements of a tensor.\n\n"
+                          "Parameters\n----------\n"
+                          "x : float32, C-contiguous, any shape\n\n"
+                          "Raises\n------\n"
+                          "ValueError\n"
+                          "    If an element is NaN or infinite, or above fixed_max.\n"
+                          "ShapeError\n"
+                          "    If the shape of the maxima would change.\n"
+                          "StateError\n"
+                          "    If another thread uses the observer.");
 
 static PyObject *
 observer_collect(PyObject *object, PyObject *argument)
@@ -168,7 +177,10 @@ observer_collect(PyObject *object, PyObject *argument)
 }
 
 PyDoc_STRVAR(reset_doc, "reset($self, /)\n--\n\n"
-                        "Forget everything that was collected.");
+                        "Forget everything that was collected.\n\n"
+                        "Raises\n------\n"
+                        "StateError\n"
+                        "    If another thread uses the observer.");
 
 static PyObject *
 observer_reset(PyObject *object, PyObject *unused)
@@ -186,8 +198,15 @@ observer_reset(PyObject *object, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(merge_doc, "merge($self, other, /)\n--\n\n"
-                        "Add what another observer of the same kind has seen.");
+PyDoc_STRVAR(merge_doc,
+             "merge($self, other, /)\n--\n\n"
+             "Add what another observer of the same kind has seen.\n\n"
+             "Parameters\n----------\n"
+             "other : Observer\n"
+             "    Left as it is.\n\n"
+             "Raises\n------\n"
+             "StateError\n"
+             "    If it is of another kind or this very one, has other edges, or another thread uses one of them.");
 
 static PyObject *
 observer_merge(PyObject *object, PyObject *argument)
@@ -225,9 +244,14 @@ freeze(const qb_py_state *state, qb_observer *observer)
 /* ---- statistics, out and in ---------------------------------------------------------------------------------------
  */
 
-PyDoc_STRVAR(amax_doc,
-             "amax($self, /)\n--\n\n"
-             "Largest magnitude so far as a new float32 array; kept axes keep their place, a histogram has one.");
+PyDoc_STRVAR(amax_doc, "amax($self, /)\n--\n\n"
+                       "Largest magnitude so far, as a new array.\n\n"
+                       "Returns\n-------\n"
+                       "ndarray, float32\n"
+                       "    Kept axes keep their place; a histogram has one number, exact whatever its edges are.\n\n"
+                       "Raises\n------\n"
+                       "StateError\n"
+                       "    If nothing was collected, or another thread uses the observer.");
 
 static PyObject *
 observer_amax(PyObject *object, PyObject *unused)
@@ -250,7 +274,13 @@ observer_amax(PyObject *object, PyObject *unused)
 }
 
 PyDoc_STRVAR(tracked_doc, "tracked($self, /)\n--\n\n"
-                          "Ranges of the single batches, oldest first; empty without track_amax.");
+                          "Ranges of the single batches, oldest first.\n\n"
+                          "Returns\n-------\n"
+                          "list of ndarray, float32\n"
+                          "    Empty without track_amax.\n\n"
+                          "Raises\n------\n"
+                          "StateError\n"
+                          "    If another thread uses the observer.");
 
 static PyObject *
 observer_tracked(PyObject *object, PyObject *unused)
@@ -281,7 +311,15 @@ observer_tracked(PyObject *object, PyObject *unused)
 }
 
 PyDoc_STRVAR(set_amax_doc, "set_amax($self, values, /)\n--\n\n"
-                           "Replace the running maximum (float32, any shape), to resume a calibration.");
+                           "Replace the running maximum, to resume a calibration.\n\n"
+                           "Parameters\n----------\n"
+                           "values : float32, any shape\n"
+                           "    Magnitudes; of a histogram one number up to its last edge.\n\n"
+                           "Raises\n------\n"
+                           "ValueError\n"
+                           "    If a value cannot be.\n"
+                           "StateError\n"
+                           "    If a histogram is empty, or another thread uses the observer.");
 
 static PyObject *
 observer_set_amax(PyObject *object, PyObject *argument)
@@ -299,7 +337,13 @@ observer_set_amax(PyObject *object, PyObject *argument)
 }
 
 PyDoc_STRVAR(histogram_doc, "histogram($self, /)\n--\n\n"
-                            "New arrays (counts int64 (bins,), edges float32 (bins + 1,)).");
+                            "Counts and edges, as new arrays.\n\n"
+                            "Returns\n-------\n"
+                            "tuple of (ndarray, ndarray)\n"
+                            "    int64 (bins,) and float32 (bins + 1,).\n\n"
+                            "Raises\n------\n"
+                            "StateError\n"
+                            "    If the observer keeps maxima, nothing was collected, or another thread uses it.");
 
 static PyObject *
 observer_histogram(PyObject *object, PyObject *unused)
@@ -333,7 +377,19 @@ observer_histogram(PyObject *object, PyObject *unused)
 }
 
 PyDoc_STRVAR(set_histogram_doc, "set_histogram($self, counts, edges, /)\n--\n\n"
-                                "Replace the histogram: counts int64 (bins,), edges float32 (bins + 1,).");
+                                "Replace the histogram, to resume a calibration.\n\n"
+                                "Parameters\n----------\n"
+                                "counts : int64, shape (bins,)\n"
+                                "    At least 0.\n"
+                                "edges : float32, shape (bins + 1,)\n"
+                                "    Finite, increasing, as the rule makes them.\n\n"
+                                "Raises\n------\n"
+                                "ShapeError\n"
+                                "    If the two do not fit each other.\n"
+                                "ValueError\n"
+                                "    If an element cannot be.\n"
+                                "StateError\n"
+                                "    If the observer keeps maxima, or another thread uses it.");
 
 static PyObject *
 observer_set_histogram(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
@@ -408,9 +464,30 @@ static PyGetSetDef observer_properties[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-PyDoc_STRVAR(observer_doc, "Observer(device, kind, *, axis=None, track_amax=False, num_bins=2048, skip_zeros=False, "
-                           "rule='from_zero', fixed_max=0.0)\n--\n\n"
-                           "What a calibrator has seen: a running maximum or a histogram.");
+PyDoc_STRVAR(observer_doc,
+             "Observer(device, kind, *, axis=None, track_amax=False, num_bins=2048, skip_zeros=False, "
+             "rule='from_zero', fixed_max=0.0)\n--\n\n"
+             "What a calibrator has seen: a running maximum or a histogram.\n\n"
+             "Parameters\n----------\n"
+             "device : Device\n"
+             "kind : {'max', 'histogram'}\n"
+             "axis : tuple of int, optional\n"
+             "    Axes that keep a maximum of their own, negative ones counted from the end; for \"max\".\n"
+             "track_amax : bool\n"
+             "    Whether to keep the range of every batch as well; for \"max\".\n"
+             "num_bins : int\n"
+             "    Bins of the first histogram, at least 1.\n"
+             "skip_zeros : bool\n"
+             "    Whether a histogram leaves zeros out.\n"
+             "rule : {'from_zero', 'from_min', 'fixed'}\n"
+             "    How the first histogram gets its edges and later ones grow; \"fixed\": [0, fixed_max] for good.\n"
+             "fixed_max : float\n"
+             "    Finite, above 0, for that rule.\n\n"
+             "Raises\n------\n"
+             "ValueError\n"
+             "    If an argument is out of range.\n"
+             "UnsupportedError\n"
+             "    For a histogram with axes.");
 
 static PyType_Slot observer_slots[] = {
     {Py_tp_doc, (void *)observer_doc},

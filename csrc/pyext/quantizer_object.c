@@ -115,8 +115,14 @@ check_idle(const qb_py_state *state, qb_status status)
 
 /* ---- options and stages ------------------------------------------------------------------------------------------ */
 
-PyDoc_STRVAR(options_doc, "options($self, /)\n--\n\n"
-                          "Number format, range rules and axes as a new dict.");
+PyDoc_STRVAR(
+    options_doc,
+    "options($self, /)\n--\n\n"
+    "Number format, range rules and axes as a new dict.\n\n"
+    "Returns\n-------\n"
+    "dict\n"
+    "    \"num_bits\" (int or (4, 3)), \"axis\" (tuple of int or None), \"scale_amax\" (float or None), and the bools\n"
+    "    \"unsigned\", \"narrow_range\", \"fake_quant\" and \"learn_amax\".");
 
 static PyObject *
 quantizer_options(PyObject *self, PyObject *unused)
@@ -127,7 +133,15 @@ quantizer_options(PyObject *self, PyObject *unused)
 }
 
 PyDoc_STRVAR(set_options_doc, "set_options($self, options, /)\n--\n\n"
-                              "Change the options that the dict names.");
+                              "Change the options that a dict names.\n\n"
+                              "Parameters\n----------\n"
+                              "options : dict\n"
+                              "    Some of those of options().\n\n"
+                              "Raises\n------\n"
+                              "TypeError, ValueError\n"
+                              "    If a key is unknown or a value cannot be.\n"
+                              "StateError\n"
+                              "    If another thread or a running session uses the quantizer.");
 
 static PyObject *
 quantizer_set_options(PyObject *self, PyObject *dict)
@@ -210,7 +224,10 @@ replace_small_tensor(PyObject *self, PyObject *argument, const char *name, set_s
 }
 
 PyDoc_STRVAR(amax_doc, "amax($self, /)\n--\n\n"
-                       "The range as a new float32 array, or None when it is dynamic.");
+                       "The range, as a new array.\n\n"
+                       "Returns\n-------\n"
+                       "ndarray, float32, or None\n"
+                       "    None while the range is dynamic.");
 
 static PyObject *
 quantizer_amax(PyObject *self, PyObject *unused)
@@ -220,7 +237,15 @@ quantizer_amax(PyObject *self, PyObject *unused)
 }
 
 PyDoc_STRVAR(set_amax_doc, "set_amax($self, values, /)\n--\n\n"
-                           "Set the range (float32, at least 0 or NaN); None makes it dynamic.");
+                           "Set the range.\n\n"
+                           "Parameters\n----------\n"
+                           "values : float32, any shape, or None\n"
+                           "    At least 0, or NaN; None makes the range dynamic.\n\n"
+                           "Raises\n------\n"
+                           "ValueError\n"
+                           "    If a value is negative.\n"
+                           "StateError\n"
+                           "    If another thread or a running session uses the quantizer.");
 
 static PyObject *
 quantizer_set_amax(PyObject *self, PyObject *argument)
@@ -229,7 +254,9 @@ quantizer_set_amax(PyObject *self, PyObject *argument)
 }
 
 PyDoc_STRVAR(pre_quant_scale_doc, "pre_quant_scale($self, /)\n--\n\n"
-                                  "The factor on the input as a new float32 array, or None.");
+                                  "The factor on the input, as a new array.\n\n"
+                                  "Returns\n-------\n"
+                                  "ndarray, float32, or None");
 
 static PyObject *
 quantizer_pre_quant_scale(PyObject *self, PyObject *unused)
@@ -239,7 +266,13 @@ quantizer_pre_quant_scale(PyObject *self, PyObject *unused)
 }
 
 PyDoc_STRVAR(set_pre_quant_scale_doc, "set_pre_quant_scale($self, values, /)\n--\n\n"
-                                      "Set the factor on the input (float32); None removes it.");
+                                      "Set the factor on the input.\n\n"
+                                      "Parameters\n----------\n"
+                                      "values : float32, any shape, or None\n"
+                                      "    None removes it.\n\n"
+                                      "Raises\n------\n"
+                                      "StateError\n"
+                                      "    If another thread or a running session uses the quantizer.");
 
 static PyObject *
 quantizer_set_pre_quant_scale(PyObject *self, PyObject *argument)
@@ -248,7 +281,10 @@ quantizer_set_pre_quant_scale(PyObject *self, PyObject *argument)
 }
 
 PyDoc_STRVAR(clip_doc, "clip($self, /)\n--\n\n"
-                       "The learned bounds (minimum, maximum).");
+                       "The learned bounds.\n\n"
+                       "Returns\n-------\n"
+                       "tuple of (float, float)\n"
+                       "    Minimum and maximum.");
 
 static PyObject *
 quantizer_clip(PyObject *self, PyObject *unused)
@@ -261,7 +297,12 @@ quantizer_clip(PyObject *self, PyObject *unused)
 }
 
 PyDoc_STRVAR(set_clip_doc, "set_clip($self, minimum, maximum, /)\n--\n\n"
-                           "Set the learned bounds.");
+                           "Set the learned bounds.\n\n"
+                           "Parameters\n----------\n"
+                           "minimum, maximum : float\n\n"
+                           "Raises\n------\n"
+                           "StateError\n"
+                           "    If another thread or a running session uses the quantizer.");
 
 static PyObject *
 quantizer_set_clip(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
@@ -286,7 +327,13 @@ quantizer_set_clip(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 /* ---- observer and forward ---------------------------------------------------------------------------------------- */
 
 PyDoc_STRVAR(set_observer_doc, "set_observer($self, observer, /)\n--\n\n"
-                               "The observer that the calibration stage feeds; None removes it.");
+                               "Set the observer that the calibration stage feeds.\n\n"
+                               "Parameters\n----------\n"
+                               "observer : Observer or None\n"
+                               "    None removes it.\n\n"
+                               "Raises\n------\n"
+                               "StateError\n"
+                               "    If another thread or a running session uses the quantizer.");
 
 static PyObject *
 quantizer_set_observer(PyObject *self, PyObject *argument)
@@ -306,7 +353,18 @@ quantizer_set_observer(PyObject *self, PyObject *argument)
 }
 
 PyDoc_STRVAR(forward_doc, "forward($self, x, /)\n--\n\n"
-                          "What the stages make of x (float32, C-contiguous) as a new array of its shape.");
+                          "What the stages make of a tensor, as a new array.\n\n"
+                          "Parameters\n----------\n"
+                          "x : float32, C-contiguous, any shape\n\n"
+                          "Returns\n-------\n"
+                          "ndarray, shape of x, float32\n\n"
+                          "Raises\n------\n"
+                          "ShapeError\n"
+                          "    If the range does not fit x.\n"
+                          "ValueError\n"
+                          "    If an element cannot be collected or quantized.\n"
+                          "StateError\n"
+                          "    If another thread or a running session uses the quantizer.");
 
 static PyObject *
 quantizer_forward(PyObject *self, PyObject *argument)
@@ -355,8 +413,18 @@ static PyGetSetDef quantizer_properties[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-PyDoc_STRVAR(quantizer_doc, "Quantizer(device, options=None)\n--\n\n"
-                            "One tensor quantizer: options, stages, range.");
+PyDoc_STRVAR(
+    quantizer_doc,
+    "Quantizer(device, options=None)\n--\n\n"
+    "One tensor quantizer: options, stages, range.\n\n"
+    "Parameters\n----------\n"
+    "device : Device\n"
+    "options : dict, optional\n"
+    "    See Quantizer.options; what is left out is as in QuantDescriptor: 8 bits, signed, full range, fake, per\n"
+    "    tensor.\n\n"
+    "Raises\n------\n"
+    "TypeError, ValueError\n"
+    "    If a key is unknown or a value cannot be.");
 
 static PyType_Slot quantizer_slots[] = {
     {Py_tp_doc, (void *)quantizer_doc},

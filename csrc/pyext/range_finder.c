@@ -42,7 +42,23 @@ borrow_histogram(const qb_py_state *state, PyObject *counts, PyObject *edges, hi
 }
 
 PyDoc_STRVAR(amax_percentile_doc, "amax_percentile($module, counts, edges, percentile, /)\n--\n\n"
-                                  "Left edge of the bin in which the percentile falls.");
+                                  "Left edge of the bin in which the percentile falls.\n\n"
+                                  "Parameters\n----------\n"
+                                  "counts : int64, shape (bins,)\n"
+                                  "    At least 0, not all of them.\n"
+                                  "edges : float32, shape (bins + 1,)\n"
+                                  "    Finite, not decreasing.\n"
+                                  "percentile : float\n"
+                                  "    In [0, 100].\n\n"
+                                  "Returns\n-------\n"
+                                  "float\n\n"
+                                  "Raises\n------\n"
+                                  "ShapeError\n"
+                                  "    If counts and edges do not fit each other.\n"
+                                  "StateError\n"
+                                  "    If nothing was counted.\n"
+                                  "ValueError\n"
+                                  "    If another argument is out of range; it is named.");
 
 static PyObject *
 amax_percentile(PyObject *module, PyObject *arguments)
@@ -107,7 +123,30 @@ search_range(PyObject *module, PyObject *arguments, const char *format, range_se
 }
 
 PyDoc_STRVAR(amax_mse_doc, "amax_mse($module, device, counts, edges, num_bits, unsigned, stride, start_bin, /)\n--\n\n"
-                           "Bin center with the smallest mean squared quantization error.");
+                           "Bin center with the smallest mean squared quantization error.\n\n"
+                           "Parameters\n----------\n"
+                           "device : Device\n"
+                           "counts : int64, shape (bins,)\n"
+                           "    At least 0, not all of them.\n"
+                           "edges : float32, shape (bins + 1,)\n"
+                           "    Finite, not decreasing.\n"
+                           "num_bits : int\n"
+                           "    1 .. 16, or 0 for E4M3.\n"
+                           "unsigned : bool\n"
+                           "    Whether codes start at 0.\n"
+                           "stride : int\n"
+                           "    Only every `stride`-th candidate is tried; at least 1.\n"
+                           "start_bin : int\n"
+                           "    The first candidate, in [0, bins).\n\n"
+                           "Returns\n-------\n"
+                           "float\n\n"
+                           "Raises\n------\n"
+                           "ShapeError\n"
+                           "    If counts and edges do not fit each other.\n"
+                           "StateError\n"
+                           "    If nothing was counted.\n"
+                           "ValueError\n"
+                           "    If another argument is out of range; it is named.");
 
 static PyObject *
 amax_mse(PyObject *module, PyObject *arguments)
@@ -117,7 +156,30 @@ amax_mse(PyObject *module, PyObject *arguments)
 
 PyDoc_STRVAR(amax_entropy_doc,
              "amax_entropy($module, device, counts, edges, num_bits, unsigned, stride, start_bin, /)\n--\n\n"
-             "Bin edge with the smallest divergence between the histogram and its quantized form.");
+             "Bin edge with the smallest divergence between the histogram and its quantized form.\n\n"
+             "Parameters\n----------\n"
+             "device : Device\n"
+             "counts : int64, shape (bins,)\n"
+             "    At least 0, not all of them.\n"
+             "edges : float32, shape (bins + 1,)\n"
+             "    Finite, not decreasing.\n"
+             "num_bits : int\n"
+             "    1 .. 16.\n"
+             "unsigned : bool\n"
+             "    Whether codes start at 0.\n"
+             "stride : int\n"
+             "    Only every `stride`-th candidate is tried; at least 1.\n"
+             "start_bin : int\n"
+             "    The first candidate, in [1, bins].\n\n"
+             "Returns\n-------\n"
+             "float\n\n"
+             "Raises\n------\n"
+             "ShapeError\n"
+             "    If counts and edges do not fit each other.\n"
+             "StateError\n"
+             "    If nothing was counted.\n"
+             "ValueError\n"
+             "    If another argument is out of range; it is named.");
 
 static PyObject *
 amax_entropy(PyObject *module, PyObject *arguments)

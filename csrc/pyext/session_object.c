@@ -8,9 +8,7 @@
  *         def forward(self, input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids, head_mask,
  *                     compute_padding, is_causal, past_keys, past_values, encoder_hidden_states,
  *                     encoder_attention_mask, cross_keys, cross_values, outputs, logits_positions=None, /):
- *             # outputs: sum of OUTPUT_* bits
- *             # -> (last_hidden_state, pooler_output, logits, hidden_states, attentions, cross_attentions, keys,
- * values, #     cross_keys, cross_values), None where not asked for
+ *             # -> a tuple of ten; see qb_py_session_forward_doc
  *
  *     OUTPUT_LAST_HIDDEN_STATE = 1; OUTPUT_POOLER_OUTPUT = 2; OUTPUT_LOGITS = 4; OUTPUT_HIDDEN_STATES = 8
  *     OUTPUT_ATTENTIONS = 16; OUTPUT_CROSS_ATTENTIONS = 32; OUTPUT_CACHE = 64
@@ -34,7 +32,8 @@ session_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     int keep_probabilities = 0;
     if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O|$LLLpLL:Session", qb_py_keywords(names), &model_object,
                                      &max_sequences, &max_length, &max_tokens, &keep_probabilities, &max_past,
-                                     &max_encoder_length)) {
+                                     &max_encoder_length) ||
+        qb_py_require_keywords(keywords, names, 1, 3, "Session") < 0) {
         return NULL;
     }
     qb_py_state *state = qb_py_state_of_type(type);
@@ -125,9 +124,31 @@ static PyGetSetDef session_properties[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-PyDoc_STRVAR(session_doc, "Session(model, *, max_sequences, max_length, max_tokens=0, keep_probabilities=False, "
-                          "max_past=0, max_encoder_length=0)\n--\n\n"
-                          "One caller's workspace; after this no forward within the limits allocates.");
+PyDoc_STRVAR(session_doc,
+             "Session(model, *, max_sequences, max_length, max_tokens=0, keep_probabilities=False, max_past=0, "
+             "max_encoder_length=0)\n--\n\n"
+             "One caller's workspace; after this no forward within the limits allocates.\n\n"
+             "Parameters\n----------\n"
+             "model : Model\n"
+             "max_sequences : int\n"
+             "    Largest batch, at least 1.\n"
+             "max_length : int\n"
+             "    Longest sequence, 1 .. positions of the model.\n"
+             "max_tokens : int\n"
+             "    Most computed tokens in one call; 0: no extra limit.\n"
+             "keep_probabilities : bool\n"
+             "    Room for the attention probabilities of a whole layer.\n"
+             "max_past : int\n"
+             "    Most keys of earlier calls in a sequence.\n"
+             "max_encoder_length : int\n"
+             "    Longest sequence of encoder states.\n\n"
+             "Raises\n------\n"
+             "ValueError\n"
+             "    If a limit is out of range, or a weight that is to become codes has a NaN.\n"
+             "UnsupportedError\n"
+             "    If the axes of a quantizer cannot be served; it is named.\n"
+             "MemoryError\n"
+             "    If there is not enough memory.");
 
 static PyType_Slot session_slots[] = {
     {Py_tp_doc, (void *)session_doc},

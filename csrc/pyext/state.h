@@ -80,6 +80,20 @@ qb_py_keywords(const char *const *names)
     return (char **)(uintptr_t)names;
 }
 
+/* 0, or -1 with TypeError unless names[first] .. names[end - 1] are keys of `keywords` (NULL: an empty dict).  The
+ * parser itself cannot ask for keyword-only arguments that stand before optional ones. */
+static inline int
+qb_py_require_keywords(PyObject *keywords, const char *const *names, size_t first, size_t end, const char *function)
+{
+    for (size_t i = first; i < end; ++i) {
+        if (!keywords || !PyDict_GetItemString(keywords, names[i])) {
+            PyErr_Format(PyExc_TypeError, "%s() missing required keyword-only argument: '%s'", function, names[i]);
+            return -1;
+        }
+    }
+    return 0;
+}
+
 /* ---- errors ----------------------------------------------------------------------------------------------------- */
 
 /* Raise what `error` says; always returns NULL.  QB_ERR_INTERRUPTED keeps the exception that the poll left. */
