@@ -129,8 +129,15 @@ class CheckpointModule(Module):
         fresh = {*report.missing_keys, *(name for name, _, _ in report.mismatched_keys)}
         model._initialize(seed, fresh)
         model.name_or_path = source.name if source else ""
+        model._load_generation_config(source)
         log_report(report, cls.__name__, model.name_or_path or "state_dict", config.architectures)
         return (model, report.as_dict()) if output_loading_info else model
+
+    def _load_generation_config(self, source: Source | None) -> None:
+        """Read the folder's ``generation_config.json``, in models that generate."""
+
+    def _save_generation_config(self, folder: Path) -> None:
+        """Write it."""
 
     @classmethod
     def _model_arguments(cls) -> tuple[str, ...]:
@@ -192,6 +199,7 @@ class CheckpointModule(Module):
         elif hasattr(config, "quantization_config"):
             del config.quantization_config
         config.save_pretrained(folder)
+        self._save_generation_config(folder)
 
 
 def _resolve_config(

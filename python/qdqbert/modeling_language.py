@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,12 +14,15 @@ from qdqbert import modeling_outputs as outputs_of
 from qdqbert.arrays import Array
 from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.device import Device
+from qdqbert.errors import CheckpointError
 from qdqbert.forward_inputs import as_integers, as_mask, as_past
+from qdqbert.generation.configuration import GENERATION_CONFIG_NAME, GenerationConfig
 from qdqbert.generation.loop import GenerationMixin
 from qdqbert.modeling_base import QDQBertPreTrainedModel
 from qdqbert.modeling_losses import token_loss
 from qdqbert.modeling_model import QDQBertModel
 from qdqbert.modeling_tree import Linear, QDQBertOnlyMLMHead
+from qdqbert.serialization.folder import Source
 
 __all__ = ["QDQBertForMaskedLM", "QDQBertLMHeadModel"]
 
@@ -38,6 +42,21 @@ class _LanguageModel(GenerationMixin, QDQBertPreTrainedModel):
         self.add_module("bert", QDQBertModel._inside(self, has_pooler=False))
         words = "bert.embeddings.word_embeddings.weight"
         self.add_module("cls", QDQBertOnlyMLMHead(self._engine.handles, "cls", words, self.config))
+
+    def _load_generation_config(self, source: Source | None) -> None:
+        path = None
+        if source is not None:
+            try:
+                path = source.find(GENERATION_CONFIG_NAME)
+            except CheckpointError:
+                # Offline: the weights are in the hub's cache, and whether this file exists nobody knows.
+                if source.folder is not None:
+                    raise
+        if path is not None:
+            self.generation_config = GenerationConfig.from_json_file(path)
+
+    def _save_generation_config(self, folder: Path) -> None:
+        self.generation_config.save_pretrained(folder)
 
     def get_output_embeddings(self) -> Linear:
         """Return the layer that scores the vocabulary."""

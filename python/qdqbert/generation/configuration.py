@@ -91,6 +91,8 @@ _LOWEST = {
     "pad_token_id": 0,
     "bos_token_id": 0,
 }
+# Attributes that say where an object comes from, not how to generate.
+_NOTES = ("_made_with", "_from_model_config", "_follows_model")
 _SAMPLING_ONLY = ("temperature", "top_k", "top_p")
 _BEAMS_ONLY = ("early_stopping", "length_penalty")
 
@@ -134,6 +136,7 @@ class GenerationConfig:
         for name, default in _DEFAULTS.items():
             setattr(self, name, kwargs.pop(name, default))
         self._from_model_config = bool(kwargs.pop("_from_model_config", False))
+        self._follows_model = False
         for name, value in kwargs.items():
             if not name or hasattr(type(self), name):
                 raise ValueError(f"{name!r} cannot be a key of a generation configuration")
@@ -141,9 +144,9 @@ class GenerationConfig:
         self._made_with = self._values()
 
     @property
-    def is_untouched(self) -> bool:
-        """Whether no attribute has changed since the object was made."""
-        return self._made_with == self._values()
+    def follows_model(self) -> bool:
+        """Whether `from_model_config` made the object and no attribute has changed since."""
+        return self._follows_model and self._made_with == self._values()
 
     @property
     def eos_token_ids(self) -> list[int]:
@@ -153,8 +156,7 @@ class GenerationConfig:
         return list(self.eos_token_id) if isinstance(self.eos_token_id, list | tuple) else [self.eos_token_id]
 
     def _values(self) -> dict[str, Any]:
-        kept = {k: v for k, v in vars(self).items() if k not in ("_made_with", "_from_model_config")}
-        return copy.deepcopy(kept)
+        return copy.deepcopy({name: value for name, value in vars(self).items() if name not in _NOTES})
 
     # ---- checks --------------------------------------------------------------------------------------------
 
@@ -348,7 +350,9 @@ class GenerationConfig:
         """Take the token ids, and whatever else of generation a model's configuration holds."""
         fields = {name: value for name, value in vars(config).items() if name in _DEFAULTS or name in _OFF}
         fields = {name: value for name, value in fields.items() if not name.startswith("output_")}
-        return cls(**copy.deepcopy(fields), _from_model_config=True)
+        made = cls(**copy.deepcopy(fields), _from_model_config=True)
+        made._follows_model = True
+        return made
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GenerationConfig) and self._values() == other._values()

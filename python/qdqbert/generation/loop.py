@@ -97,10 +97,17 @@ class GenerationMixin:
 
     @property
     def generation_config(self) -> GenerationConfig:
-        """What `generate` takes where it is given no argument: from the checkpoint's file, if it has one."""
-        if self._generation_config is None:
-            self._generation_config = GenerationConfig.from_model_config(self.config)
-        return self._generation_config
+        """What `generate` takes where it is given no argument: from the checkpoint's file, if it has one.
+
+        Without a file it follows the model's configuration, until one of its attributes is set.
+        """
+        own = self._generation_config
+        if own is None or own.follows_model:
+            derived = GenerationConfig.from_model_config(self.config)
+            if derived != own:
+                self._generation_config = own = derived
+        assert own is not None
+        return own
 
     @generation_config.setter
     def generation_config(self, value: GenerationConfig) -> None:
@@ -255,9 +262,6 @@ class GenerationMixin:
                 f"generation_config: expected GenerationConfig, got {type(generation_config).__name__}"
             )
         own = self.generation_config
-        if own._from_model_config and own.is_untouched:
-            # What the model's configuration says of generation counts until somebody says otherwise.
-            own = GenerationConfig.from_model_config(self.config)
         config = copy.deepcopy(own if generation_config is None else generation_config)
         config.update(**given)
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
