@@ -2,8 +2,10 @@
  *
  * Attention twice, as its definition says (layers/attention.h), one query and one key at a time:
  *
- *   naive    in the arithmetic of csrc/README.md, from the layer's own q, k and v: equal to the bit
- *   exact    in float64, from x, memory and weights, with a bound for what float32 may differ by
+ *   naive    in the arithmetic of csrc/README.md: equal to the bit
+ *   exact    in float64, with a bound for what float32 may differ by
+ *
+ * Both begin with x, memory, earlier keys and weights, and take nothing that the layer has computed.
  *
  * The bound is carried along with each value: u = 2^-24 is the unit roundoff, a sum of n products computed in float32
  * is off by at most n u / (1 - n u) of the sum of their magnitudes (Higham, Accuracy and Stability of Numerical
@@ -68,47 +70,112 @@ naive_value(float x, naive_operand of)
     return of.scale == 0.0f ? x : (float)naive_code(x, of.scale, of.bits) / of.scale;
 }
 
-static inline float
-naive_chain(const float *a, int64_t a_stride, naive_operand of_a, const float *b, int64_t b_stride, naive_operand of_b,
-            int64_t n)
-{
-    float acc = 0.0f;
-    for (int64_t i = 0; i < n; i++) {
-        acc = fmaf(naive_value(a[i * a_stride], of_a), naive_value(b[i * b_stride], of_b), acc);
-    }
-    return acc;
-}
-
-/* Codes where both are quantized to 8 bits or fewer, otherwise values. */
+/* Of codes where both are quantized to 8 bits or fewer, otherwise a chain of values; then + bias. */
 static inline float
 naive_product(const float *a, int64_t a_stride, naive_operand of_a, const float *b, int64_t b_stride,
-              naive_operand of_b, int64_t n)
+              naive_operand of_b, int64_t n, float bias)
 {
     if (of_a.scale == 0.0f || of_b.scale == 0.0f || of_a.bits > 8 || of_b.bits > 8) {
-        return naive_chain(a, a_stride, of_a, b, b_stride, of_b, n);
+        float chain = 0.0f;
+        for (int64_t i = 0; i < n; i++) {
+            chain = fmaf(naive_value(a[i * a_stride], of_a), naive_value(b[i * b_stride], of_b), chain);
+        }
+        return chain + bias;
     }
     int32_t acc = 0;
     for (int64_t i = 0; i < n; i++) {
         acc += naive_code(a[i * a_stride], of_a.scale, of_a.bits) * naive_code(b[i * b_stride], of_b.scale, of_b.bits);
     }
-    return fmaf((float)acc, (1.0f / of_a.scale) * (1.0f / of_b.scale), 0.0f);
+    return fmaf((float)acc, (1.0f / of_a.scale) * (1.0f / of_b.scale), bias);
+}
+
+/* x W' + b, (rows, N D); to be freed. */
+static inline float *
+naive_projection(const attention_case *c, const qb_linear *layer, const float *x, int64_t rows)
+{
+    const int64_t h = c->setup.hidden;
+    const naive_operand of_x = naive_operand_of(layer->input_quantizer, x, rows * h);
+    float *y = (float *)case_memory((size_t)(rows * c->width) * sizeof *y);
+    for (int64_t n = 0; n < c->width; n++) {
+        const float *weight = layer->weight.data + n * h;
+        const float bias = layer->bias.data[n];
+        const naive_operand of_weight = naive_operand_of(layer->weight_quantizer, weight, h); /* a range for each row */
+        for (int64_t i = 0; i < rows; i++) {
+            y[i * c->width + n] = naive_product(x + i * h, 1, of_x, weight, 1, of_weight, h, bias);
+        }
+    }
+    return y;
+}
+
+/* What all queries look at, (keys, N D); to be freed. */
+static inline float *
+naive_keys(const attention_case *c, const qb_linear *layer, const float *earlier)
+{
+    const int64_t d = c->setup.head_size;
+    float *fresh = naive_projection(c, layer, c->setup.is_cross ? c->memory : c->x, c->keys.projected);
+    float *all = (float *)case_memory((size_t)(c->key_tokens * c->width) * sizeof *all);
+    const float *next = fresh;
+    for (int64_t i = 0; i < c->setup.count; i++) {
+        for (int64_t j = 0; j < c->key_lengths[i]; j++) {
+            float *row = all + (c->key_offsets[i] + j) * c->width;
+            if (j >= c->setup.earlier[i]) {
+                memcpy(row, next, (size_t)c->width * sizeof *row);
+                next += c->width;
+                continue;
+            }
+            for (int64_t f = 0; f < c->width; f++) {
+                const int64_t pair = i * c->setup.heads + f / d;
+                const int64_t column = c->key_places[c->key_offsets[i] + j];
+                row[f] = earlier[(pair * c->setup.earlier_width + column) * d + f % d];
+            }
+        }
+    }
+    free(fresh);
+    return all;
+}
+
+/* q, k and v of a forward. */
+typedef struct naive_inputs {
+    float *q, *k, *v; /* (M, N D), (keys, N D) */
+    naive_operand of_q, of_k, of_v;
+} naive_inputs;
+
+static inline naive_inputs
+naive_inputs_make(const attention_case *c)
+{
+    naive_inputs made = {.q = naive_projection(c, &c->layer.query, c->x, c->tokens),
+                         .k = naive_keys(c, &c->layer.key, c->earlier_keys),
+                         .v = naive_keys(c, &c->layer.value, c->earlier_values)};
+    made.of_q = naive_operand_of(c->layer.matmul_q, made.q, c->tokens * c->width);
+    made.of_k = naive_operand_of(c->layer.matmul_k, made.k, c->key_tokens * c->width);
+    made.of_v = naive_operand_of(c->layer.matmul_v, made.v, c->key_tokens * c->width);
+    return made;
 }
 
 static inline void
-naive_scores(const attention_case *c, int64_t sequence, int64_t head, int64_t row, naive_operand of_q,
-             naive_operand of_k, float *s, float *mask)
+naive_inputs_free(naive_inputs *in)
+{
+    free(in->q);
+    free(in->k);
+    free(in->v);
+}
+
+/* Scores of one query, and their mask. */
+static inline void
+naive_scores(const attention_case *c, const naive_inputs *in, int64_t sequence, int64_t head, int64_t row, float *s,
+             float *mask)
 {
     const naive_operand itself = {0.0f, 0};
     const int64_t d = c->setup.head_size;
-    const float *q = c->work.q + (c->offsets[sequence] + row) * c->width + head * d;
+    const float *q = in->q + (c->offsets[sequence] + row) * c->width + head * d;
     for (int64_t j = 0; j < c->key_lengths[sequence]; j++) {
-        const float *k = c->work.k + (c->key_offsets[sequence] + j) * c->width + head * d;
-        s[j] = naive_product(q, 1, of_q, k, 1, of_k, d);
+        const float *k = in->k + (c->key_offsets[sequence] + j) * c->width + head * d;
+        s[j] = naive_product(q, 1, in->of_q, k, 1, in->of_k, d, 0.0f);
         if (c->setup.positions != QB_POSITIONS_ABSOLUTE) {
             const float *e = naive_distance(c, sequence, row, j);
-            s[j] += naive_chain(q, 1, itself, e, 1, itself, d);
+            s[j] += naive_product(q, 1, itself, e, 1, itself, d, 0.0f);
             if (c->setup.positions == QB_POSITIONS_RELATIVE_KEY_QUERY) {
-                s[j] += naive_chain(k, 1, itself, e, 1, itself, d);
+                s[j] += naive_product(k, 1, itself, e, 1, itself, d, 0.0f);
             }
         }
         s[j] /= sqrtf((float)d);
@@ -116,15 +183,13 @@ naive_scores(const attention_case *c, int64_t sequence, int64_t head, int64_t ro
     }
 }
 
-/* Probabilities of the layer, per sequence (N, T, S), from work.q and work.k; softmax is the reference kernel's, which
- * is bit-defined.  To be freed. */
+/* Probabilities of the layer, per sequence (N, T, S); softmax is the reference kernel's, which is bit-defined.  To be
+ * freed. */
 static inline float *
-naive_probabilities(const attention_case *c, const qb_kernels *reference)
+naive_probabilities(const attention_case *c, const naive_inputs *in, const qb_kernels *reference)
 {
-    const naive_operand of_q = naive_operand_of(c->layer.matmul_q, c->work.q, c->tokens * c->width);
-    const naive_operand of_k = naive_operand_of(c->layer.matmul_k, c->work.k, c->key_tokens * c->width);
-    const int64_t longest = c->keys.sequences.max_length;
     const int64_t heads = c->setup.heads;
+    const int64_t longest = c->keys.sequences.max_length;
     float *all = (float *)case_memory((size_t)(heads * c->tokens * longest) * sizeof *all);
     float *mask = (float *)case_memory((size_t)longest * sizeof *mask);
     float *p = all;
@@ -132,7 +197,7 @@ naive_probabilities(const attention_case *c, const qb_kernels *reference)
         const int64_t s = c->key_lengths[i];
         for (int64_t pair = 0; pair < heads * c->setup.rows[i]; pair++) {
             const int64_t head = pair / c->setup.rows[i];
-            naive_scores(c, i, head, pair % c->setup.rows[i], of_q, of_k, p, mask);
+            naive_scores(c, in, i, head, pair % c->setup.rows[i], p, mask);
             reference->softmax_f32(p, 1, (size_t)s, (size_t)s, mask);
             for (int64_t j = 0; c->inputs.head_mask != NULL && j < s; j++) {
                 p[j] *= c->inputs.head_mask[head];
@@ -144,14 +209,13 @@ naive_probabilities(const attention_case *c, const qb_kernels *reference)
     return all;
 }
 
-/* Context (M, N D) of these probabilities and work.v.  To be freed. */
+/* Context (M, N D) of these probabilities; to be freed. */
 static inline float *
-naive_context(const attention_case *c, const float *probabilities)
+naive_context(const attention_case *c, const naive_inputs *in, const float *probabilities)
 {
     const int64_t d = c->setup.head_size;
     const int64_t count = qb_attention_probability_count(&c->sequences, &c->keys.sequences, c->setup.heads);
     const naive_operand of_a = naive_operand_of(c->layer.matmul_a, probabilities, count);
-    const naive_operand of_v = naive_operand_of(c->layer.matmul_v, c->work.v, c->key_tokens * c->width);
     float *context = (float *)case_memory((size_t)(c->tokens * c->width) * sizeof *context);
     const float *p = probabilities;
     for (int64_t i = 0; i < c->setup.count; i++) {
@@ -160,13 +224,28 @@ naive_context(const attention_case *c, const float *probabilities)
             const int64_t head = pair / c->setup.rows[i];
             const int64_t row = c->offsets[i] + pair % c->setup.rows[i];
             for (int64_t f = 0; f < d; f++) {
-                const float *v = c->work.v + c->key_offsets[i] * c->width + head * d + f;
-                context[row * c->width + head * d + f] = naive_product(p, 1, of_a, v, c->width, of_v, s);
+                const float *v = in->v + c->key_offsets[i] * c->width + head * d + f;
+                context[row * c->width + head * d + f] = naive_product(p, 1, of_a, v, c->width, in->of_v, s, 0.0f);
             }
             p += s;
         }
     }
     return context;
+}
+
+/* Check work.context, and `kept` (may be NULL) against the naive probabilities. */
+static inline void
+check_naive(const attention_case *c, const qb_kernels *reference, const float *kept)
+{
+    naive_inputs in = naive_inputs_make(c);
+    float *probabilities = naive_probabilities(c, &in, reference);
+    float *context = naive_context(c, &in, probabilities);
+    const int64_t count = qb_attention_probability_count(&c->sequences, &c->keys.sequences, c->setup.heads);
+    CHECK(kept == NULL || same_bits(kept, probabilities, count));
+    CHECK(same_bits(c->work.context, context, c->tokens * c->width));
+    free(probabilities);
+    free(context);
+    naive_inputs_free(&in);
 }
 
 /* ---- in float64, with bounds ------------------------------------------------------------------------------------ */
@@ -371,7 +450,7 @@ check_definition(qb_device *device, const attention_setup *setups, size_t count)
     CHECK(used > 0.001);
 }
 
-/* One setup and mode: the naive context and equal outputs on every device, in one region and in two. */
+/* One setup and mode: naive on the reference, and equal bits on every device, in one region and in two. */
 static inline void
 check_bits(const case_devices *devices, const attention_setup *setup, attention_mode mode)
 {
@@ -379,23 +458,25 @@ check_bits(const case_devices *devices, const attention_setup *setup, attention_
     float *expected = NULL;
     for (size_t d = 0; d < devices->count; d++) {
         attention_case *c = attention_make(devices->at[d], setup);
+        const int64_t n = c->tokens * c->width;
         float *y = attention_output(c);
         const float *kept = NULL;
         attention_set_mode(c, mode);
         c->inputs.head_mask = naive_head_mask;
         CHECK(attention_run(c, y, NULL) == QB_OK);
         if (d == 0) {
-            float *probabilities = naive_probabilities(c, &devices->at[0]->kernels);
-            context = naive_context(c, probabilities);
-            free(probabilities);
+            check_naive(c, &devices->at[0]->kernels, NULL);
+            context = (float *)case_memory((size_t)n * sizeof *context);
+            memcpy(context, c->work.context, (size_t)n * sizeof *context);
             expected = attention_output(c);
             memcpy(expected, y, (size_t)(c->tokens * setup->hidden) * sizeof *y);
         }
-        CHECK(same_bits(c->work.context, context, c->tokens * c->width));
-        CHECK(same_bits(y, expected, c->tokens * setup->hidden));
-        attention_keep(c, &kept);
-        CHECK(attention_run(c, y, NULL) == QB_OK && kept != NULL);
-        CHECK(same_bits(y, expected, c->tokens * setup->hidden));
+        for (int keeps = 0; keeps < 2; keeps++) {
+            CHECK(same_bits(c->work.context, context, n));
+            CHECK(same_bits(y, expected, c->tokens * setup->hidden));
+            attention_keep(c, &kept);
+            CHECK(keeps == 1 || (attention_run(c, y, NULL) == QB_OK && kept != NULL));
+        }
         free(y);
         attention_free(c);
     }

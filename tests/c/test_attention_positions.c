@@ -49,7 +49,7 @@ test_float_attention_is_the_definition(void)
     qb_device_close(device);
 }
 
-/* The naive terms come from work.q and work.k, which the 2-bit quantizers of MODE_COARSE leave as they are. */
+/* In MODE_COARSE, q and k have few values after their quantizers. */
 static void
 test_terms_of_unquantized_q_and_k_are_naive_to_the_bit_in_every_arithmetic_on_every_device(void)
 {

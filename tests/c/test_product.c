@@ -187,6 +187,58 @@ test_a_range_writes_its_own_columns_only(void)
     operands_free(&o);
 }
 
+/* Causal attention multiplies only the keys that its last row sees.  Chunks of depth wait in c between each other. */
+static void
+test_a_range_may_end_inside_a_panel(void)
+{
+    enum { M = 15, N = 97, K = 1100 };
+    const product_case p = {.m = M, .n = N, .k = K, .without_bias = 1, .divisor = 3.0f};
+    operands o = operands_make(&p, 4);
+    float *whole = take(sizeof(float) * M * N);
+    float *part = take(sizeof(float) * M * N);
+    for (size_t v = 0; v < tables.count; ++v) {
+        const qb_kernels *kernels = &tables.at[v];
+        for (int codes = 0; codes < 2; ++codes) {
+            int64_t panel = 0;
+            size_t packed_bytes = 0;
+            size_t scratch_bytes = 0;
+            (codes ? kernels->pack_qs8_size : kernels->pack_f32_size)(N, K, &panel, &packed_bytes, &scratch_bytes);
+            run_product(kernels, &p, &o, codes, whole);
+            block packed = block_make(ROLE_PACKED, packed_bytes, 64);
+            block scratch = block_make(ROLE_SCRATCH, scratch_bytes, 64);
+            const qb_epilogue epilogue = {.step = o.step, .divisor = p.divisor};
+            if (codes) {
+                kernels->pack_qs8(o.qb, K, 1, 0, N, N, K, packed.data);
+            }
+            else {
+                kernels->pack_f32(o.b, K, 1, 0, N, N, K, packed.data);
+            }
+            for (int64_t end = panel + 1; end <= N; end += end % 7 == 0 ? 2 : 5) {
+                for (int64_t i = 0; i < M * N; ++i) {
+                    part[i] = 12345.0f;
+                }
+                if (codes) {
+                    kernels->product_qs8(o.qa, K, M, packed.data, panel, end, N, K, &epilogue, part, N, scratch.data);
+                }
+                else {
+                    kernels->product_f32(o.a, K, M, packed.data, panel, end, N, K, &epilogue, part, N, scratch.data);
+                }
+                int same = 1;
+                for (int64_t i = 0; i < M * N; ++i) {
+                    const float expected = i % N >= panel && i % N < end ? whole[i] : 12345.0f;
+                    same = same && float_bits(part[i]) == float_bits(expected);
+                }
+                CHECK(same);
+            }
+            block_check(&packed);
+            block_check(&scratch);
+        }
+    }
+    free(whole);
+    free(part);
+    operands_free(&o);
+}
+
 static void
 fill(int8_t *codes, int64_t n, int low, int high)
 {
@@ -341,6 +393,7 @@ main(void)
     RUN(test_every_epilogue_gives_the_same_bits);
     RUN(test_ranges_and_layouts_do_not_change_bits);
     RUN(test_a_range_writes_its_own_columns_only);
+    RUN(test_a_range_may_end_inside_a_panel);
     RUN(test_extreme_codes_are_exact);
     RUN(test_the_longest_depth_is_exact);
     RUN(test_non_finite_values_propagate);
