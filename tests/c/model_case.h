@@ -53,13 +53,19 @@ model_fill(qb_model *model)
 }
 
 static inline qb_model *
+model_make_of(qb_device *device, const qb_model_options *options)
+{
+    qb_model *model = NULL;
+    CHECK(qb_model_create(device, options, &model, NULL) == QB_OK);
+    model_fill(model);
+    return model;
+}
+
+static inline qb_model *
 model_make(qb_device *device, qb_head head)
 {
     const qb_model_options options = model_options(head);
-    qb_model *model = NULL;
-    CHECK(qb_model_create(device, &options, &model, NULL) == QB_OK);
-    model_fill(model);
-    return model;
+    return model_make_of(device, &options);
 }
 
 static inline void
@@ -83,19 +89,25 @@ model_set_ranges(qb_model *model)
 }
 
 static inline qb_session *
+session_make_of(qb_model *model, const qb_session_options *options)
+{
+    qb_session *session = NULL;
+    qb_error error;
+    if (qb_session_create(model, options, &session, &error) != QB_OK) {
+        (void)fprintf(stderr, "%s\n", error.message);
+        CHECK(0);
+    }
+    return session;
+}
+
+static inline qb_session *
 session_make(qb_model *model, int64_t max_sequences, int64_t max_length, int keep_probabilities)
 {
     const qb_session_options options = {.struct_size = sizeof options,
                                         .max_sequences = max_sequences,
                                         .max_length = max_length,
                                         .keep_probabilities = keep_probabilities};
-    qb_session *session = NULL;
-    qb_error error;
-    if (qb_session_create(model, &options, &session, &error) != QB_OK) {
-        (void)fprintf(stderr, "%s\n", error.message);
-        CHECK(0);
-    }
-    return session;
+    return session_make_of(model, &options);
 }
 
 /* ids (B, T), reproducible. */
