@@ -316,7 +316,7 @@ borrow_clip(const qb_py_state *state, PyObject *const objects[3], borrowed *tens
 }
 
 PyDoc_STRVAR(clip_doc, "clip($module, device, x, minimum, maximum, /)\n--\n\n"
-                       "max(min(x, maximum), minimum) of every element.\n\n"
+                       "Every element limited to a range: max(min(x, maximum), minimum).\n\n"
                        "Parameters\n----------\n"
                        "device : Device\n"
                        "x : float32, C-contiguous, any shape\n"

@@ -4,6 +4,17 @@
 Names are those of the originals: the models of transformers' QDQBERT at the top level, the toolkit of
 pytorch-quantization below ``nn``, ``calib`` and ``tensor_quant``. Everything is loaded on first use, so that
 ``import qdqbert`` costs little more than ``import numpy``.
+
+Examples
+--------
+>>> from importlib.resources import files
+>>> import qdqbert
+>>> folder = files("qdqbert") / "demo" / "topics-tiny"
+>>> model = qdqbert.QDQBertForSequenceClassification.from_pretrained(folder)
+>>> texts = qdqbert.BertTokenizerFast.from_pretrained(folder)(["Who built it?", "When?"], padding=True)
+>>> calibration = qdqbert.calibrate(model, [texts])
+>>> model(**texts).logits.shape
+(2, 44)
 """
 
 from __future__ import annotations

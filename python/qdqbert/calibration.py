@@ -486,10 +486,12 @@ def calibrate(
 
     Examples
     --------
-    ::
-
-        calibration = qdqbert.calibrate(model, batches, method="percentile", percentile=99.99)
-        calibration.apply("entropy")  # the same data, another choice
+    >>> import qdqbert
+    >>> config = qdqbert.QDQBertConfig(vocab_size=99, hidden_size=24, num_attention_heads=2)
+    >>> batches = [{"input_ids": [[5, 6, 7]]}, {"input_ids": [[8, 7, 6], [5, 4, 3]]}]
+    >>> calibration = calibrate(qdqbert.QDQBertModel(config), batches, percentile=99.9)
+    >>> calibration.apply("entropy")  # the same data, another choice
+    Calibration(168 quantizers, statistics='histogram', pass 1 of 1, 2 batches)
     """
     if method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")

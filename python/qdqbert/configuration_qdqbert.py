@@ -337,11 +337,22 @@ class QDQBertConfig:
         )
 
     def to_json_file(self, json_file_path: str | os.PathLike[str], use_diff: bool = True) -> None:
-        """Write `to_json_string` to a file, replacing it at once."""
+        """Write `to_json_string` to a file, replacing it at once.
+
+        Parameters
+        ----------
+        json_file_path : path
+        use_diff : bool
+            Whether fields at their defaults are left out.
+        """
         write_text(Path(json_file_path), self.to_json_string(use_diff))
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
         """Write ``config.json`` into a folder, which is made if it is missing.
+
+        Parameters
+        ----------
+        save_directory : path
 
         Raises
         ------
@@ -355,7 +366,13 @@ class QDQBertConfig:
         self.to_json_file(folder / CONFIG_NAME)
 
     def update(self, config_dict: dict[str, Any]) -> None:
-        """Set attributes from a dictionary."""
+        """Set attributes from a dictionary.
+
+        Parameters
+        ----------
+        config_dict : dict
+            Values by attribute name.
+        """
         for key, value in config_dict.items():
             setattr(self, key, value)
 
@@ -422,6 +439,10 @@ class QDQBertConfig:
     @classmethod
     def from_json_file(cls, json_file: str | os.PathLike[str]) -> Self:
         """Read a configuration file.
+
+        Parameters
+        ----------
+        json_file : path
 
         Raises
         ------

@@ -26,6 +26,13 @@ _INT64 = np.iinfo(np.int64)
 def as_array(argument: str, value: Any) -> npt.NDArray[Any]:
     """Return `value` as an array of numbers in their own dtype, without copying where that can be avoided.
 
+    Parameters
+    ----------
+    argument : str
+        Its name, for messages.
+    value : array_like
+        Anything with the buffer protocol, ``__array__`` or DLPack, or nested lists.
+
     Raises
     ------
     TypeError
@@ -84,6 +91,12 @@ def as_mask(argument: str, value: Any) -> npt.NDArray[np.int64] | None:
 
     Floats are taken too, as the original does, but only 0 and 1: it would scale scores by others.
 
+    Parameters
+    ----------
+    argument : str
+        Its name, for messages.
+    value : array_like or None
+
     Raises
     ------
     TypeError, ShapeError, ValueError
@@ -103,6 +116,12 @@ def as_mask(argument: str, value: Any) -> npt.NDArray[np.int64] | None:
 
 def as_floats(argument: str, value: Any) -> npt.NDArray[np.float32] | None:
     """Return `value` as contiguous float32, or None for None.
+
+    Parameters
+    ----------
+    argument : str
+        Its name, for messages.
+    value : array_like or None
 
     Raises
     ------
@@ -209,6 +228,12 @@ def as_past(value: Any, num_layers: int) -> Past:
 
 def as_labels(argument: str, value: Any) -> npt.NDArray[Any]:
     """Return labels as an array of numbers in their own dtype.
+
+    Parameters
+    ----------
+    argument : str
+        Its name, for messages.
+    value : array_like
 
     Raises
     ------

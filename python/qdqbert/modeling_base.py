@@ -28,15 +28,13 @@ _PADDINGS = ("skip", "compute")
 
 
 class QDQBertPreTrainedModel(CheckpointModule):
-    """What all models share.
+    """What all models share; it is made through its subclasses.
 
-    Parameters
+    Attributes
     ----------
     config : QDQBertConfig
-    device : Device, optional
-        Where to run; the process's default device if left out.
-    seed : int
-        Of the fresh weights.
+    name_or_path : str
+        Where the weights are from; empty if they are fresh.
     """
 
     config_class = QDQBertConfig
@@ -187,6 +185,11 @@ class QDQBertPreTrainedModel(CheckpointModule):
     def resize_position_embeddings(self, new_num_position_embeddings: int) -> None:
         """Refuse, as the original does.
 
+        Parameters
+        ----------
+        new_num_position_embeddings : int
+            Not looked at.
+
         Raises
         ------
         UnsupportedError
@@ -251,6 +254,11 @@ class QDQBertPreTrainedModel(CheckpointModule):
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse: there is no language head.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Not looked at.
 
         Raises
         ------

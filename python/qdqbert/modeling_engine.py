@@ -71,6 +71,10 @@ def kept_heads(config: QDQBertConfig) -> list[list[int]]:
 def require_one_input(input_ids: Any, inputs_embeds: Any) -> None:
     """Refuse both and neither.
 
+    Parameters
+    ----------
+    input_ids, inputs_embeds : array_like or None
+
     Raises
     ------
     ValueError
@@ -132,6 +136,10 @@ class Engine:
     def make_core(self, config: QDQBertConfig) -> _core.Model:
         """Return a new C model of the sizes of a configuration, its parameters zero.
 
+        Parameters
+        ----------
+        config : QDQBertConfig
+
         Raises
         ------
         ValueError, MemoryError
@@ -172,7 +180,14 @@ class Engine:
         return self.handles.bound.sessions
 
     def warn_once(self, text: str, *arguments: Any) -> None:
-        """Log a warning the first time that this model has cause for it."""
+        """Log a warning the first time that this model has cause for it.
+
+        Parameters
+        ----------
+        text : str
+            As `logging` formats it; said once whatever the arguments are.
+        *arguments
+        """
         if text not in self._said:
             self._said.add(text)
             _logger.warning(text, *arguments)
@@ -212,7 +227,11 @@ class Engine:
         only_last_logits : bool
             Of a language model: score the last token of each row alone; logits then have the shape
             (batch, vocabulary).
-        others
+        input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds
+            See `QDQBertModel.forward`.
+        output_attentions, output_hidden_states, use_cache : bool, optional
+            The configuration decides if None.
+        encoder_hidden_states, encoder_attention_mask, past_key_values
             See `QDQBertModel.forward`.
 
         Raises

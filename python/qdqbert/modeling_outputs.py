@@ -55,15 +55,33 @@ class ModelOutput(OrderedDict[str, Any]):
         raise TypeError(f"You cannot use ``__delitem__`` on a {type(self).__name__} instance.")
 
     def setdefault(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refused: the fields are fixed."""
+        """Refused: the fields are fixed.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Not looked at.
+        """
         raise TypeError(f"You cannot use ``setdefault`` on a {type(self).__name__} instance.")
 
     def pop(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refused: the fields are fixed."""
+        """Refused: the fields are fixed.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Not looked at.
+        """
         raise TypeError(f"You cannot use ``pop`` on a {type(self).__name__} instance.")
 
     def popitem(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refused: the fields are fixed."""
+        """Refused: the fields are fixed.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Not looked at.
+        """
         raise TypeError(f"You cannot use ``popitem`` on a {type(self).__name__} instance.")
 
     def clear(self) -> NoReturn:
@@ -71,7 +89,13 @@ class ModelOutput(OrderedDict[str, Any]):
         raise TypeError(f"You cannot use ``clear`` on a {type(self).__name__} instance.")
 
     def update(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refused: the fields are fixed."""
+        """Refused: the fields are fixed.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Not looked at.
+        """
         raise TypeError(f"You cannot use ``update`` on a {type(self).__name__} instance.")
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -67,7 +67,16 @@ _ACTIVATION_TEXTS = {"leaky_relu": "negative_slope=0.01"}
 
 
 class Bound(NamedTuple):
-    """One C model, its parameters (place and view) and quantizers by name, and its sessions."""
+    """One C model, its parameters (place and view) and quantizers by name, and its sessions.
+
+    Attributes
+    ----------
+    model : _core.Model
+    parameters : dict of str to (int, ndarray)
+        Place in the model and read-only view.
+    quantizers : dict of str to _core.Quantizer
+    sessions : SessionPool
+    """
 
     model: Model
     parameters: dict[str, tuple[int, npt.NDArray[np.float32]]]
@@ -76,7 +85,12 @@ class Bound(NamedTuple):
 
     @classmethod
     def to(cls, model: Model) -> Bound:
-        """Look everything of a model up."""
+        """Look everything of a model up.
+
+        Parameters
+        ----------
+        model : _core.Model
+        """
         parameters = {name: (index, view) for index, (name, view) in enumerate(model.parameters())}
         return cls(model, parameters, dict(model.quantizers()), SessionPool(model))
 
@@ -104,7 +118,13 @@ class Handles:
         self._input_desc, self._weight_desc = input_desc, weight_desc
 
     def parameter(self, name: str) -> Slot:
-        """Return the slot of one parameter."""
+        """Return the slot of one parameter.
+
+        Parameters
+        ----------
+        name : str
+            Dotted name in the model.
+        """
         model, (index, view) = self.bound.model, self.bound.parameters[name]
         return Slot(
             read=lambda: view,
@@ -115,11 +135,23 @@ class Handles:
         )
 
     def value(self, name: str) -> Parameter:
-        """Return the read-only view of one parameter."""
+        """Return the read-only view of one parameter.
+
+        Parameters
+        ----------
+        name : str
+            Dotted name in the model.
+        """
         return Parameter(self.bound.parameters[name][1], self.states.setdefault(name, ParameterState()))
 
     def quantizer(self, name: str) -> TensorQuantizer:
-        """Return the module around one quantizer, made on the first call."""
+        """Return the module around one quantizer, made on the first call.
+
+        Parameters
+        ----------
+        name : str
+            Dotted name in the model.
+        """
         module = self.modules.get(name)
         if module is None:
             descriptor = self._weight_desc if name.endswith("_weight_quantizer") else self._input_desc
@@ -204,7 +236,16 @@ class Embedding(Leaf):
 
 
 class LayerNorm(Leaf):
-    """Normalization over the features of a token."""
+    """Normalization over the features of a token.
+
+    Parameters
+    ----------
+    handles : Handles
+    path : str
+        Dotted name in the model.
+    eps : float
+        Added to the variance.
+    """
 
     def __init__(self, handles: Handles, path: str, eps: float) -> None:
         super().__init__(handles, path, "weight", "bias")
@@ -276,7 +317,13 @@ class Linear(Leaf):
 
 
 class Dropout(Module):
-    """Where training drops elements; the identity in evaluation mode."""
+    """Where training drops elements; the identity in evaluation mode.
+
+    Parameters
+    ----------
+    p : float
+        Probability of an element to be dropped.
+    """
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -315,7 +362,15 @@ def quant_linear(handles: Handles, path: str) -> QuantLinear:
 
 
 class QDQBertEmbeddings(Module):
-    """Word, position and token-type embeddings, and their normalization."""
+    """Word, position and token-type embeddings, and their normalization.
+
+    Parameters
+    ----------
+    handles : Handles
+    path : str
+        Dotted name in the model.
+    config : QDQBertConfig
+    """
 
     def __init__(self, handles: Handles, path: str, config: QDQBertConfig) -> None:
         super().__init__()
@@ -403,6 +458,13 @@ class QDQBertLayer(Module):
 
     Layers are made by their model and run inside it: the C model computes whole forwards.  The class is there
     for ``isinstance`` and annotations.
+
+    Parameters
+    ----------
+    handles : Handles
+    path : str
+        Dotted name in the model.
+    config : QDQBertConfig
     """
 
     def __init__(self, handles: Handles, path: str = "", config: QDQBertConfig | None = None) -> None:
@@ -420,7 +482,15 @@ class QDQBertLayer(Module):
 
 
 class QDQBertEncoder(Module):
-    """The stack of layers."""
+    """The stack of layers.
+
+    Parameters
+    ----------
+    handles : Handles
+    path : str
+        Dotted name in the model.
+    config : QDQBertConfig
+    """
 
     def __init__(self, handles: Handles, path: str, config: QDQBertConfig) -> None:
         super().__init__()
@@ -458,7 +528,17 @@ class QDQBertLMPredictionHead(Module):
 
 
 class QDQBertOnlyMLMHead(Module):
-    """The head of both language models."""
+    """The head of both language models.
+
+    Parameters
+    ----------
+    handles : Handles
+    path : str
+        Dotted name in the model.
+    words : str
+        Name of the table of word embeddings.
+    config : QDQBertConfig
+    """
 
     def __init__(self, handles: Handles, path: str, words: str, config: QDQBertConfig) -> None:
         super().__init__()
@@ -467,7 +547,14 @@ class QDQBertOnlyMLMHead(Module):
 
 
 class QDQBertOnlyNSPHead(Module):
-    """The head that tells whether a text follows another."""
+    """The head that tells whether a text follows another.
+
+    Parameters
+    ----------
+    handles : Handles
+    path : str
+        Dotted name in the model.
+    """
 
     def __init__(self, handles: Handles, path: str) -> None:
         super().__init__()
@@ -475,7 +562,14 @@ class QDQBertOnlyNSPHead(Module):
 
 
 class QDQBertPooler(Module):
-    """A dense layer and tanh over the first token."""
+    """A dense layer and tanh over the first token.
+
+    Parameters
+    ----------
+    handles : Handles
+    path : str
+        Dotted name in the model.
+    """
 
     def __init__(self, handles: Handles, path: str) -> None:
         super().__init__()

@@ -71,7 +71,15 @@ class Slot:
 
 
 class IncompatibleKeys(NamedTuple):
-    """What `Module.load_state_dict` could not match; both lists are empty when everything did."""
+    """What `Module.load_state_dict` could not match; both lists are empty when everything did.
+
+    Attributes
+    ----------
+    missing_keys : list of str
+        Tensors that the module needs and the state dict lacks.
+    unexpected_keys : list of str
+        Tensors of the state dict that the module does not know.
+    """
 
     missing_keys: list[str]
     unexpected_keys: list[str]
@@ -178,6 +186,11 @@ class Module:
     def get_submodule(self, target: str) -> Module:
         """Return the module of a dotted name; the empty name is this module.
 
+        Parameters
+        ----------
+        target : str
+            Such as ``"encoder.layer.0"``.
+
         Raises
         ------
         AttributeError
@@ -193,7 +206,13 @@ class Module:
         return module
 
     def apply(self, function: Callable[[Module], object]) -> Self:
-        """Call `function` with every module, children before parents, and return this module."""
+        """Call `function` with every module, children before parents, and return this module.
+
+        Parameters
+        ----------
+        function : callable (Module) -> object
+            What it returns is dropped.
+        """
         for module in self._modules.values():
             module.apply(function)
         function(self)
@@ -203,6 +222,11 @@ class Module:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute something; for subclasses to define.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As the subclass says.
 
         Raises
         ------
@@ -223,6 +247,11 @@ class Module:
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training mode.
+
+        Parameters
+        ----------
+        mode : bool
+            False: as `eval`.
 
         Raises
         ------
@@ -290,7 +319,13 @@ class Module:
         return Parameter(value, slot.state)
 
     def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Array]]:
-        """Yield (dotted name, value) of what is no parameter, such as ``_amax``, while it exists."""
+        """Yield (dotted name, value) of what is no parameter, such as ``_amax``, while it exists.
+
+        Parameters
+        ----------
+        prefix : str
+            Put before every name.
+        """
         for name, slot in self._named_slots(prefix):
             if not slot.is_parameter and (value := slot.read()) is not None:
                 yield name, value
@@ -400,7 +435,12 @@ class Module:
 
 
 class ModuleList(Module):
-    """Children numbered from 0; supports ``len``, indexing, slicing and iteration."""
+    """Children numbered from 0; supports ``len``, indexing, slicing and iteration.
+
+    Parameters
+    ----------
+    modules : sequence of Module
+    """
 
     def __init__(self, modules: Sequence[Module] = ()) -> None:
         super().__init__()

@@ -64,6 +64,8 @@ class ScaledQuantDescriptor:
         Codes 0 .. 2**num_bits - 1; a negative element is an error.
     narrow_range : bool
         Lowest signed code is minus the highest, e.g. -127 instead of -128.
+    **unused
+        Any other keyword is an error.
 
     Raises
     ------

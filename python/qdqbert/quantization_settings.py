@@ -39,6 +39,11 @@ METHOD = "qdqbert"
 def read_descriptors(section: Any) -> tuple[QuantDescriptor, QuantDescriptor] | None:
     """Return the (input, weight) descriptors of ``quantization_config``, or None if there is no such section.
 
+    Parameters
+    ----------
+    section : object
+        Value of ``quantization_config``.
+
     Raises
     ------
     CheckpointError
@@ -69,7 +74,14 @@ def _descriptor(section: Mapping[str, Any], key: str) -> QuantDescriptor:
 def describe(
     quantizers: Iterable[tuple[str, Quantizer]], input_desc: QuantDescriptor, weight_desc: QuantDescriptor
 ) -> dict[str, Any] | None:
-    """Return the section for a model, or None for a float model."""
+    """Return the section for a model, or None for a float model.
+
+    Parameters
+    ----------
+    quantizers : iterable of (str, _core.Quantizer)
+    input_desc, weight_desc : QuantDescriptor
+        What the quantizers were made from.
+    """
     deviations: dict[str, dict[str, Any]] = {}
     has_ranges = False
     for name, quantizer in quantizers:
@@ -98,6 +110,12 @@ def describe(
 
 def apply_deviations(section: Any, quantizers: Iterable[tuple[str, Quantizer]]) -> None:
     """Set the quantizers that ``quantization_config`` lists.
+
+    Parameters
+    ----------
+    section : object
+        Value of ``quantization_config``.
+    quantizers : iterable of (str, _core.Quantizer)
 
     Raises
     ------

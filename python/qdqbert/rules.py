@@ -51,12 +51,22 @@ class QuantizerState:
 
     @classmethod
     def of(cls, quantizer: TensorQuantizer) -> QuantizerState:
-        """Return the present state."""
+        """Return the present state.
+
+        Parameters
+        ----------
+        quantizer : TensorQuantizer
+        """
         handle = quantizer._handle
         return cls(handle.stages, handle.options(), handle.amax())
 
     def apply(self, quantizer: TensorQuantizer) -> None:
-        """Put the quantizer into this state."""
+        """Put the quantizer into this state.
+
+        Parameters
+        ----------
+        quantizer : TensorQuantizer
+        """
         handle = quantizer._handle
         handle.set_options(self.options)
         handle.set_amax(self.amax)
@@ -141,7 +151,12 @@ class Changes(Mapping[str, tuple[QuantizerState, QuantizerState]]):
 
 
 def named_quantizers(model: Module) -> list[tuple[str, TensorQuantizer]]:
-    """Return (dotted name, quantizer) of every quantizer, in the order of `Module.named_modules`."""
+    """Return (dotted name, quantizer) of every quantizer, in the order of `Module.named_modules`.
+
+    Parameters
+    ----------
+    model : Module
+    """
     return [(name, module) for name, module in model.named_modules() if isinstance(module, TensorQuantizer)]
 
 
@@ -175,10 +190,13 @@ def quantizers(
 
     Examples
     --------
-    ::
-
-        with qdqbert.quantizers(model, {"*": "off", "*.layer.0.*": "on"}):
-            ...  # only the first layer is quantized
+    >>> import qdqbert
+    >>> config = qdqbert.QDQBertConfig(vocab_size=99, hidden_size=24, num_attention_heads=2)
+    >>> model = qdqbert.QDQBertModel(config)
+    >>> with quantizers(model, {"*": "off", "*.layer.0.*": "on"}) as changes:
+    ...     output = model([[5, 6, 7]])  # only the first layer is quantized
+    >>> len(changes)
+    220
     """
     entries = named_quantizers(model)
     wanted: dict[str, dict[str, Any]] = {}

@@ -204,19 +204,37 @@ def legacy_fake_tensor_quant(
     unsigned: bool = False,
     narrow_range: bool = True,
 ) -> Array:
-    """Do what `fake_tensor_quant` does; the original has two implementations under two names."""
+    """Do what `fake_tensor_quant` does; the original has two implementations under two names.
+
+    Parameters
+    ----------
+    inputs, amax, num_bits, unsigned, narrow_range
+        As in `fake_tensor_quant`.
+    """
     return fake_tensor_quant(inputs, amax, num_bits, unsigned, narrow_range)
 
 
 def fake_tensor_quant_grad(inputs: npt.ArrayLike, amax: npt.ArrayLike, grad_outputs: npt.ArrayLike) -> Array:
-    """Gradient of `fake_tensor_quant`; the same as `tensor_quant_grad`."""
+    """Gradient of `fake_tensor_quant`; the same as `tensor_quant_grad`.
+
+    Parameters
+    ----------
+    inputs, amax, grad_outputs
+        As in `tensor_quant_grad`.
+    """
     return tensor_quant_grad(inputs, amax, grad_outputs)
 
 
 def legacy_fake_tensor_quant_grad(
     inputs: npt.ArrayLike, amax: npt.ArrayLike, grad_outputs: npt.ArrayLike
 ) -> Array:
-    """Gradient of `legacy_fake_tensor_quant`; the same as `tensor_quant_grad`."""
+    """Gradient of `legacy_fake_tensor_quant`; the same as `tensor_quant_grad`.
+
+    Parameters
+    ----------
+    inputs, amax, grad_outputs
+        As in `tensor_quant_grad`.
+    """
     return tensor_quant_grad(inputs, amax, grad_outputs)
 
 
@@ -329,7 +347,14 @@ def scaled_e4m3(inputs: npt.ArrayLike, amax: npt.ArrayLike | None = None, E: int
 
 
 def scaled_e4m3_grad(inputs: npt.ArrayLike, amax: npt.ArrayLike | None, grad_outputs: npt.ArrayLike) -> Array:
-    """Gradient of `scaled_e4m3`: `tensor_quant_grad`, with the range 448 if `amax` is None."""
+    """Gradient of `scaled_e4m3`: `tensor_quant_grad`, with the range 448 if `amax` is None.
+
+    Parameters
+    ----------
+    inputs, grad_outputs
+        As in `tensor_quant_grad`.
+    amax : array_like or None
+    """
     return tensor_quant_grad(inputs, np.float32(_E4M3_MAX) if amax is None else amax, grad_outputs)
 
 

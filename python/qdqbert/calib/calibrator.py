@@ -85,7 +85,13 @@ class Calibrator(ABC):
 
     @abstractmethod
     def compute_amax(self, *args: Any, **kwargs: Any) -> Array | None:
-        """Range of what was collected, float32; None before any data."""
+        """Range of what was collected, float32; None before any data.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As the subclass says.
+        """
 
     @abstractmethod
     def state_dict(self) -> dict[str, Array]:
@@ -93,7 +99,12 @@ class Calibrator(ABC):
 
     @abstractmethod
     def load_state_dict(self, state_dict: Mapping[str, npt.ArrayLike]) -> None:
-        """Replace the statistics by what `state_dict` returned."""
+        """Replace the statistics by what `state_dict` returned.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to array_like
+        """
 
     def _repr_fields(self) -> str:
         return f"num_bits={self._num_bits} axis={self._axis} unsigned={self._unsigned}"

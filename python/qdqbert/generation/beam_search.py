@@ -106,7 +106,13 @@ class BeamHypotheses:
         return bool(self.worst_score >= best_log_probability / float(length) ** self.length_penalty)
 
     def best(self, count: int) -> list[Hypothesis]:
-        """Return the `count` best, best first; of equal ones, the latest first."""
+        """Return the `count` best, best first; of equal ones, the latest first.
+
+        Parameters
+        ----------
+        count : int
+            Of at least 0.
+        """
         ranked = sorted(self.kept, key=lambda hypothesis: hypothesis.score)
         return ranked[::-1][:count]
 

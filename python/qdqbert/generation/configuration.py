@@ -230,7 +230,13 @@ class GenerationConfig:
     # ---- dictionaries and files ----------------------------------------------------------------------------
 
     def update(self, **kwargs: Any) -> dict[str, Any]:
-        """Set the fields that are given, and return the arguments that name no field."""
+        """Set the fields that are given, and return the arguments that name no field.
+
+        Parameters
+        ----------
+        **kwargs
+            Values by field name.
+        """
         unused = {}
         for name, value in kwargs.items():
             if name in _DEFAULTS or name in _OFF or name in vars(self):
@@ -261,6 +267,10 @@ class GenerationConfig:
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
         """Write ``generation_config.json`` into a folder, which is made if it is missing.
 
+        Parameters
+        ----------
+        save_directory : path
+
         Raises
         ------
         NotADirectoryError
@@ -276,6 +286,12 @@ class GenerationConfig:
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
         """Build a configuration from a dictionary, with the fields in `kwargs` set over it.
 
+        Parameters
+        ----------
+        config_dict : dict
+        **kwargs
+            Values by field name.
+
         Raises
         ------
         TypeError
@@ -290,6 +306,10 @@ class GenerationConfig:
     @classmethod
     def from_json_file(cls, json_file: str | os.PathLike[str]) -> Self:
         """Read a file.
+
+        Parameters
+        ----------
+        json_file : path
 
         Raises
         ------
@@ -347,7 +367,12 @@ class GenerationConfig:
 
     @classmethod
     def from_model_config(cls, config: QDQBertConfig) -> Self:
-        """Take the token ids, and whatever else of generation a model's configuration holds."""
+        """Take the token ids, and whatever else of generation a model's configuration holds.
+
+        Parameters
+        ----------
+        config : QDQBertConfig
+        """
         fields = {name: value for name, value in vars(config).items() if name in _DEFAULTS or name in _OFF}
         fields = {name: value for name, value in fields.items() if not name.startswith("output_")}
         made = cls(**copy.deepcopy(fields), _from_model_config=True)

@@ -36,13 +36,23 @@ LogitsProcessor = Callable[[Ids, Scores], Scores]
 
 
 def log_softmax(scores: Scores) -> Scores:
-    """Return the logarithm of `softmax` over the last axis."""
+    """Return the logarithm of `softmax` over the last axis.
+
+    Parameters
+    ----------
+    scores : ndarray, shape (..., vocabulary), floating point
+    """
     shifted = scores - scores.max(axis=-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
 def softmax(scores: Scores) -> Scores:
-    """Return probabilities over the last axis."""
+    """Return probabilities over the last axis.
+
+    Parameters
+    ----------
+    scores : ndarray, shape (..., vocabulary), floating point
+    """
     exponentials = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
 

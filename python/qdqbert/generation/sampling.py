@@ -97,6 +97,12 @@ def draw_distinct(scores: Scores, count: int, streams: Sequence[np.random.Genera
 def require_choice(scores: Scores, count: int) -> None:
     """Refuse rows in which fewer than `count` tokens are possible.
 
+    Parameters
+    ----------
+    scores : ndarray, shape (rows, vocabulary)
+        Minus infinity where a token is impossible.
+    count : int
+
     Raises
     ------
     ValueError

@@ -115,7 +115,12 @@ class Clip(Module):
         return {name: slot for name, slot in self._bounds.items() if self._learned[name]}
 
     def forward(self, inputs: npt.ArrayLike) -> Array:
-        """Clip a tensor; see `qdqbert.nn.functional.clip`."""
+        """Clip a tensor; see `qdqbert.nn.functional.clip`.
+
+        Parameters
+        ----------
+        inputs : array_like, any shape, floating point
+        """
         return functional.clip(inputs, self.clip_value_min, self.clip_value_max)
 
     def __call__(self, inputs: npt.ArrayLike) -> Array:

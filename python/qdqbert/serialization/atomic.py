@@ -50,7 +50,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file, replacing an old one at once."""
+    """Write a UTF-8 text file, replacing an old one at once.
+
+    Parameters
+    ----------
+    path : path
+    text : str
+    """
     with replacing(path) as file:
         file.write(text.encode())
 

@@ -87,6 +87,10 @@ class Source:
     def find(self, filename: str) -> Path | None:
         """Return the local path of a file, downloading it if need be; None if there is no such file.
 
+        Parameters
+        ----------
+        filename : str
+
         Raises
         ------
         CheckpointError
@@ -116,6 +120,10 @@ class Source:
 
     def require(self, filename: str) -> Path:
         """Return the local path of a file.
+
+        Parameters
+        ----------
+        filename : str
 
         Raises
         ------
@@ -161,6 +169,10 @@ class Source:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
+
+    Parameters
+    ----------
+    path : path
 
     Raises
     ------

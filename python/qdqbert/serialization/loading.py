@@ -50,7 +50,14 @@ _OLD_NAMES = {"gamma": "weight", "beta": "bias"}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor of a checkpoint: its shape, and how to read it as float32 into memory of that shape."""
+    """One tensor of a checkpoint: its shape, and how to read it as float32 into memory of that shape.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    read_into : callable (ndarray) -> None
+        Fills a float32 array of that shape.
+    """
 
     shape: tuple[int, ...]
     read_into: Callable[[npt.NDArray[np.float32]], None]
@@ -58,7 +65,18 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LoadingReport:
-    """What happened to the keys; names are the model's where it has them, otherwise the checkpoint's."""
+    """What happened to the keys; names are the model's where it has them, otherwise the checkpoint's.
+
+    Attributes
+    ----------
+    missing_keys : list of str
+        Tensors of the model that the checkpoint lacks.
+    unexpected_keys : list of str
+        Tensors of the checkpoint that the model does not use.
+    mismatched_keys : list of (str, tuple, tuple)
+        Name, shape in the checkpoint, shape in the model.
+    error_msgs : list of str
+    """
 
     missing_keys: list[str]
     unexpected_keys: list[str]
@@ -73,6 +91,10 @@ class LoadingReport:
 @contextlib.contextmanager
 def tensors_of_files(paths: list[Path]) -> Iterator[dict[str, Tensor]]:
     """Open safetensors files and give their tensors by name.
+
+    Parameters
+    ----------
+    paths : list of path
 
     Raises
     ------
@@ -92,6 +114,10 @@ def tensors_of_files(paths: list[Path]) -> Iterator[dict[str, Tensor]]:
 
 def tensors_of_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     """Give the tensors of a state dict in memory.
+
+    Parameters
+    ----------
+    state_dict : mapping of str to array_like
 
     Raises
     ------
@@ -118,6 +144,12 @@ def _reader_of_array(array: npt.NDArray[Any]) -> Callable[[npt.NDArray[np.float3
 @contextlib.contextmanager
 def open_tensors(source: Source | None, state_dict: Mapping[str, Any] | None) -> Iterator[dict[str, Tensor]]:
     """Give the tensors of a state dict, or those of a folder's files while they are open.
+
+    Parameters
+    ----------
+    source : Source or None
+    state_dict : mapping of str to array_like, or None
+        One of the two.
 
     Raises
     ------
@@ -290,7 +322,18 @@ def _fill(name: str, slot: Slot, tensor: Tensor) -> None:
 
 
 def log_report(report: LoadingReport, class_name: str, source: str, architectures: list[str] | None) -> None:
-    """Tell users through `logging` what was not used and what is new, as transformers does."""
+    """Tell users through `logging` what was not used and what is new, as transformers does.
+
+    Parameters
+    ----------
+    report : LoadingReport
+    class_name : str
+        The model's.
+    source : str
+        Where the checkpoint is from.
+    architectures : list of str or None
+        What its configuration says it was.
+    """
     if report.unexpected_keys:
         # A configuration file may say anything here.
         is_for_class = isinstance(architectures, list) and class_name in architectures

@@ -59,7 +59,16 @@ _NUMPY_DTYPES = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """What the header says about one tensor."""
+    """What the header says about one tensor.
+
+    Attributes
+    ----------
+    dtype : str
+        As in the header, such as ``"F32"``.
+    shape : tuple of int
+    begin, end : int
+        Its bytes, from the start of the data.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -230,7 +239,12 @@ class SafetensorsFile:
                     part[...] = chunk
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
-        """Return a tensor as a new float32 array; errors as in `read_into`."""
+        """Return a tensor as a new float32 array; errors as in `read_into`.
+
+        Parameters
+        ----------
+        name : str
+        """
         target = np.empty(self.tensors[name].shape, np.float32)
         self.read_into(name, target)
         return target

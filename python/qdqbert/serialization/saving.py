@@ -29,6 +29,10 @@ _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors\Z")
 def parse_size(size: int | str) -> int:
     """Bytes of a size such as ``"5GB"``, ``"200MiB"`` or a number.
 
+    Parameters
+    ----------
+    size : int or str
+
     Raises
     ------
     ValueError

@@ -208,7 +208,12 @@ def predict(
     max_batch_tokens: int = MAX_BATCH_TOKENS,
     progress: bool | None = None,
 ) -> SquadPredictions:
-    """Answer all questions; parameters and errors as in `iterate_answers`.
+    """Answer all questions.
+
+    Parameters
+    ----------
+    model, examples, tokenizer, options, keep_n_best, max_batch_tokens, progress
+        As in `iterate_answers`, errors too.
 
     Returns
     -------

@@ -28,14 +28,24 @@ _FOREIGN = {"pt": "PyTorch", "tf": "TensorFlow", "jax": "JAX", "mlx": "MLX"}
 
 
 class CharSpan(NamedTuple):
-    """Characters ``start`` .. ``end - 1`` of the original text."""
+    """Characters ``start`` .. ``end - 1`` of the original text.
+
+    Attributes
+    ----------
+    start, end : int
+    """
 
     start: int
     end: int
 
 
 class TokenSpan(NamedTuple):
-    """Tokens ``start`` .. ``end - 1`` of an encoding."""
+    """Tokens ``start`` .. ``end - 1`` of an encoding.
+
+    Attributes
+    ----------
+    start, end : int
+    """
 
     start: int
     end: int
@@ -125,6 +135,11 @@ class BatchEncoding(UserDict[str, Any]):
     def tokens(self, batch_index: int = 0) -> list[str]:
         """Return the tokens of a row.
 
+        Parameters
+        ----------
+        batch_index : int
+            Row.
+
         Raises
         ------
         ValueError
@@ -135,6 +150,11 @@ class BatchEncoding(UserDict[str, Any]):
     def sequence_ids(self, batch_index: int = 0) -> list[int | None]:
         """Return for each token of a row 0 or 1, the text it is from; None for special tokens.
 
+        Parameters
+        ----------
+        batch_index : int
+            Row.
+
         Raises
         ------
         ValueError
@@ -144,6 +164,11 @@ class BatchEncoding(UserDict[str, Any]):
 
     def word_ids(self, batch_index: int = 0) -> list[int | None]:
         """Return for each token of a row the index of its word in its text; None for special tokens.
+
+        Parameters
+        ----------
+        batch_index : int
+            Row.
 
         Raises
         ------
@@ -167,13 +192,25 @@ class BatchEncoding(UserDict[str, Any]):
         return sequence
 
     def token_to_word(self, batch_or_token_index: int, token_index: int | None = None) -> int | None:
-        """Return the index of the word that a token is from, or None; parameters as `token_to_sequence`."""
+        """Return the index of the word that a token is from, or None.
+
+        Parameters
+        ----------
+        batch_or_token_index, token_index
+            As in `token_to_sequence`.
+        """
         encoding, index = self._token("token_to_word", batch_or_token_index, token_index)
         word: int | None = encoding.token_to_word(index)
         return word
 
     def token_to_chars(self, batch_or_token_index: int, token_index: int | None = None) -> CharSpan | None:
-        """Return the characters that a token is from, or None; parameters as `token_to_sequence`."""
+        """Return the characters that a token is from, or None.
+
+        Parameters
+        ----------
+        batch_or_token_index, token_index
+            As in `token_to_sequence`.
+        """
         encoding, index = self._token("token_to_chars", batch_or_token_index, token_index)
         span = encoding.token_to_chars(index)
         return None if span is None else CharSpan(*span)
@@ -198,7 +235,13 @@ class BatchEncoding(UserDict[str, Any]):
     def word_to_chars(
         self, batch_or_word_index: int, word_index: int | None = None, sequence_index: int = 0
     ) -> CharSpan | None:
-        """Return the characters of a word, or None if it has none; parameters as `word_to_tokens`."""
+        """Return the characters of a word, or None if it has none.
+
+        Parameters
+        ----------
+        batch_or_word_index, word_index, sequence_index
+            As in `word_to_tokens`.
+        """
         encoding, index = self._place("word_to_chars", batch_or_word_index, word_index)
         span = encoding.word_to_chars(index, sequence_index)
         return None if span is None else CharSpan(*span)
@@ -224,7 +267,13 @@ class BatchEncoding(UserDict[str, Any]):
     def char_to_word(
         self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
     ) -> int | None:
-        """Return the word that holds a character, or None; parameters as `char_to_token`."""
+        """Return the word that holds a character, or None.
+
+        Parameters
+        ----------
+        batch_or_char_index, char_index, sequence_index
+            As in `char_to_token`.
+        """
         encoding, index = self._place("char_to_word", batch_or_char_index, char_index)
         word: int | None = encoding.char_to_word(index, sequence_index)
         return word
@@ -299,6 +348,12 @@ class BatchEncoding(UserDict[str, Any]):
 
 def refuse_foreign_tensors(argument: str, tensor_type: str | None) -> None:
     """Let None and "np" pass.
+
+    Parameters
+    ----------
+    argument : str
+        Its name, for messages.
+    tensor_type : str or None
 
     Raises
     ------

@@ -229,13 +229,28 @@ class Encoder(Vocabulary):
     def encode(
         self, text: Any, text_pair: Any = None, add_special_tokens: bool = True, **options: Any
     ) -> Any:
-        """Return the ids of one text or pair; parameters as in a call."""
+        """Return the ids of one text or pair.
+
+        Parameters
+        ----------
+        text, text_pair, add_special_tokens, **options
+            As in a call.
+        """
         return self.encode_plus(text, text_pair, add_special_tokens, **options)["input_ids"]
 
     def tokenize(
         self, text: str, pair: str | None = None, add_special_tokens: bool = False, **options: Any
     ) -> list[str]:
-        """Return the tokens of one text or pair; other parameters as in a call."""
+        """Return the tokens of one text or pair.
+
+        Parameters
+        ----------
+        text : str
+        pair : str, optional
+        add_special_tokens : bool
+        **options
+            As in a call.
+        """
         return self.encode_plus(text, pair, add_special_tokens, **options).tokens()
 
     def _encode_one(self, item: Any, options: EncodeOptions) -> BatchEncoding:
@@ -327,7 +342,12 @@ class Encoder(Vocabulary):
         return BatchEncoding(data, tensor_type="np" if came_as_arrays else return_tensors)
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
-        """Return how many special tokens stand around a text, or a pair."""
+        """Return how many special tokens stand around a text, or a pair.
+
+        Parameters
+        ----------
+        pair : bool
+        """
         return int(self._tokenizer.num_special_tokens_to_add(pair))
 
     @property
@@ -343,14 +363,26 @@ class Encoder(Vocabulary):
     def build_inputs_with_special_tokens(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None
     ) -> list[int | None]:
-        """Return ``[CLS] a [SEP]`` or ``[CLS] a [SEP] b [SEP]`` as ids."""
+        """Return ``[CLS] a [SEP]`` or ``[CLS] a [SEP] b [SEP]`` as ids.
+
+        Parameters
+        ----------
+        token_ids_0 : list of int
+        token_ids_1 : list of int, optional
+        """
         first = [self.cls_token_id, *token_ids_0, self.sep_token_id]
         return first if token_ids_1 is None else [*first, *token_ids_1, self.sep_token_id]
 
     def create_token_type_ids_from_sequences(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None
     ) -> list[int]:
-        """Return the token types of `build_inputs_with_special_tokens`: 0, and 1 from ``b`` on."""
+        """Return the token types of `build_inputs_with_special_tokens`: 0, and 1 from ``b`` on.
+
+        Parameters
+        ----------
+        token_ids_0 : list of int
+        token_ids_1 : list of int, optional
+        """
         first = [0] * (len(token_ids_0) + 2)
         return first if token_ids_1 is None else first + [1] * (len(token_ids_1) + 1)
 
@@ -367,6 +399,7 @@ class Encoder(Vocabulary):
         token_ids_0, token_ids_1 : list of int
             Without special tokens, which are put around them; or with `already_has_special_tokens` one row
             as it is.
+        already_has_special_tokens : bool
 
         Raises
         ------

@@ -19,7 +19,15 @@ __all__ = ["Sides", "columns_of", "gather_texts", "run"]
 
 
 class Sides(NamedTuple):
-    """Where a text is cut, and where and with what it is padded."""
+    """Where a text is cut, and where and with what it is padded.
+
+    Attributes
+    ----------
+    truncation, padding : {"left", "right"}
+    pad_id : int or None
+    pad_token : str or None
+    pad_type_id : int
+    """
 
     truncation: str
     padding: str

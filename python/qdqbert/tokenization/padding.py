@@ -17,7 +17,14 @@ __all__ = ["Filling", "pad_batch"]
 
 
 class Filling(NamedTuple):
-    """What padding is made of, and where it goes."""
+    """What padding is made of, and where it goes.
+
+    Attributes
+    ----------
+    side : {"left", "right"}
+    ids : int
+    token_type_ids : int
+    """
 
     side: str
     ids: int

@@ -25,7 +25,12 @@ _ADDITIONAL = "additional_special_tokens"
 
 
 def is_token(value: Any) -> bool:
-    """Whether a value is a string or a `tokenizers.AddedToken`."""
+    """Whether a value is a string or a `tokenizers.AddedToken`.
+
+    Parameters
+    ----------
+    value : object
+    """
     if isinstance(value, str):
         return True
     from tokenizers import AddedToken
@@ -133,7 +138,13 @@ class SpecialTokens:
         raise NotImplementedError
 
     def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
-        """Add tokens to the vocabulary; see the tokenizer."""
+        """Add tokens to the vocabulary; for the tokenizer to define.
+
+        Parameters
+        ----------
+        new_tokens, special_tokens
+            As in `Vocabulary.add_tokens`.
+        """
         raise NotImplementedError
 
     # ---- all of them ---------------------------------------------------------------------------------------

@@ -43,7 +43,16 @@ class TruncationStrategy(StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EncodeOptions:
-    """The options of a tokenizer call; `BertTokenizerFast.__call__` describes them."""
+    """The options of a tokenizer call; `BertTokenizerFast.__call__` describes them.
+
+    Attributes
+    ----------
+    add_special_tokens, padding, truncation, max_length, stride, is_split_into_words, pad_to_multiple_of
+    return_tensors, return_token_type_ids, return_attention_mask, return_overflowing_tokens
+    return_special_tokens_mask, return_offsets_mapping, return_length, verbose
+    pad_to_max_length, truncation_strategy
+        Older forms of `padding` and `truncation`.
+    """
 
     add_special_tokens: bool = True
     padding: bool | str | PaddingStrategy = False
@@ -74,6 +83,10 @@ class EncodeOptions:
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
         """Take keyword arguments.
+
+        Parameters
+        ----------
+        options : mapping of str to object
 
         Raises
         ------

@@ -217,16 +217,33 @@ class Vocabulary(SpecialTokens):
         skip_special_tokens: bool = False,
         clean_up_tokenization_spaces: bool | None = None,
     ) -> list[str]:
-        """Return the texts of rows of ids; parameters as in `decode`."""
+        """Return the texts of rows of ids.
+
+        Parameters
+        ----------
+        sequences : sequence of rows
+            Each as in `decode`.
+        skip_special_tokens, clean_up_tokenization_spaces
+            As in `decode`.
+        """
         return [self.decode(row, skip_special_tokens, clean_up_tokenization_spaces) for row in sequences]
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        """Join tokens to a text."""
+        """Join tokens to a text.
+
+        Parameters
+        ----------
+        tokens : list of str
+        """
         return str(self._tokenizer.decoder.decode(tokens))
 
     @staticmethod
     def clean_up_tokenization(out_string: str) -> str:
         """Join English punctuation and contractions to the word before.
+
+        Parameters
+        ----------
+        out_string : str
 
         Examples
         --------

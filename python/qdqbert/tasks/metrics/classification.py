@@ -53,7 +53,13 @@ def accuracy(labels: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
 
 
 def correct_mean(labels: npt.ArrayLike, predicted: npt.ArrayLike) -> Mean:
-    """Accuracy as a `Statistic`; arguments as in `accuracy`."""
+    """Accuracy as a `Statistic`.
+
+    Parameters
+    ----------
+    labels, predicted
+        As in `accuracy`, errors too.
+    """
     first, second = _as_classes(labels, predicted)
     return Mean(first == second)
 
@@ -147,7 +153,13 @@ class _ClassCounts(Statistic):
 
 
 class F1(_ClassCounts):
-    """F1 as a `Statistic`; arguments and errors as in `f1`."""
+    """F1 as a `Statistic`.
+
+    Parameters
+    ----------
+    labels, predicted, average, positive, classes
+        As in `f1`, errors too.
+    """
 
     def __init__(
         self,
@@ -192,7 +204,13 @@ class F1(_ClassCounts):
 
 
 class Matthews(_ClassCounts):
-    """Matthews' correlation as a `Statistic`; arguments and errors as in `matthews_correlation`."""
+    """Matthews' correlation as a `Statistic`.
+
+    Parameters
+    ----------
+    labels, predicted
+        As in `matthews_correlation`, errors too.
+    """
 
     def __init__(self, labels: npt.ArrayLike, predicted: npt.ArrayLike) -> None:
         super().__init__(labels, predicted, None)

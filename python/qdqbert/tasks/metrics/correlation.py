@@ -50,6 +50,11 @@ def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
 
     Parameters, result and errors as in `pearson`.
 
+    Parameters
+    ----------
+    x, y
+        As in `pearson`; so are result and errors.
+
     Examples
     --------
     >>> spearman([1, 2, 3], [1, 4, 90])
@@ -59,7 +64,13 @@ def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
 
 
 class Pearson(Statistic):
-    """Linear correlation as a `Statistic`; arguments and errors as in `pearson`."""
+    """Linear correlation as a `Statistic`.
+
+    Parameters
+    ----------
+    x, y
+        As in `pearson`, errors too.
+    """
 
     def __init__(self, x: npt.ArrayLike, y: npt.ArrayLike) -> None:
         self._x, self._y = (_scaled(values) for values in _as_pairs(x, y))
@@ -71,7 +82,13 @@ class Pearson(Statistic):
 
 
 class Spearman(Statistic):
-    """Rank correlation as a `Statistic`; arguments and errors as in `pearson`."""
+    """Rank correlation as a `Statistic`.
+
+    Parameters
+    ----------
+    x, y
+        As in `pearson`, errors too.
+    """
 
     def __init__(self, x: npt.ArrayLike, y: npt.ArrayLike) -> None:
         first, second = _as_pairs(x, y)

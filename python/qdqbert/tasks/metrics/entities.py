@@ -157,7 +157,12 @@ def entity_scores(
 
 
 def count_entities(gold: Sequence[Tags], predicted: Sequence[Tags], *, mode: str = "default") -> EntityCounts:
-    """Count entities by sentence and type; parameters and errors as in `entity_scores`.
+    """Count entities by sentence and type.
+
+    Parameters
+    ----------
+    gold, predicted, mode
+        As in `entity_scores`, errors too.
 
     Returns
     -------

@@ -41,7 +41,13 @@ def perplexity(losses: npt.ArrayLike, tokens: npt.ArrayLike) -> float:
 
 
 class Perplexity(Statistic):
-    """Perplexity as a `Statistic`; arguments and errors as in `perplexity`."""
+    """Perplexity as a `Statistic`.
+
+    Parameters
+    ----------
+    losses, tokens
+        As in `perplexity`, errors too.
+    """
 
     def __init__(self, losses: npt.ArrayLike, tokens: npt.ArrayLike) -> None:
         first, second = as_vectors("losses", losses, "tokens", tokens)

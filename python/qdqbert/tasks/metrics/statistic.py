@@ -102,7 +102,12 @@ class Mean(Ratio):
 
 
 def divide(numerators: Floats, denominators: Floats) -> Floats:
-    """Quotient with 0 / 0 = 0: what precision, recall and F1 are where nothing was predicted or is there."""
+    """Quotient with 0 / 0 = 0: precision, recall and F1 where nothing was predicted or is there.
+
+    Parameters
+    ----------
+    numerators, denominators : ndarray, shapes that broadcast to each other
+    """
     return np.divide(
         numerators, denominators, out=np.zeros_like(numerators, dtype=np.float64), where=denominators != 0
     )
@@ -136,7 +141,14 @@ def as_values(name: str, values: npt.ArrayLike) -> Floats:
 def as_vectors(
     first_name: str, first: npt.ArrayLike, second_name: str, second: npt.ArrayLike
 ) -> tuple[Floats, Floats]:
-    """Take two vectors of finite numbers of one length >= 1; errors as in `as_values`."""
+    """Take two vectors of finite numbers of one length >= 1; errors as in `as_values`.
+
+    Parameters
+    ----------
+    first_name, second_name : str
+        Of the arguments, for messages.
+    first, second : array (N,)
+    """
     a, b = (np.asarray(values, dtype=np.float64) for values in (first, second))
     if a.ndim != 1 or a.shape != b.shape or a.size == 0:
         raise ValueError(
