@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from qdqbert import surgery
 from qdqbert.arrays import Array
 from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.device import Device
@@ -174,29 +175,6 @@ class QDQBertPreTrainedModel(CheckpointModule):
         model = self._modules.get(self.base_model_prefix, self)
         return model  # type: ignore[return-value]
 
-    def get_input_embeddings(self) -> Module:
-        """Return the word embedding."""
-        return self.base_model.get_submodule("embeddings.word_embeddings")
-
-    def get_output_embeddings(self) -> Module | None:
-        """Return the layer that scores the vocabulary, or None: language models have one."""
-        return None
-
-    def resize_position_embeddings(self, new_num_position_embeddings: int) -> None:
-        """Refuse, as the original does.
-
-        Parameters
-        ----------
-        new_num_position_embeddings : int
-            Not looked at.
-
-        Raises
-        ------
-        UnsupportedError
-            Always; it is also a NotImplementedError.
-        """
-        raise UnsupportedError(f"`resize_position_embeddings` is not implemented for {type(self)}")
-
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """Return the number of elements of all parameters; tied ones count once.
 
@@ -268,6 +246,133 @@ class QDQBertPreTrainedModel(CheckpointModule):
         raise TypeError(
             f"{type(self).__name__} cannot generate: it has no language head; QDQBertLMHeadModel has one"
         )
+
+    # ---- surgery -------------------------------------------------------------------------------------------
+
+    def get_input_embeddings(self) -> Embedding:
+        """Return the word embedding."""
+        words = self.base_model.get_submodule("embeddings.word_embeddings")
+        assert isinstance(words, Embedding)
+        return words
+
+    def set_input_embeddings(self, value: Any) -> None:
+        """Replace the table of words by a copy of another.
+
+        Parameters
+        ----------
+        value : floats, shape (vocabulary, hidden), or module with such a ``weight``
+            With another number of rows the model is resized, as by `resize_token_embeddings`.
+
+        Raises
+        ------
+        TypeError, ShapeError
+            If it is no such table.
+        MemoryError
+            The model is then as it was.
+        """
+        words = surgery.table_of("value", value, self.config.hidden_size)
+        surgery.resize_vocabulary(self._engine, self.config, len(words), 0, words)
+
+    def get_output_embeddings(self) -> Module | None:
+        """Return the layer that scores the vocabulary, or None: language models have one."""
+        return None
+
+    def tie_weights(self) -> None:
+        """Score with the table of the words, if ``config.tie_word_embeddings`` says so.
+
+        Models are made like that; this is for a configuration that was changed since.  A table that the head
+        had of its own is dropped.
+        """
+        surgery.tie(self._engine, self.config)
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, *, seed: int = 0
+    ) -> Embedding:
+        """Change the number of words.
+
+        The first rows of the tables stay, new ones are fresh (see `_init_weights`), biases of new words are
+        zero, and ``config.vocab_size`` follows.  Modules that somebody holds stay valid.
+
+        Parameters
+        ----------
+        new_num_tokens : int, optional
+            At least 1; the present number if left out.
+        pad_to_multiple_of : int, optional
+            Round the number up to a multiple of this.
+        seed : int
+            Of the fresh rows.
+
+        Returns
+        -------
+        Embedding
+            The word embedding.
+
+        Raises
+        ------
+        ValueError
+            If a number is no integer of at least 1.
+        MemoryError
+            If old and new model do not fit side by side; the model is then as it was.
+        """
+        size = self.config.vocab_size if new_num_tokens is None else new_num_tokens
+        for name, number in (("new_num_tokens", size), ("pad_to_multiple_of", pad_to_multiple_of)):
+            is_integer = isinstance(number, int | np.integer) and not isinstance(number, bool)
+            if number is not None and not (is_integer and number >= 1):
+                raise ValueError(f"{name}: expected an integer of at least 1, got {number!r}")
+        if pad_to_multiple_of is not None:
+            size = -(-size // pad_to_multiple_of) * pad_to_multiple_of
+        if size != self.config.vocab_size:
+            surgery.resize_vocabulary(self._engine, self.config, int(size), seed)
+        return self.get_input_embeddings()
+
+    def resize_position_embeddings(self, new_num_position_embeddings: int) -> None:
+        """Refuse, as the original does.
+
+        Parameters
+        ----------
+        new_num_position_embeddings : int
+            Not looked at.
+
+        Raises
+        ------
+        UnsupportedError
+            Always; it is also a NotImplementedError.
+        """
+        raise UnsupportedError(f"`resize_position_embeddings` is not implemented for {type(self)}")
+
+    def get_position_embeddings(self) -> Embedding:
+        """Refuse, as the original does: see ``embeddings.position_embeddings`` of the base model.
+
+        Raises
+        ------
+        UnsupportedError
+            Always; it is also a NotImplementedError.
+        """
+        raise UnsupportedError(f"`get_position_embeddings` is not implemented for {type(self)}")
+
+    def prune_heads(self, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
+        """Take heads out of self-attention.
+
+        Query, key and value lose rows, the output layer columns.  All quantizers stay, with their ranges; of
+        ranges along rows, columns or heads those that are left.  ``config.pruned_heads`` has the union, from
+        which the model is built again.  Modules that somebody holds stay valid.
+
+        Parameters
+        ----------
+        heads_to_prune : mapping of int to iterable of int
+            Layer (negative ones count from the last) to heads, by their numbers before any pruning.  Heads
+            that are gone already are passed over.
+
+        Raises
+        ------
+        TypeError, IndexError
+            For what names no layers and heads.
+        ValueError
+            If no head would be left in a layer.
+        MemoryError
+            If old and new model do not fit side by side; the model is then as it was.
+        """
+        surgery.prune_heads(self._engine, self.config, heads_to_prune, self.base_model._prefix)
 
     # ---- forward -------------------------------------------------------------------------------------------
 

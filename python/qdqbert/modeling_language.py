@@ -14,8 +14,8 @@ from qdqbert import modeling_outputs as outputs_of
 from qdqbert.arrays import Array
 from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.device import Device
-from qdqbert.errors import CheckpointError
-from qdqbert.forward_inputs import as_integers, as_mask, as_past
+from qdqbert.errors import CheckpointError, ShapeError
+from qdqbert.forward_inputs import as_floats, as_integers, as_mask, as_past
 from qdqbert.generation.configuration import GENERATION_CONFIG_NAME, GenerationConfig
 from qdqbert.generation.loop import GenerationMixin
 from qdqbert.modeling_base import QDQBertPreTrainedModel
@@ -23,6 +23,7 @@ from qdqbert.modeling_losses import token_loss
 from qdqbert.modeling_model import QDQBertModel
 from qdqbert.modeling_tree import Linear, QDQBertOnlyMLMHead
 from qdqbert.serialization.folder import Source
+from qdqbert.surgery import set_output_table, table_of, untie
 
 __all__ = ["QDQBertForMaskedLM", "QDQBertLMHeadModel"]
 
@@ -63,6 +64,40 @@ class _LanguageModel(GenerationMixin, QDQBertPreTrainedModel):
         decoder = self.get_submodule("cls.predictions.decoder")
         assert isinstance(decoder, Linear)
         return decoder
+
+    def set_output_embeddings(self, value: Any) -> None:
+        """Give the head a copy of another table; words keep theirs, so the two are not tied any more.
+
+        Parameters
+        ----------
+        value : floats, shape (vocab_size, hidden), or module with such a ``weight``
+            A ``bias`` of shape (vocab_size,) that it has replaces ``cls.predictions.bias``.
+
+        Raises
+        ------
+        TypeError, ShapeError
+            If it is no such table.
+        MemoryError
+            The model is then as it was.
+        """
+        table = table_of("value", value, self.config.hidden_size)
+        bias = as_floats("value.bias", getattr(value, "bias", None))
+        for name, array in (("value", table), ("value.bias", bias)):
+            if array is not None and len(array) != self.config.vocab_size:
+                raise ShapeError(f"{name}: expected {self.config.vocab_size} rows, got {len(array)}")
+        set_output_table(self._engine, self.config, table, bias)
+
+    def untie_weights(self) -> None:
+        """Give the head a table of its own, equal to that of the words so far.
+
+        ``config.tie_word_embeddings`` is False from then on; `tie_weights` with True undoes it.
+
+        Raises
+        ------
+        MemoryError
+            If old and new model do not fit side by side; the model is then as it was.
+        """
+        untie(self._engine, self.config)
 
 
 class QDQBertLMHeadModel(_LanguageModel):
