@@ -49,6 +49,7 @@ _HOMES = {
     "QDQBertLayer": "modeling_qdqbert",
     "QDQBertModel": "modeling_qdqbert",
     "QDQBertPreTrainedModel": "modeling_qdqbert",
+    "load_tf_weights_in_qdqbert": "modeling_qdqbert",
     "AutoConfig": "auto",
     "AutoModel": "auto",
     "AutoModelForCausalLM": "auto",
@@ -142,6 +143,7 @@ if TYPE_CHECKING:
     from qdqbert.modeling_qdqbert import QDQBertLMHeadModel as QDQBertLMHeadModel
     from qdqbert.modeling_qdqbert import QDQBertModel as QDQBertModel
     from qdqbert.modeling_qdqbert import QDQBertPreTrainedModel as QDQBertPreTrainedModel
+    from qdqbert.modeling_qdqbert import load_tf_weights_in_qdqbert as load_tf_weights_in_qdqbert
     from qdqbert.quant_modules import deactivate as deactivate
     from qdqbert.quant_modules import enable_onnx_export as enable_onnx_export
     from qdqbert.quant_modules import initialize as initialize

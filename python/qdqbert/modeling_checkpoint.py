@@ -3,28 +3,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.device import Device
-from qdqbert.errors import CheckpointError
+from qdqbert.errors import CheckpointError, UnsupportedError
 from qdqbert.module import Module
 from qdqbert.quantization_settings import apply_deviations, describe, read_descriptors
-from qdqbert.serialization.folder import Source, read_json
-from qdqbert.serialization.loading import (
-    LoadingReport,
-    Tensor,
-    load_tensors,
-    log_report,
-    open_tensors,
-    refuse_disproportion,
+from qdqbert.serialization.checkpoint_tensors import (
+    Checkpoint,
+    open_bundle,
+    open_weights,
+    tensors_of_state_dict,
 )
+from qdqbert.serialization.folder import Source, read_json
+from qdqbert.serialization.loading import LoadingReport, load_tensors, log_report, refuse_disproportion
 from qdqbert.serialization.saving import save_weights
+from qdqbert.serialization.tensorflow_files import CONFIG_NAMES, find_bundle
+from qdqbert.serialization.weight_files import find_weights
 
-__all__ = ["CheckpointModule"]
+__all__ = ["CheckpointModule", "load_tf_weights_in_qdqbert"]
 
 
 class CheckpointModule(Module):
@@ -59,6 +61,10 @@ class CheckpointModule(Module):
         subfolder: str = "",
         output_loading_info: bool = False,
         ignore_mismatched_sizes: bool = False,
+        from_tf: bool = False,
+        from_flax: bool = False,
+        use_safetensors: bool | None = None,
+        variant: str | None = None,
         padding: str = "skip",
         device: Device | None = None,
         seed: int = 0,
@@ -82,6 +88,17 @@ class CheckpointModule(Module):
             ``error_msgs``).
         ignore_mismatched_sizes : bool
             Initialize tensors of another shape anew instead of refusing the checkpoint.
+        from_tf : bool
+            Read an original TensorFlow checkpoint (``model.ckpt.index`` or ``bert_model.ckpt.index`` of the
+            folder, or the index that `pretrained_model_name_or_path` is the path of), with ``config.json`` or
+            ``bert_config.json`` beside it. See `load_tf_weights_in_qdqbert`.
+        from_flax : bool
+            Refused: Flax checkpoints are not read.
+        use_safetensors : bool, optional
+            True: read ``model.safetensors`` only. False: read ``pytorch_model.bin`` only. Left out: the first
+            of them that is there. Nothing is unpickled in either case.
+        variant : str, optional
+            Such as ``"fp16"``: read ``model.fp16.safetensors`` instead.
         padding : {"skip", "compute"}
             See `padding`.
         device : Device, optional
@@ -104,8 +121,19 @@ class CheckpointModule(Module):
             For an unknown keyword.
         """
         model_kwargs = {key: kwargs.pop(key) for key in cls._model_arguments() if key in kwargs}
-        source = None
-        if pretrained_model_name_or_path is not None:
+        if from_flax:
+            raise UnsupportedError(
+                "from_flax=True: Flax checkpoints are not read; save PyTorch's or safetensors"
+            )
+        source, bundle = None, None
+        config_names: Sequence[str] = CONFIG_NAMES[:1]
+        if pretrained_model_name_or_path is None:
+            if config is None or state_dict is None:
+                raise ValueError("pretrained_model_name_or_path: None needs both config and state_dict")
+        elif from_tf:
+            bundle = find_bundle(pretrained_model_name_or_path, subfolder)
+            source, config_names = Source(bundle.parent), CONFIG_NAMES
+        else:
             source = Source(
                 pretrained_model_name_or_path,
                 revision=revision,
@@ -114,23 +142,32 @@ class CheckpointModule(Module):
                 token=token,
                 subfolder=subfolder,
             )
-        elif config is None or state_dict is None:
-            raise ValueError("pretrained_model_name_or_path: None needs both config and state_dict")
         is_from_file = not isinstance(config, QDQBertConfig)
-        config = _resolve_config(cls, config, source, kwargs)
+        config = _resolve_config(cls, config, source, config_names, kwargs)
         config.validate()
         read_descriptors(getattr(config, "quantization_config", None))
-        with open_tensors(source, state_dict) as tensors:
+        where = source.name if source else "state_dict"
+        with contextlib.ExitStack() as stack:
+            if state_dict is not None:
+                checkpoint = tensors_of_state_dict(state_dict)
+            elif bundle is not None:
+                checkpoint = stack.enter_context(open_bundle(bundle))
+            else:
+                assert source is not None
+                files = find_weights(source, use_safetensors=use_safetensors, variant=variant)
+                checkpoint = stack.enter_context(open_weights(files))
             if is_from_file:
-                refuse_disproportion(config, tensors, str(pretrained_model_name_or_path))
+                refuse_disproportion(config, checkpoint.tensors, where)
             model = cls(config, device=device, seed=None, **model_kwargs)  # type: ignore[call-arg]
             model.padding = padding
-            report = model._load(tensors, source, ignore_mismatched_sizes)
+            section = getattr(config, "quantization_config", None)
+            apply_deviations(section, model._engine.core.quantizers())
+            report = model._load(checkpoint, where, ignore_mismatched_sizes)
         fresh = {*report.missing_keys, *(name for name, _, _ in report.mismatched_keys)}
         model._initialize(seed, fresh)
         model.name_or_path = source.name if source else ""
         model._load_generation_config(source)
-        log_report(report, cls.__name__, model.name_or_path or "state_dict", config.architectures)
+        log_report(report, cls.__name__, where, config.architectures)
         return (model, report.as_dict()) if output_loading_info else model
 
     def _load_generation_config(self, source: Source | None) -> None:
@@ -143,26 +180,16 @@ class CheckpointModule(Module):
     def _model_arguments(cls) -> tuple[str, ...]:
         return ()
 
-    def _load(
-        self, tensors: Mapping[str, Tensor], source: Source | None, ignore_mismatched_sizes: bool
-    ) -> LoadingReport:
-        section = getattr(self.config, "quantization_config", None)
-        apply_deviations(section, self._engine.core.quantizers())
+    def _load(self, checkpoint: Checkpoint, where: str, ignore_mismatched_sizes: bool) -> LoadingReport:
         slots = {name: slot for name, slot in self._named_slots() if slot.persistent}
-        report = load_tensors(
+        return load_tensors(
             slots,
-            tensors,
+            checkpoint.named_for(slots),
+            where=where,
             class_name=type(self).__name__,
             base_prefix=self.base_model_prefix,
             ignore_mismatched_sizes=ignore_mismatched_sizes,
         )
-        required = [name for name, slot in slots.items() if slot.required]
-        if len(report.missing_keys) == len(required) and report.unexpected_keys:
-            raise CheckpointError(
-                f"{source.name if source else 'state_dict'}: holds none of the {len(required)} tensors of a "
-                f"{type(self).__name__}; it has {', '.join(report.unexpected_keys[:3])}, ..."
-            )
-        return report
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], *, max_shard_size: int | str = "5GB"
@@ -202,16 +229,64 @@ class CheckpointModule(Module):
         self._save_generation_config(folder)
 
 
+def load_tf_weights_in_qdqbert(
+    model: CheckpointModule, config: QDQBertConfig | None, tf_checkpoint_path: str | os.PathLike[str]
+) -> Any:
+    """Load an original TensorFlow checkpoint into a model; TensorFlow is not needed.
+
+    Variables are renamed (``kernel``, which is transposed, ``gamma`` and ``output_weights`` to ``weight``;
+    ``beta`` and ``output_bias`` to ``bias``; ``layer_3`` to ``layer.3``), those of the optimizer are left
+    out, and the head of a fine-tuned checkpoint (``cls/squad``, or ``output_weights`` alone) goes to the
+    model's ``qa_outputs`` or ``classifier``.  Checksums are compared.  What the checkpoint lacks stays as it
+    was, and the log says so.
+
+    Parameters
+    ----------
+    model : QDQBertPreTrainedModel
+    config : QDQBertConfig or None
+        In the original's signature, which does not use it either: the model has its own.
+    tf_checkpoint_path : str or path
+        Of the index, with or without ``.index``, or of its folder.
+
+    Returns
+    -------
+    model
+
+    Raises
+    ------
+    CheckpointError
+        If files are missing or damaged, or a shape differs (the original's ValueError); the model is as it
+        was.
+    UnsupportedError
+        For checkpoints of Keras and of TensorFlow 2's objects.
+    """
+    prefix = find_bundle(tf_checkpoint_path)
+    with open_bundle(prefix) as checkpoint:
+        report = model._load(checkpoint, str(prefix), ignore_mismatched_sizes=False)
+    log_report(report, type(model).__name__, str(prefix), model.config.architectures)
+    return model
+
+
 def _resolve_config(
     cls: type[CheckpointModule],
     config: QDQBertConfig | str | os.PathLike[str] | None,
     source: Source | None,
+    names: Sequence[str],
     kwargs: dict[str, Any],
 ) -> QDQBertConfig:
-    """Return the configuration to build, a copy with the fields in `kwargs` set over it."""
+    """Return the configuration to build, a copy with the fields in `kwargs` set over it.
+
+    It is read from the first file of `names` that there is.
+    """
     if config is None:
         assert source is not None
-        path = source.require("config.json")
+        path = next(filter(None, map(source.find, names)), None)
+        if path is None and source.folder is not None and (source.folder / CONFIG_NAMES[1]).is_file():
+            raise CheckpointError(
+                f"{source.name}: no {names[0]}, but {CONFIG_NAMES[1]}, as original TensorFlow checkpoints "
+                "have it; load those with from_tf=True"
+            )
+        path = path or source.require(names[0])
         where, fields = str(path), read_json(path)
     elif isinstance(config, QDQBertConfig):
         where, fields = "config", config.to_dict()

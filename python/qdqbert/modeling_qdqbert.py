@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from qdqbert.configuration_qdqbert import _ARCHIVES
 from qdqbert.modeling_base import QDQBertPreTrainedModel
+from qdqbert.modeling_checkpoint import load_tf_weights_in_qdqbert
 from qdqbert.modeling_heads import (
     QDQBertForMultipleChoice,
     QDQBertForNextSentencePrediction,
@@ -38,6 +39,7 @@ __all__ = [
     "QDQBertLayer",
     "QDQBertModel",
     "QDQBertPreTrainedModel",
+    "load_tf_weights_in_qdqbert",
 ]
 
 QDQBERT_PRETRAINED_MODEL_ARCHIVE_LIST = list(_ARCHIVES)

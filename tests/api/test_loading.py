@@ -177,7 +177,7 @@ def test_a_head_loads_from_a_base_checkpoint_and_says_what_is_new(
     base = QDQBertModel(tiny_model.config(), seed=4)
     base.save_pretrained(tmp_path)
     model, info = QDQBertForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
-    assert info == {**NO_REPORT, "missing_keys": ["classifier.weight", "classifier.bias"]}
+    assert info == {**NO_REPORT, "missing_keys": ["classifier.bias", "classifier.weight"]}
     assert "newly initialized" in caplog.text
     assert "classifier.weight" in caplog.text
     np.testing.assert_array_equal(model.bert.pooler.dense.weight, base.pooler.dense.weight)
@@ -188,7 +188,7 @@ def test_a_head_loads_from_a_base_checkpoint_and_says_what_is_new(
 def test_a_base_model_loads_from_a_head_checkpoint(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     model, info = QDQBertModel.from_pretrained(folder, output_loading_info=True)
-    assert info["missing_keys"] == ["pooler.dense.weight", "pooler.dense.bias"]
+    assert info["missing_keys"] == ["pooler.dense.bias", "pooler.dense.weight"]
     assert sorted(info["unexpected_keys"]) == ["qa_outputs.bias", "qa_outputs.weight"]
     assert "were not used" in caplog.text
     without, info = QDQBertModel.from_pretrained(folder, output_loading_info=True, add_pooling_layer=False)
@@ -340,9 +340,17 @@ BAD_FOLDERS = {
     "no weights": (remove("model.safetensors"), CheckpointError, r"no weights .*holds config\.json"),
     "weights are a pointer": (write("model.safetensors", LFS), CheckpointError, "Git-LFS pointer"),
     "configuration is a pointer": (write("config.json", LFS), CheckpointError, "Git-LFS pointer"),
-    "PyTorch weights": (instead("pytorch_model.bin"), UnsupportedError, "a PyTorch checkpoint"),
-    "sharded PyTorch weights": (instead("pytorch_model.bin.index.json"), UnsupportedError, "a sharded"),
-    "TensorFlow weights": (instead("bert_model.ckpt.index"), UnsupportedError, "a TensorFlow checkpoint"),
+    "PyTorch weights that are none": (
+        instead("pytorch_model.bin"), CheckpointError, r"is not a file of torch\.save: begins with b'x'",
+    ),
+    "PyTorch weights that are a pointer": (instead("pytorch_model.bin", LFS), CheckpointError, "Git-LFS"),
+    "PyTorch weights that are safetensors": (
+        instead("pytorch_model.bin", bytes([9] + [0] * 7) + b"{}" + b" " * 7), CheckpointError, "safetensors",
+    ),
+    "an index that is a web page": (
+        instead("pytorch_model.bin.index.json", b"<html>"), CheckpointError, "a web page",
+    ),
+    "TensorFlow weights": (instead("bert_model.ckpt.index"), CheckpointError, "from_tf=True"),
     "Keras weights": (instead("tf_model.h5"), UnsupportedError, "a Keras checkpoint"),
     "another model": (write("config.json", b'{"model_type": "distilbert"}'), CheckpointError, "distilbert"),
     "an index without a map": (index([]), CheckpointError, "weight_map"),

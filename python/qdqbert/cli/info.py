@@ -8,13 +8,16 @@ import math
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from qdqbert.cli.checkpoint import task_of
 from qdqbert.cli.report import Report, emphasize, format_bytes, format_table
+
+if TYPE_CHECKING:
+    from qdqbert.serialization.weight_files import WeightFiles
 
 __all__ = ["add_arguments", "run"]
 
@@ -43,12 +46,13 @@ def run(arguments: argparse.Namespace) -> Report:
     """Read configuration, headers and ranges."""
     from qdqbert.configuration_qdqbert import QDQBertConfig
     from qdqbert.serialization.folder import Source, read_json
+    from qdqbert.serialization.weight_files import find_weights
 
     source = Source(arguments.folder)
     fields = read_json(source.require("config.json"))
     config = QDQBertConfig.from_dict(dict(fields))
     config.validate()
-    formats, parameters, ranges = _weights(source.weight_files())
+    formats, parameters, ranges = _weights(find_weights(source))
     section = fields.get("quantization_config") or {}
     disabled = sorted(name for name, entry in section.get("quantizers", {}).items() if entry.get("disabled"))
     expected = 20 * int(config.num_hidden_layers)
@@ -76,22 +80,23 @@ def run(arguments: argparse.Namespace) -> Report:
     return Report(data, _lines(data, ranges, arguments.all))
 
 
-def _weights(files: list[Path]) -> tuple[dict[str, dict[str, int]], int, dict[str, _Float]]:
+def _weights(files: WeightFiles) -> tuple[dict[str, dict[str, int]], int, dict[str, _Float]]:
     """Tensors and bytes by number format, parameters in all, and ranges by quantizer."""
-    from qdqbert.serialization import SafetensorsFile
+    from qdqbert.serialization.stored_tensor import FORMAT_BYTES
 
     formats: dict[str, dict[str, int]] = defaultdict(lambda: {"tensors": 0, "bytes": 0})
     parameters = 0
     ranges: dict[str, _Float] = {}
-    for path in files:
-        with SafetensorsFile(path) as file:
+    for path in files.paths:
+        with files.open(path) as file:
             for name, tensor in file.tensors.items():
-                formats[tensor.dtype]["tensors"] += 1
-                formats[tensor.dtype]["bytes"] += tensor.end - tensor.begin
+                count = math.prod(tensor.shape)
+                formats[tensor.number_format]["tensors"] += 1
+                formats[tensor.number_format]["bytes"] += count * FORMAT_BYTES[tensor.number_format]
                 if name.endswith("._amax"):
-                    ranges[name.removesuffix("._amax")] = file.read(name)
+                    ranges[name.removesuffix("._amax")] = tensor.read()
                 else:
-                    parameters += math.prod(tensor.shape)
+                    parameters += count
     return dict(formats), parameters, ranges
 
 

@@ -13,26 +13,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-from qdqbert.errors import CheckpointError, UnsupportedError
+from qdqbert.errors import CheckpointError
+from qdqbert.serialization.foreign_files import HEAD_BYTES, describe_foreign
 
 __all__ = ["Source", "read_json"]
 
-WEIGHTS_NAME = "model.safetensors"
-INDEX_NAME = "model.safetensors.index.json"
 # A million labels; as Python objects twenty times as much.
 _MAX_JSON_BYTES = 16 << 20
 # Code that copies or compares values recurses, in Python, deeper than the parser that read them.
 _MAX_JSON_DEPTH = 64
-_LFS_MARK = b"version https://git-lfs"
-# Formats of weights that exist but are not read yet, and what they are.
-_OTHER_FORMATS = {
-    "pytorch_model.bin": "a PyTorch checkpoint",
-    "pytorch_model.bin.index.json": "a sharded PyTorch checkpoint",
-    "tf_model.h5": "a Keras checkpoint",
-    "model.ckpt.index": "a TensorFlow checkpoint",
-    "bert_model.ckpt.index": "a TensorFlow checkpoint",
-    "flax_model.msgpack": "a Flax checkpoint",
-}
 
 
 class Source:
@@ -78,9 +67,7 @@ class Source:
             if not self.folder.is_dir():
                 raise CheckpointError(f"subfolder: {folder} has no folder {subfolder!r}")
         elif folder.exists():
-            raise CheckpointError(
-                f"{self.name}: expected a folder with {WEIGHTS_NAME} and config.json, got a file"
-            )
+            raise CheckpointError(f"{self.name}: expected a folder with config.json and weights, got a file")
         elif _looks_like_path(self.name):
             raise CheckpointError(f"{self.name}: no such folder")
 
@@ -94,11 +81,10 @@ class Source:
         Raises
         ------
         CheckpointError
-            If the hub cannot be reached or refuses; with the reason.
+            If it is a folder or a dead link, or the hub cannot be reached or refuses; with the reason.
         """
         if self.folder is not None:
-            path = self.folder / filename
-            return path if path.is_file() else None
+            return _find_file(self.folder / filename)
         try:
             from huggingface_hub import hf_hub_download
             from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -132,34 +118,11 @@ class Source:
         """
         path = self.find(filename)
         if path is None:
-            raise CheckpointError(f"{self.name}: no {filename}{self._contents()}")
+            raise CheckpointError(f"{self.name}: no {filename}{self.contents()}")
         return path
 
-    def weight_files(self) -> list[Path]:
-        """Return the safetensors files of the model: one, or the shards that its index names, each once.
-
-        Raises
-        ------
-        UnsupportedError
-            If there are only weights in a format that is not read yet.
-        CheckpointError
-            If there are none, or the index is damaged or names a file that is missing.
-        """
-        single = self.find(WEIGHTS_NAME)
-        if single is not None:
-            return [single]
-        index = self.find(INDEX_NAME)
-        if index is not None:
-            return [self.require(name) for name in _shard_names(index)]
-        for filename, kind in _OTHER_FORMATS.items():
-            if self.folder is not None and (self.folder / filename).exists():
-                raise UnsupportedError(
-                    f"{self.name}: {filename} is {kind}; only safetensors can be read yet (other formats "
-                    f"come with the next release); convert it to {WEIGHTS_NAME}"
-                )
-        raise CheckpointError(f"{self.name}: no weights ({WEIGHTS_NAME} or {INDEX_NAME}){self._contents()}")
-
-    def _contents(self) -> str:
+    def contents(self) -> str:
+        """Say what a folder holds, for the end of a sentence; empty for a repository."""
         if self.folder is None:
             return ""
         names = sorted(path.name for path in self.folder.iterdir())
@@ -187,13 +150,12 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     if len(data) > _MAX_JSON_BYTES:
         raise CheckpointError(f"{path}: larger than {_MAX_JSON_BYTES} bytes")
-    if data.startswith(_LFS_MARK):
-        raise CheckpointError(
-            f"{path}: is a Git-LFS pointer, not the file; run `git lfs pull` in its repository"
-        )
     try:
         value = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
+        kind = describe_foreign(data[:HEAD_BYTES])
+        if kind and kind != "JSON text":
+            raise CheckpointError(f"{path}: is {kind}") from error
         raise CheckpointError(f"{path}: is not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: expected a JSON object, got {type(value).__name__}")
@@ -212,17 +174,17 @@ def _is_deeper(value: Any, levels: int) -> bool:
     return True
 
 
-def _shard_names(index: Path) -> list[str]:
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index}: expected a 'weight_map' from tensor to file")
-    for key, name in weight_map.items():
-        # A shard lies beside its index: a path would lead out of the folder.
-        if not isinstance(name, str) or not name or Path(name).name != name or name in (".", ".."):
-            raise CheckpointError(
-                f"{index}: {key}: expected the name of a file in the same folder, got {name!r}"
-            )
-    return sorted(set(weight_map.values()))
+def _find_file(path: Path) -> Path | None:
+    try:
+        if path.is_file():
+            return path
+        if path.is_dir():
+            raise CheckpointError(f"{path}: is a folder, expected a file")
+        if path.is_symlink():
+            raise CheckpointError(f"{path}: is a link to a file that is not there: {os.readlink(path)}")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    return None
 
 
 def _looks_like_path(name: str) -> bool:

@@ -8,35 +8,23 @@ shape is known.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
-import math
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from qdqbert.errors import CheckpointError
 from qdqbert.module import Slot
-from qdqbert.serialization.folder import Source
-from qdqbert.serialization.safetensors_file import SafetensorsFile
+from qdqbert.serialization.checkpoint_tensors import Tensor
+from qdqbert.serialization.foreign_models import describe_foreign_model
+from qdqbert.serialization.key_names import match_names
 
 if TYPE_CHECKING:
     from qdqbert.configuration_qdqbert import QDQBertConfig
 
-__all__ = [
-    "LoadingReport",
-    "Tensor",
-    "load_tensors",
-    "log_report",
-    "open_tensors",
-    "refuse_disproportion",
-    "tensors_of_files",
-    "tensors_of_state_dict",
-]
+__all__ = ["LoadingReport", "load_tensors", "log_report", "refuse_disproportion"]
 
 _logger = logging.getLogger(__name__)
 
@@ -45,22 +33,6 @@ _DERIVED = ("embeddings.position_ids", "embeddings.token_type_ids")
 # Modules, quantizers and names of one layer, and what a model may need beyond its checkpoint's numbers.
 _BYTES_OF_LAYER_OBJECTS = 100_000
 _BYTES_BEYOND_CHECKPOINT = 64 << 20
-_OLD_NAMES = {"gamma": "weight", "beta": "bias"}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Tensor:
-    """One tensor of a checkpoint: its shape, and how to read it as float32 into memory of that shape.
-
-    Attributes
-    ----------
-    shape : tuple of int
-    read_into : callable (ndarray) -> None
-        Fills a float32 array of that shape.
-    """
-
-    shape: tuple[int, ...]
-    read_into: Callable[[npt.NDArray[np.float32]], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,82 +60,6 @@ class LoadingReport:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
-@contextlib.contextmanager
-def tensors_of_files(paths: list[Path]) -> Iterator[dict[str, Tensor]]:
-    """Open safetensors files and give their tensors by name.
-
-    Parameters
-    ----------
-    paths : list of path
-
-    Raises
-    ------
-    CheckpointError
-        If a file is damaged or two files hold a tensor of one name.
-    """
-    with contextlib.ExitStack() as stack:
-        tensors: dict[str, Tensor] = {}
-        for path in paths:
-            file = stack.enter_context(SafetensorsFile(path))
-            for name, info in file.tensors.items():
-                if name in tensors:
-                    raise CheckpointError(f"{path}: {name} is in another file of this checkpoint too")
-                tensors[name] = Tensor(info.shape, _reader_of_file(file, name))
-        yield tensors
-
-
-def tensors_of_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Give the tensors of a state dict in memory.
-
-    Parameters
-    ----------
-    state_dict : mapping of str to array_like
-
-    Raises
-    ------
-    CheckpointError
-        If a value is no array of numbers.
-    """
-    tensors = {}
-    for name, value in state_dict.items():
-        array = np.asarray(value)
-        if array.dtype.kind not in "fiub":
-            raise CheckpointError(f"state_dict: {name}: expected numbers, got {array.dtype}")
-        tensors[name] = Tensor(array.shape, _reader_of_array(array))
-    return tensors
-
-
-def _reader_of_file(file: SafetensorsFile, name: str) -> Callable[[npt.NDArray[np.float32]], None]:
-    return lambda target: file.read_into(name, target)
-
-
-def _reader_of_array(array: npt.NDArray[Any]) -> Callable[[npt.NDArray[np.float32]], None]:
-    return lambda target: np.copyto(target, array, casting="unsafe")
-
-
-@contextlib.contextmanager
-def open_tensors(source: Source | None, state_dict: Mapping[str, Any] | None) -> Iterator[dict[str, Tensor]]:
-    """Give the tensors of a state dict, or those of a folder's files while they are open.
-
-    Parameters
-    ----------
-    source : Source or None
-    state_dict : mapping of str to array_like, or None
-        One of the two.
-
-    Raises
-    ------
-    CheckpointError, UnsupportedError
-        See `Source.weight_files` and `tensors_of_files`.
-    """
-    if state_dict is not None:
-        yield tensors_of_state_dict(state_dict)
-        return
-    assert source is not None
-    with tensors_of_files(source.weight_files()) as tensors:
-        yield tensors
-
-
 def refuse_disproportion(config: QDQBertConfig, tensors: Mapping[str, Tensor], where: str) -> None:
     """Refuse a configuration that asks for far more memory than its checkpoint has numbers for.
 
@@ -183,7 +79,7 @@ def refuse_disproportion(config: QDQBertConfig, tensors: Mapping[str, Tensor], w
     CheckpointError
         If a model needs more than twice the checkpoint's numbers and 64 MiB.
     """
-    held = 4 * sum(math.prod(tensor.shape) for tensor in tensors.values())
+    held = 4 * sum(tensor.count for tensor in tensors.values())
     hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size + config.num_labels
     layer = 4 * hidden * (hidden + 1) + 2 * hidden * inner + inner + 5 * hidden
@@ -201,6 +97,7 @@ def load_tensors(
     slots: Mapping[str, Slot],
     tensors: Mapping[str, Tensor],
     *,
+    where: str,
     class_name: str,
     base_prefix: str,
     ignore_mismatched_sizes: bool = False,
@@ -213,6 +110,8 @@ def load_tensors(
         Of the whole model, by dotted name.
     tensors : mapping of str to Tensor
         By the checkpoint's names.
+    where : str
+        Of the checkpoint, for messages.
     class_name : str
         For messages.
     base_prefix : str
@@ -230,7 +129,18 @@ def load_tensors(
         If a shape differs (all are listed), two keys mean one tensor, a value is not allowed, or reading
         fails.
     """
-    named = _match_names(slots, tensors, class_name, base_prefix)
+    foreign = describe_foreign_model(tensors)
+    if foreign is not None:
+        raise CheckpointError(
+            f"{where}: the tensors are those of {foreign}; {class_name} needs those of a BERT"
+        )
+    named = match_names(slots, tensors, class_name=class_name, base_prefix=base_prefix)
+    required = [name for name, slot in slots.items() if slot.required]
+    if tensors and not any(name in named for name in required):
+        raise CheckpointError(
+            f"{where}: holds none of the {len(required)} tensors of a {class_name}; it has "
+            f"{', '.join(list(tensors)[:3])}, ..."
+        )
     mismatched = [
         (name, tensors[key].shape, slots[name].shape or ())
         for name, key in named.items()
@@ -247,58 +157,24 @@ def load_tensors(
             + "\n\t".join(lines)
             + "\n\tYou may consider adding `ignore_mismatched_sizes=True` in `from_pretrained`."
         )
-    left_out = {name for name, _, _ in mismatched}
-    # A tied tensor may come under either name, or both: then the first one counts.
-    tied = {slot.tied_to: name for name, slot in slots.items() if slot.tied_to and name in named}
-    left_out |= {name for owner, name in tied.items() if owner in named}
-    for name, key in named.items():
-        if name in slots and name not in left_out:
-            _fill(name, slots[name], tensors[key])
+    usable = {key for key in named if key in slots} - {name for name, _, _ in mismatched}
+    # A tied tensor may come under either name.
+    tied = {name: slot.tied_to for name, slot in slots.items() if slot.tied_to and name in usable}
+    for name in slots:
+        if name in usable and not (name in tied and tied[name] in usable):
+            _fill(name, slots[name], tensors[named[name]])
+    for name, owner in tied.items():
+        if owner in usable:
+            _settle_tied(name, owner, slots[name], tensors[named[name]])
+    owners = set(tied.values())
     return LoadingReport(
-        missing_keys=[
-            name for name, slot in slots.items() if slot.required and name not in named and name not in tied
-        ],
-        unexpected_keys=[
+        missing_keys=sorted(name for name in required if name not in named and name not in owners),
+        unexpected_keys=sorted(
             key for name, key in named.items() if name not in slots and not name.endswith(_DERIVED)
-        ],
+        ),
         mismatched_keys=mismatched,
         error_msgs=[],
     )
-
-
-def _match_names(
-    slots: Mapping[str, Slot], tensors: Mapping[str, Tensor], class_name: str, base_prefix: str
-) -> dict[str, str]:
-    """Map the model's name of every tensor to the checkpoint's key."""
-    prefix = base_prefix + "."
-    has_head = any(name.startswith(prefix) for name in slots)
-    from_head = any(key.startswith(prefix) for key in tensors)
-    if has_head and not from_head:
-        strays = [key for key in tensors if _renamed(key) in slots]
-        if strays:
-            raise CheckpointError(
-                f"The state dictionary for {class_name} is corrupted: no key starts with {prefix!r}, "
-                f"as if it came from a base model, and yet {', '.join(strays[:5])}"
-            )
-    named: dict[str, str] = {}
-    for key in tensors:
-        name = _renamed(key)
-        if has_head and not from_head:
-            name = prefix + name
-        elif not has_head and from_head:
-            name = name.removeprefix(prefix) if name.startswith(prefix) else key
-        if name in named:
-            raise CheckpointError(f"{key} and {named[name]} of the checkpoint both mean {name}")
-        named[name] = key
-    if not has_head and from_head:
-        # A head's own key may spell a name of the base model only by accident; it is not the base model's.
-        named = {n: k for n, k in named.items() if k.startswith(prefix) or n not in slots}
-    return named
-
-
-def _renamed(key: str) -> str:
-    head, dot, last = key.rpartition(".")
-    return head + dot + _OLD_NAMES.get(last, last)
 
 
 def _fill(name: str, slot: Slot, tensor: Tensor) -> None:
@@ -319,6 +195,24 @@ def _fill(name: str, slot: Slot, tensor: Tensor) -> None:
         slot.write(value)
     except ValueError as error:
         raise CheckpointError(f"{name}: {error}") from error
+
+
+def _settle_tied(name: str, owner: str, slot: Slot, tensor: Tensor) -> None:
+    """Decide between two values for one tensor, of which the owner's has been read."""
+    value = slot.read()
+    if value is None or tensor.equals(value):
+        return
+    if name.endswith(".bias"):
+        # Resizing the vocabulary used to part the two; the original goes on computing with this one.
+        _logger.warning(
+            "%s and %s differ in the checkpoint and are one tensor; %s is used.", owner, name, name
+        )
+        _fill(name, slot, tensor)
+        return
+    raise CheckpointError(
+        f"{owner} and {name} have different values in the checkpoint, and are one tensor in the model; if "
+        "they were trained apart, load with tie_word_embeddings=False"
+    )
 
 
 def log_report(report: LoadingReport, class_name: str, source: str, architectures: list[str] | None) -> None:

@@ -15,65 +15,26 @@ no holes, no overlaps, no duplicate names.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from qdqbert.errors import CheckpointError
 from qdqbert.serialization.atomic import replacing
+from qdqbert.serialization.data_file import DataFile
+from qdqbert.serialization.foreign_files import describe_foreign
+from qdqbert.serialization.stored_tensor import FORMAT_BYTES, StoredTensor, contiguous_strides
 
-__all__ = ["SafetensorsFile", "TensorInfo", "write_safetensors"]
+__all__ = ["SafetensorsFile", "write_safetensors"]
 
 # Enough for a hundred thousand tensors; the format's own limit is 100 MB, which as Python objects would be
 # gigabytes.
 MAX_HEADER_BYTES = 8 << 20
-_CHUNK_BYTES = 1 << 20
-_LFS_MARK = b"version https://git-lfs"
-
-_DTYPE_BYTES = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 1),
-    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 2),
-    **dict.fromkeys(("I32", "U32", "F32"), 4),
-    **dict.fromkeys(("I64", "U64", "F64", "C64"), 8),
-}
-_NUMPY_DTYPES = {
-    "F32": "<f4",
-    "F16": "<f2",
-    "F64": "<f8",
-    "BF16": "<u2",
-    "I64": "<i8",
-    "I32": "<i4",
-    "I16": "<i2",
-    "I8": "i1",
-    "U8": "u1",
-    "BOOL": "?",
-}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """What the header says about one tensor.
-
-    Attributes
-    ----------
-    dtype : str
-        As in the header, such as ``"F32"``.
-    shape : tuple of int
-    begin, end : int
-        Its bytes, from the start of the data.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    end: int
 
 
 class SafetensorsFile:
@@ -85,22 +46,20 @@ class SafetensorsFile:
 
     Attributes
     ----------
-    tensors : dict of str to TensorInfo
+    path : Path
+    tensors : dict of str to StoredTensor
         In the order of the data.
     metadata : dict of str to str
 
     Raises
     ------
     CheckpointError
-        If the file is missing, is a Git-LFS pointer, or its header is damaged or does not fit the file.
+        If the file is missing, is something else, or its header is damaged or does not fit the file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        try:
-            self._file: BinaryIO = open(self.path, "rb", buffering=0)  # noqa: SIM115
-        except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be read: {error.strerror}") from error
+        self._file = DataFile(path)
+        self.path = self._file.path
         try:
             self._data_begin, header = self._read_header()
             self.metadata, self.tensors = self._check_header(header)
@@ -118,125 +77,81 @@ class SafetensorsFile:
         """Close the file."""
         self._file.close()
 
-    def _fail(self, text: str) -> CheckpointError:
-        return CheckpointError(f"{self.path}: {text}")
-
     def _read_header(self) -> tuple[int, dict[str, Any]]:
-        size = os.fstat(self._file.fileno()).st_size
-        start = self._file.read(max(8, len(_LFS_MARK)))
-        if start.startswith(_LFS_MARK):
-            raise self._fail("is a Git-LFS pointer, not the weights; run `git lfs pull` in its repository")
-        if len(start) < 8:
-            raise self._fail(f"not a safetensors file: {size} bytes, expected at least 8")
-        length = int.from_bytes(start[:8], "little")
-        if length > MAX_HEADER_BYTES or 8 + length > size:
-            raise self._fail(
+        file = self._file
+        start = file.read(0, min(8, file.size), "the length of the header")
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or length > MAX_HEADER_BYTES or 8 + length > file.size:
+            kind = describe_foreign(file.head())
+            # A length that is too large may still be followed by a header.
+            if kind and not kind.startswith("a safetensors"):
+                raise file.fail(f"is {kind}")
+            raise file.fail(
                 f"not a safetensors file, or cut off: it claims a header of {length} bytes, "
-                f"the file has {size} (at most {MAX_HEADER_BYTES} are accepted)"
+                f"the file has {file.size} bytes (at most {MAX_HEADER_BYTES} are accepted)"
             )
-        text = bytearray(length)
-        self._file.seek(8)
-        self._read_exactly(memoryview(text), "the header")
+        text = file.read(8, length, "the header")
         try:
             header = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
         except (ValueError, RecursionError) as error:
-            raise self._fail(f"the header is not valid JSON: {error}") from error
+            raise file.fail(f"the header is not valid JSON: {error}") from error
         if not isinstance(header, dict):
-            raise self._fail(f"the header is a {type(header).__name__}, expected an object")
+            raise file.fail(f"the header is a {type(header).__name__}, expected an object")
         return 8 + length, header
 
-    def _check_header(self, header: dict[str, Any]) -> tuple[dict[str, str], dict[str, TensorInfo]]:
+    def _check_header(self, header: dict[str, Any]) -> tuple[dict[str, str], dict[str, StoredTensor]]:
+        fail = self._file.fail
         metadata = header.pop("__metadata__", {})
         if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-            raise self._fail("__metadata__: expected an object of strings")
-        tensors = {name: self._check_entry(name, entry) for name, entry in header.items()}
-        ordered = dict(sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)))
-        position = 0
-        for name, info in ordered.items():
-            if info.begin != position:
-                what = "overlaps the tensor before it" if info.begin < position else "leaves a hole before it"
-                raise self._fail(
-                    f"{name}: begins at byte {info.begin} of the data, {what} (expected {position})"
-                )
-            position = info.end
-        available = os.fstat(self._file.fileno()).st_size - self._data_begin
+            raise fail("__metadata__: expected an object of strings")
+        places = {name: self._check_entry(name, entry) for name, entry in header.items()}
+        tensors, position = {}, 0
+        for name, (begin, end, number_format, shape) in sorted(places.items(), key=lambda item: item[1][:2]):
+            if begin != position:
+                what = "overlaps the tensor before it" if begin < position else "leaves a hole before it"
+                raise fail(f"{name}: begins at byte {begin} of the data, {what} (expected {position})")
+            position = end
+            tensors[name] = StoredTensor(
+                self._file, name, number_format, shape, contiguous_strides(shape), self._data_begin + begin
+            )
+        available = self._file.size - self._data_begin
         if position != available:
-            raise self._fail(
+            raise fail(
                 f"{'cut off' if position > available else 'has bytes that belong to no tensor'}: "
                 f"the header describes {position} bytes of data, the file has {available}"
             )
-        return metadata, ordered
+        return metadata, tensors
 
-    def _check_entry(self, name: str, entry: Any) -> TensorInfo:
+    def _check_entry(self, name: str, entry: Any) -> tuple[int, int, str, tuple[int, ...]]:
+        """Return (begin, end, number format, shape)."""
+        fail = self._file.fail
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-            raise self._fail(
-                f"{name}: expected an entry with dtype, shape and data_offsets, got {str(entry)[:80]}"
-            )
+            raise fail(f"{name}: expected an entry with dtype, shape and data_offsets, got {str(entry)[:80]}")
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-        if not isinstance(dtype, str) or dtype not in _DTYPE_BYTES:
-            raise self._fail(f"{name}: unknown dtype {str(dtype)[:40]!r}")
+        if not isinstance(dtype, str) or dtype not in FORMAT_BYTES:
+            raise fail(f"{name}: unknown dtype {str(dtype)[:40]!r}")
         if not isinstance(shape, list) or len(shape) > 32 or not all(_is_size(n) for n in shape):
-            raise self._fail(f"{name}: shape is {str(shape)[:80]}, expected a list of sizes")
+            raise fail(f"{name}: shape is {str(shape)[:80]}, expected a list of sizes")
         if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_size(n) for n in offsets):
-            raise self._fail(f"{name}: data_offsets is {str(offsets)[:80]}, expected two positions")
-        expected = math.prod(shape) * _DTYPE_BYTES[dtype]
+            raise fail(f"{name}: data_offsets is {str(offsets)[:80]}, expected two positions")
+        expected = math.prod(shape) * FORMAT_BYTES[dtype]
         if offsets[1] - offsets[0] != expected:
-            raise self._fail(
+            raise fail(
                 f"{name}: data_offsets {offsets} hold {offsets[1] - offsets[0]} bytes, "
                 f"{dtype} of shape {shape} has {expected}"
             )
-        return TensorInfo(dtype, tuple(shape), offsets[0], offsets[1])
-
-    def _read_exactly(self, target: memoryview, what: str) -> None:
-        while target.nbytes:
-            count = self._file.readinto(target)  # type: ignore[attr-defined]
-            if not count:
-                raise self._fail(f"cut off inside {what}")
-            target = target[count:]
+        return offsets[0], offsets[1], dtype, tuple(shape)
 
     def read_into(self, name: str, target: npt.NDArray[np.float32]) -> None:
-        """Read a tensor as float32 into memory of its shape.
+        """Read a tensor as float32 into memory of its shape; errors as `StoredTensor.read_into`.
 
         Parameters
         ----------
         name : str
         target : ndarray, float32
             C-contiguous and writable; of the tensor's shape.
-
-        Raises
-        ------
-        CheckpointError
-            If the tensor's dtype cannot be read as float32, or the file ends early or cannot be read.
         """
-        info = self.tensors[name]
-        if info.dtype not in _NUMPY_DTYPES:
-            raise self._fail(f"{name}: {info.dtype} cannot be read as float32")
-        if target.shape != info.shape or target.dtype != np.float32 or not target.flags.c_contiguous:
-            raise ValueError(f"target: expected contiguous float32 of shape {info.shape}, got {target.shape}")
-        try:
-            self._file.seek(self._data_begin + info.begin)
-            if info.dtype == "F32" and np.little_endian:
-                self._read_exactly(_bytes_of(target.reshape(-1)), name)
-            else:
-                self._convert_into(name, info.dtype, target.reshape(-1))
-        except OSError as error:
-            raise self._fail(f"{name}: cannot be read: {error.strerror}") from error
-
-    def _convert_into(self, name: str, dtype: str, target: npt.NDArray[np.float32]) -> None:
-        source_dtype = np.dtype(_NUMPY_DTYPES[dtype])
-        step = _CHUNK_BYTES // source_dtype.itemsize
-        buffer = np.empty(min(step, target.size), source_dtype)
-        for begin in range(0, target.size, step):
-            part = target[begin : begin + step]
-            chunk = buffer[: part.size]
-            self._read_exactly(_bytes_of(chunk), name)
-            if dtype == "BF16":
-                np.left_shift(chunk, 16, out=part.view(np.uint32), dtype=np.uint32)
-            else:
-                with np.errstate(
-                    over="ignore"
-                ):  # float64 beyond float32's range becomes infinite, as in a cast
-                    part[...] = chunk
+        self.tensors[name].read_into(target)
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
         """Return a tensor as a new float32 array; errors as in `read_into`.
@@ -245,14 +160,7 @@ class SafetensorsFile:
         ----------
         name : str
         """
-        target = np.empty(self.tensors[name].shape, np.float32)
-        self.read_into(name, target)
-        return target
-
-
-def _bytes_of(array: npt.NDArray[Any]) -> memoryview:
-    """Return the memory of a contiguous array as bytes."""
-    return array.view(np.uint8).data
+        return self.tensors[name].read()
 
 
 def _is_size(value: Any) -> bool:
@@ -310,5 +218,5 @@ def write_safetensors(
         for _, array in entries:
             contiguous = np.ascontiguousarray(array, dtype="<f4").reshape(-1)
             if contiguous.size:
-                file.write(_bytes_of(contiguous))
+                file.write(contiguous.view(np.uint8).data)
     return position

@@ -16,8 +16,8 @@ from typing import Any
 import numpy.typing as npt
 
 from qdqbert.serialization.atomic import write_text
-from qdqbert.serialization.folder import INDEX_NAME, WEIGHTS_NAME
 from qdqbert.serialization.safetensors_file import write_safetensors
+from qdqbert.serialization.weight_files import INDEX_NAME, WEIGHTS_NAME
 
 __all__ = ["parse_size", "save_weights"]
 
