@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What README claims and can be looked up without running it: tests that hold a mended bug, files, public names."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import qdqbert
+from test_layout import ROOT
+
+README = (ROOT / "README.md").read_text()
+# `test_x.py::test_y` of the toolkit's table is below tests/api, as its caption says
+CITED = re.findall(r"`((?:tests/[\w/]+/)?test_\w+\.py::\w+)`(?:, `(::\w+)`)?", README)
+
+
+def cited_tests() -> list[str]:
+    names = []
+    for first, second in CITED:
+        path = first if first.startswith("tests/") else f"tests/api/{first}"
+        names.append(path)
+        if second:
+            names.append(path.split("::")[0] + second)
+    return names
+
+
+def test_there_are_tables_of_mended_bugs() -> None:
+    assert len(cited_tests()) >= 35
+
+
+@pytest.mark.parametrize("name", cited_tests())
+def test_a_cited_test_exists(name: str) -> None:
+    path, _, function = name.partition("::")
+    assert (ROOT / path).is_file()
+    assert re.search(rf"^def {function}\(", (ROOT / path).read_text(), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"`?((?:benchmarks|csrc|python|tests)/[\w./-]+\w)", README)))
+)
+def test_a_named_file_exists(path: str) -> None:
+    assert (ROOT / path.split("::")[0]).exists()
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(QDQBert\w+|Auto[A-Z]\w+|pipeline)`", README))))
+def test_a_public_name_can_be_imported(name: str) -> None:
+    assert hasattr(qdqbert, name)
