@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What README claims and can be looked up without running it: tests that hold a mended bug, files, public names."""
+"""What README claims and can be looked up: tests that hold a mended bug, files, public names."""
 
 from __future__ import annotations
 
