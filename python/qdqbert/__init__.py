@@ -65,6 +65,7 @@ _HOMES = {
     "BertTokenizer": "tokenization",
     "BertTokenizerFast": "tokenization",
     "GenerationConfig": "generation",
+    "pipeline": "pipelines",
     "Calibration": "calibration",
     "calibrate": "calibration",
     "quantizers": "rules",
@@ -82,6 +83,7 @@ _MODULES = (
     "generation",
     "nn",
     "optim",
+    "pipelines",
     "quant_modules",
     "tasks",
     "tensor_quant",
@@ -97,6 +99,7 @@ if TYPE_CHECKING:
     from qdqbert import generation as generation
     from qdqbert import nn as nn
     from qdqbert import optim as optim
+    from qdqbert import pipelines as pipelines
     from qdqbert import quant_modules as quant_modules
     from qdqbert import tasks as tasks
     from qdqbert import tensor_quant as tensor_quant
@@ -144,6 +147,7 @@ if TYPE_CHECKING:
     from qdqbert.modeling_qdqbert import QDQBertModel as QDQBertModel
     from qdqbert.modeling_qdqbert import QDQBertPreTrainedModel as QDQBertPreTrainedModel
     from qdqbert.modeling_qdqbert import load_tf_weights_in_qdqbert as load_tf_weights_in_qdqbert
+    from qdqbert.pipelines import pipeline as pipeline
     from qdqbert.quant_modules import deactivate as deactivate
     from qdqbert.quant_modules import enable_onnx_export as enable_onnx_export
     from qdqbert.quant_modules import initialize as initialize

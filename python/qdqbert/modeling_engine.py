@@ -213,6 +213,7 @@ class Engine:
         use_cache: bool | None = False,
         compute_padding: bool = False,
         only_last_logits: bool = False,
+        logits_positions: Array | None = None,
     ) -> Run:
         """Convert the arguments of a forward call, and run.
 
@@ -227,6 +228,9 @@ class Engine:
         only_last_logits : bool
             Of a language model: score the last token of each row alone; logits then have the shape
             (batch, vocabulary).
+        logits_positions : ndarray, shape (positions,), int64, optional
+            The same for these tokens, ``row * length + token`` each; logits then have the shape
+            (positions, vocabulary).
         input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds
             See `QDQBertModel.forward`.
         output_attentions, output_hidden_states, use_cache : bool, optional
@@ -253,6 +257,8 @@ class Engine:
         keep = bool(wanted & (_core.OUTPUT_ATTENTIONS | _core.OUTPUT_CROSS_ATTENTIONS)) or heads is not None
         is_square = any(each is not None and each.ndim == 3 for each in (mask, encoder_mask))
         bound = self.handles.bound
+        if only_last_logits:
+            logits_positions = np.arange(1, batch + 1) * length - 1
         with bound.sessions.session(
             batch,
             length,
@@ -277,7 +283,7 @@ class Engine:
                     past.cross_keys,
                     past.cross_values,
                     wanted,
-                    np.arange(1, batch + 1) * length - 1 if only_last_logits else None,
+                    logits_positions,
                 )
             )
         cache = None
