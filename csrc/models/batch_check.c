@@ -74,7 +74,13 @@ check_encoder(const qb_bert_config *config, const qb_session_options *limits, co
               qb_error *error)
 {
     if (in->encoder_length == 0) {
-        return QB_OK;
+        const char *given = in->encoder_hidden_states != NULL                    ? "encoder_hidden_states"
+                            : in->cross_keys != NULL || in->cross_values != NULL ? "cross_keys and cross_values"
+                            : in->encoder_attention_mask != NULL                 ? "encoder_attention_mask"
+                                                                                 : NULL;
+        return given == NULL ? QB_OK
+                             : qb_fail(error, NULL, QB_ERR_VALUE,
+                                       "the call brings %s, but encoder_length is 0: nothing would look at it", given);
     }
     if (!config->has_cross_attention) {
         return qb_fail(error, NULL, QB_ERR_VALUE,
@@ -151,28 +157,43 @@ check_mask(const char *name, const int64_t *mask, int32_t rank, int64_t width, c
     return QB_OK;
 }
 
-/* With padding that is skipped, something must be left of every row: of its new tokens, `from` on, or of all.
- * *tokens becomes the sum. */
-static qb_status
-check_rows(const char *name, const int64_t *mask, int32_t rank, int64_t width, int64_t from,
-           const qb_forward_inputs *in, int64_t *tokens, qb_error *error)
+/* Ones in the columns `from` .. `width` of one row of a rank-2 mask. */
+static int64_t
+count_ones(const int64_t *mask, int64_t width, int64_t from, int64_t b)
 {
-    if (mask == NULL || rank != 2 || in->padding != QB_PADDING_SKIP) {
-        *tokens = in->batch * (width - from);
-        return QB_OK;
+    int64_t count = 0;
+    for (int64_t j = from; j < width; j++) {
+        count += mask[b * width + j] != 0;
     }
-    *tokens = 0;
+    return count;
+}
+
+/* With padding that is skipped, something must be left of every row, and not more than the session planned for. */
+static qb_status
+check_rows(const qb_session_options *limits, const qb_forward_inputs *in, qb_error *error)
+{
+    const int skips = in->padding == QB_PADDING_SKIP;
+    const int64_t keys = in->past_length + in->length;
+    int64_t tokens = 0;
     for (int64_t b = 0; b < in->batch; b++) {
-        int64_t count = 0;
-        for (int64_t j = from; j < width; j++) {
-            count += mask[b * width + j] != 0;
-        }
-        if (count == 0) {
+        const int64_t *mask = in->attention_mask;
+        const int64_t own = skips && mask != NULL ? count_ones(mask, keys, in->past_length, b) : in->length;
+        if (own == 0) {
             return qb_fail(error, NULL, QB_ERR_VALUE,
-                           "%s[%" PRId64 "] is all zero%s: the sequence has nothing to compute", name, b,
-                           from > 0 ? " for the new tokens" : "");
+                           "attention_mask[%" PRId64 "] is all zero%s: the sequence has nothing to compute", b,
+                           in->past_length > 0 ? " for the new tokens" : "");
         }
-        *tokens += count;
+        mask = in->encoder_attention_mask;
+        if (skips && mask != NULL && count_ones(mask, in->encoder_length, 0, b) == 0) {
+            return qb_fail(error, NULL, QB_ERR_VALUE,
+                           "encoder_attention_mask[%" PRId64 "] is all zero: the sequence has nothing to look at", b);
+        }
+        tokens += own;
+    }
+    if (tokens > limits->max_tokens) {
+        return qb_fail(error, NULL, QB_ERR_SHAPE,
+                       "%" PRId64 " tokens are to be computed, expected at most max_tokens %" PRId64, tokens,
+                       limits->max_tokens);
     }
     return QB_OK;
 }
@@ -185,26 +206,14 @@ qb_batch_check(const qb_bert_config *config, const qb_session_options *limits, c
     QB_TRY(check_limits(config, limits, in, error));
     QB_TRY(check_past(config, limits, in, error));
     QB_TRY(check_encoder(config, limits, in, error));
-    const int64_t keys = in->past_length + in->length;
-    const int32_t rank = in->attention_mask_rank;
-    const int32_t encoder_rank = in->encoder_attention_mask_rank;
-    const int64_t *encoder_mask = in->encoder_length == 0 ? NULL : in->encoder_attention_mask;
     QB_TRY(check_ids("input_ids", in->input_ids, in->batch, in->length, config->vocab_size, error));
     QB_TRY(check_ids("token_type_ids", in->token_type_ids, in->batch, in->length, config->type_vocab_size, error));
     QB_TRY(check_ids("position_ids", in->position_ids, in->batch, in->length, config->max_positions, error));
-    QB_TRY(check_mask("attention_mask", in->attention_mask, rank, keys, in, error));
-    QB_TRY(check_mask("encoder_attention_mask", encoder_mask, encoder_rank, in->encoder_length, in, error));
-    int64_t tokens = 0;
-    int64_t encoder_tokens = 0;
-    QB_TRY(check_rows("encoder_attention_mask", encoder_mask, encoder_rank, in->encoder_length, 0, in, &encoder_tokens,
+    QB_TRY(check_mask("attention_mask", in->attention_mask, in->attention_mask_rank, in->past_length + in->length, in,
                       error));
-    QB_TRY(check_rows("attention_mask", in->attention_mask, rank, keys, in->past_length, in, &tokens, error));
-    if (tokens > limits->max_tokens) {
-        return qb_fail(error, NULL, QB_ERR_SHAPE,
-                       "%" PRId64 " tokens are to be computed, expected at most max_tokens %" PRId64, tokens,
-                       limits->max_tokens);
-    }
-    return QB_OK;
+    QB_TRY(check_mask("encoder_attention_mask", in->encoder_attention_mask, in->encoder_attention_mask_rank,
+                      in->encoder_length, in, error));
+    return check_rows(limits, in, error);
 }
 
 qb_status

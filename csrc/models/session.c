@@ -90,14 +90,16 @@ check_options(const qb_bert_config *config, qb_session_options *options, qb_erro
         return qb_fail(error, NULL, QB_ERR_VALUE, "max_length is %" PRId64 ", expected 1 .. %" PRId64 " positions",
                        options->max_length, config->max_positions);
     }
+    /* Keys are the depth of the context product, whose sums of codes must stay exact. */
     const struct {
         const char *name;
-        int64_t value;
-    } more[] = {{"max_past", options->max_past}, {"max_encoder_length", options->max_encoder_length}};
-    for (size_t i = 0; i < sizeof more / sizeof more[0]; i++) {
-        if (more[i].value < 0 || more[i].value > INT32_MAX) {
-            return qb_fail(error, NULL, QB_ERR_VALUE, "%s is %" PRId64 ", expected 0 .. %" PRId32, more[i].name,
-                           more[i].value, INT32_MAX);
+        int64_t value, most;
+    } keys[] = {{"max_past", options->max_past, QB_DEPTH_MAX - options->max_length},
+                {"max_encoder_length", options->max_encoder_length, QB_DEPTH_MAX}};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        if (keys[i].value < 0 || keys[i].value > keys[i].most) {
+            return qb_fail(error, NULL, QB_ERR_VALUE, "%s is %" PRId64 ", expected 0 .. %" PRId64, keys[i].name,
+                           keys[i].value, keys[i].most);
         }
     }
     if (options->max_encoder_length > 0 && !config->has_cross_attention) {
@@ -271,6 +273,37 @@ wants_pooled(const forward_call *call)
     return call->outputs.pooler_output != NULL || (head != NULL && head->is_pooled && call->outputs.logits != NULL);
 }
 
+/* Whoever offers arrays offers memory in each. */
+static qb_status
+check_output_arrays(const forward_call *call)
+{
+    const qb_forward_outputs *out = &call->outputs;
+    const int64_t layers = call->session->model->config.num_layers;
+    const struct {
+        const char *name;
+        float *const *arrays;
+        int64_t count;
+    } all[] = {
+        {"hidden_states", out->hidden_states, layers + 1},
+        {"attentions", out->attentions, layers},
+        {"cross_attentions", out->cross_attentions, layers},
+        {"keys", out->keys, layers},
+        {"values", out->values, layers},
+        {"cross_keys", out->cross_keys, layers},
+        {"cross_values", out->cross_values, layers},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        for (int64_t j = 0; all[i].arrays != NULL && j < all[i].count; j++) {
+            if (all[i].arrays[j] == NULL) {
+                return qb_fail(call->run->error, NULL, QB_ERR_VALUE,
+                               "%s[%" PRId64 "] is NULL, expected memory for each of %" PRId64, all[i].name, j,
+                               all[i].count);
+            }
+        }
+    }
+    return QB_OK;
+}
+
 static qb_status
 check_outputs(const forward_call *call)
 {
@@ -340,7 +373,7 @@ self_keys(const forward_call *call)
         .keys = {.sequences = batch->keys, .projected = batch->sequences.tokens, .earlier_width = batch->past},
         .earlier_keys = batch->past > 0 ? in->past_keys : NULL,
         .earlier_values = batch->past > 0 ? in->past_values : NULL,
-        .is_causal = in->is_causal && batch->keys.mask_3d == NULL,
+        .is_causal = in->is_causal,
         .on_probabilities = call->outputs.attentions == NULL ? NULL : store_probabilities,
         .on_keys = call->outputs.keys == NULL ? NULL : store_keys,
     };
@@ -426,6 +459,7 @@ compute_and_settle(forward_call *call, int collects)
                        "quantizers were switched while the forward began, expected the model settled");
     }
     QB_TRY(check_outputs(call));
+    QB_TRY(check_output_arrays(call));
     if (!collects) {
         return compute(call);
     }
@@ -450,6 +484,10 @@ check_positions(const forward_call *call)
     if (call->session->model->config.head != QB_HEAD_LANGUAGE_MODEL) {
         return qb_fail(call->run->error, NULL, QB_ERR_VALUE,
                        "logits_positions were given, but only a language model takes them");
+    }
+    if (in->logits_count < 0) {
+        return qb_fail(call->run->error, NULL, QB_ERR_VALUE, "logits_count is %" PRId64 ", expected 0 or more",
+                       in->logits_count);
     }
     for (int64_t i = 0; i < in->logits_count; i++) {
         if (in->logits_positions[i] < 0 || in->logits_positions[i] >= in->batch * in->length) {

@@ -95,6 +95,18 @@ same_bits(const float *a, const float *b, int64_t n)
     return 1;
 }
 
+/* Every element is +0; NaN, as tests fill memory with, is not. */
+static inline int
+all_zero(const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        if (!(x[i] == 0.0f) || signbit(x[i])) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 /* ---- quantizers ------------------------------------------------------------------------------------------------- */
 
 /* Signed, full range, per tensor (axis_count -1) or along axis 0. */

@@ -110,7 +110,7 @@ check_zero_at_padding(const decoder_case *c, const float *x, int64_t heads, int6
 {
     for (int64_t row = 0; row < D_BATCH * heads * D_LENGTH; row++) {
         const int64_t at = row / D_LENGTH / heads * D_LENGTH + row % D_LENGTH;
-        CHECK(c->mask[at] || naive_amax(x + row * columns, columns) == 0.0f);
+        CHECK(c->mask[at] || all_zero(x + row * columns, columns));
     }
 }
 
@@ -285,6 +285,29 @@ test_positions_count_from_the_past_unless_they_are_given(void)
     qb_device_close(device);
 }
 
+static void
+test_relative_models_have_a_table_of_absolute_positions_and_never_look_at_it(void)
+{
+    qb_device *device = case_device(NULL, 1);
+    decoder_outputs *before = decoder_outputs_make();
+    decoder_outputs *after = decoder_outputs_make();
+    for (size_t i = 0; i < COUNT(positions); i++) {
+        const decoder_setup setup = {.positions = positions[i]};
+        decoder_case *c = decoder_make(device, &setup);
+        float *table = NULL;
+        CHECK(strcmp(qb_model_parameter(c->model, 1).name, "bert.embeddings.position_embeddings.weight") == 0);
+        decoder_run(c, all_at_once, before);
+        CHECK(qb_model_parameter_write(c->model, 1, &table, NULL) == QB_OK);
+        table[3 * HIDDEN] += 1.0f;
+        decoder_run(c, all_at_once, after);
+        CHECK((memcmp(before->hidden, after->hidden, sizeof before->hidden) == 0) == (i > 0));
+        decoder_free(c);
+    }
+    free(before);
+    free(after);
+    qb_device_close(device);
+}
+
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
 
 static void
@@ -313,6 +336,7 @@ main(void)
     RUN(test_batch_mates_and_later_tokens_change_nothing);
     RUN(test_a_causal_mask_of_rank_3_is_causality);
     RUN(test_positions_count_from_the_past_unless_they_are_given);
+    RUN(test_relative_models_have_a_table_of_absolute_positions_and_never_look_at_it);
     RUN(test_forward_with_a_cache_an_encoder_and_a_language_model_allocates_nothing);
     return check_report();
 }

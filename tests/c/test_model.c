@@ -146,7 +146,7 @@ test_parameters_lie_in_one_block_aligned_and_in_order(void)
         const char *begin = (const char *)info.data;
         CHECK((uintptr_t)begin % 64 == 0);
         CHECK(end == NULL || (begin >= end && begin < end + 64));
-        CHECK(naive_amax(info.data, n) == 0.0f);
+        CHECK(all_zero(info.data, n));
         end = begin + n * (int64_t)sizeof(float);
     }
     qb_model_release(model);

@@ -7,16 +7,25 @@
 
 #include "model_case.h"
 
-enum { BATCH = 2, LENGTH = 17, TOKENS = BATCH * LENGTH, PAST = 6, D = HIDDEN / HEADS };
+enum { DEPTH = 3, BATCH = 2, LENGTH = 17, TOKENS = BATCH * LENGTH, PAST = 6, D = HIDDEN / HEADS };
 
-/* Heads that each layer keeps; the first layer is the narrower one. */
-static const int64_t kept_count[LAYERS] = {1, 3};
-static const int64_t kept[LAYERS][3] = {{3, 0, 0}, {0, 2, 4}};
+/* Heads that each layer keeps; the widest layer is neither the first nor the last. */
+static const int64_t kept_count[DEPTH] = {1, 3, 2};
+static const int64_t kept[DEPTH][3] = {{3, 0, 0}, {0, 2, 4}, {1, 2, 0}};
+
+static qb_model *
+make_whole(qb_device *device)
+{
+    qb_model_options options = model_options(QB_HEAD_NONE);
+    options.num_layers = DEPTH;
+    return model_make_of(device, &options);
+}
 
 static qb_model *
 make_pruned(qb_device *device)
 {
     qb_model_options options = model_options(QB_HEAD_NONE);
+    options.num_layers = DEPTH;
     options.heads_of_layers = kept_count;
     return model_make_of(device, &options);
 }
@@ -47,7 +56,8 @@ take_parameters(qb_model *pruned, const qb_model *whole)
 {
     for (int64_t i = 0; i < qb_model_parameter_count(whole); i++) {
         const qb_parameter_info info = qb_model_parameter(whole, i);
-        const int64_t layer = strstr(info.name, "layer.1") != NULL;
+        const char *number = strstr(info.name, "layer.");
+        const int64_t layer = number == NULL ? 0 : number[6] - '0';
         float *data = NULL;
         CHECK(strcmp(info.name, qb_model_parameter(pruned, i).name) == 0);
         CHECK(qb_model_parameter_write(pruned, i, &data, NULL) == QB_OK);
@@ -82,7 +92,7 @@ test_shapes_follow_the_heads_that_are_left(void)
 {
     qb_device *device = case_device("ref", 1);
     qb_model *model = make_pruned(device);
-    for (int64_t layer = 0; layer < LAYERS; layer++) {
+    for (int64_t layer = 0; layer < DEPTH; layer++) {
         const int64_t width = kept_count[layer] * D;
         const int64_t query = 5 + 16 * layer;
         CHECK(qb_model_heads(model, layer) == kept_count[layer]);
@@ -92,7 +102,7 @@ test_shapes_follow_the_heads_that_are_left(void)
         CHECK(qb_model_parameter(model, query + 6).shape[0] == HIDDEN);
         CHECK(qb_model_parameter(model, query + 6).shape[1] == width);
     }
-    CHECK(qb_model_heads(model, -1) == 0 && qb_model_heads(model, LAYERS) == 0);
+    CHECK(qb_model_heads(model, -1) == 0 && qb_model_heads(model, DEPTH) == 0);
     qb_model_release(model);
     model = model_make(device, QB_HEAD_NONE);
     CHECK(qb_model_heads(model, 1) == HEADS);
@@ -112,10 +122,12 @@ run_cached(qb_model *model, const int64_t *ids, const float *head_mask, float *h
     qb_session *session = session_make_of(model, &limits);
     int64_t first[BATCH * PAST];
     int64_t rest[TOKENS];
-    float *keys[LAYERS];
-    float *values[LAYERS];
-    float *attentions_of[LAYERS];
-    for (int64_t i = 0; i < LAYERS; i++) {
+    int64_t first_mask[BATCH * PAST];
+    int64_t mask[TOKENS];
+    float *keys[DEPTH];
+    float *values[DEPTH];
+    float *attentions_of[DEPTH];
+    for (int64_t i = 0; i < DEPTH; i++) {
         const int64_t n = BATCH * qb_model_heads(model, i) * PAST * D;
         keys[i] = case_memory((size_t)n * sizeof(float));
         values[i] = case_memory((size_t)n * sizeof(float));
@@ -125,12 +137,19 @@ run_cached(qb_model *model, const int64_t *ids, const float *head_mask, float *h
         memcpy(first + b * PAST, ids + b * LENGTH, PAST * sizeof *ids);
         memcpy(rest + b * (LENGTH - PAST), ids + b * LENGTH + PAST, (LENGTH - PAST) * sizeof *ids);
     }
-    qb_forward_inputs inputs = model_inputs(BATCH, PAST, first, NULL);
+    for (int64_t i = 0; i < TOKENS; i++) { /* of different lengths */
+        mask[i] = i < LENGTH || i % LENGTH > 1;
+    }
+    for (int64_t i = 0; i < BATCH * PAST; i++) {
+        first_mask[i] = mask[i / PAST * LENGTH + i % PAST];
+    }
+    qb_forward_inputs inputs = model_inputs(BATCH, PAST, first, first_mask);
     inputs.is_causal = 1;
     inputs.head_mask = head_mask;
     const qb_forward_outputs cache = {.struct_size = sizeof cache, .keys = keys, .values = values};
     CHECK(qb_session_forward(session, NULL, &inputs, &cache, NULL) == QB_OK);
     inputs.input_ids = rest;
+    inputs.attention_mask = mask;
     inputs.length = LENGTH - PAST;
     inputs.past_length = PAST;
     inputs.past_keys = (const float *const *)keys;
@@ -138,7 +157,7 @@ run_cached(qb_model *model, const int64_t *ids, const float *head_mask, float *h
     const qb_forward_outputs outputs = {
         .struct_size = sizeof outputs, .last_hidden_state = hidden, .attentions = attentions_of};
     CHECK(qb_session_forward(session, NULL, &inputs, &outputs, NULL) == QB_OK);
-    for (int64_t i = 0; i < LAYERS; i++) {
+    for (int64_t i = 0; i < DEPTH; i++) {
         free(keys[i]);
         free(values[i]);
     }
@@ -150,7 +169,7 @@ static void
 check_attentions(const float *pruned, const float *whole)
 {
     const int64_t n = (LENGTH - PAST) * LENGTH;
-    for (int64_t layer = 0; layer < LAYERS; layer++) {
+    for (int64_t layer = 0; layer < DEPTH; layer++) {
         for (int64_t i = 0; i < BATCH * kept_count[layer]; i++) {
             const int64_t head = i / kept_count[layer] * HEADS + kept[layer][i % kept_count[layer]];
             CHECK(
@@ -162,22 +181,22 @@ check_attentions(const float *pruned, const float *whole)
 static void
 test_a_pruned_model_has_the_bits_of_the_whole_with_those_heads_masked_on_every_device(void)
 {
-    enum { ROWS = BATCH * (LENGTH - PAST), PAIRS = LAYERS * ROWS * HEADS * LENGTH };
+    enum { ROWS = BATCH * (LENGTH - PAST), PAIRS = DEPTH * ROWS * HEADS * LENGTH };
     case_devices devices = case_devices_open();
     int64_t ids[TOKENS];
-    float head_mask[LAYERS * HEADS] = {0.0f};
+    float head_mask[DEPTH * HEADS] = {0.0f};
     float expected[ROWS * HIDDEN];
     float hidden[ROWS * HIDDEN];
     float whole_attentions[PAIRS];
     float attentions[PAIRS];
     model_ids(ids, TOKENS, 96);
-    for (int64_t i = 0; i < LAYERS; i++) {
+    for (int64_t i = 0; i < DEPTH; i++) {
         for (int64_t j = 0; j < kept_count[i]; j++) {
             head_mask[i * HEADS + kept[i][j]] = 1.0f;
         }
     }
     for (size_t d = 0; d < devices.count * 2; d++) {
-        qb_model *whole = model_make(devices.at[d / 2], QB_HEAD_NONE);
+        qb_model *whole = make_whole(devices.at[d / 2]);
         qb_model *pruned = make_pruned(devices.at[d / 2]);
         take_parameters(pruned, whole);
         if (d % 2 == 0) {
@@ -202,9 +221,9 @@ test_a_pruned_model_has_the_bits_of_the_whole_with_those_heads_masked_on_every_d
 static void
 test_a_head_mask_has_a_factor_for_each_head_that_is_left(void)
 {
-    enum { PAIRS = LAYERS * BATCH * HEADS * (LENGTH - PAST) * LENGTH };
+    enum { PAIRS = DEPTH * BATCH * HEADS * (LENGTH - PAST) * LENGTH };
     qb_device *device = case_device(NULL, 2);
-    const float head_mask[4] = {0.5f, 1.0f, 0.0f, 2.0f};
+    const float head_mask[6] = {0.5f, 1.0f, 0.0f, 2.0f, 3.0f, 0.25f};
     int64_t ids[TOKENS];
     float hidden[BATCH * (LENGTH - PAST) * HIDDEN];
     float plain[PAIRS];
@@ -215,16 +234,18 @@ test_a_head_mask_has_a_factor_for_each_head_that_is_left(void)
     run_cached(model, ids, NULL, hidden, plain);
     run_cached(model, ids, head_mask, hidden, masked);
     const int64_t n = (LENGTH - PAST) * LENGTH;
-    for (int64_t i = 0; i < n; i++) { /* layer 0 is halved; of layer 1, whose inputs differ, the sums of rows show */
+    for (int64_t i = 0; i < n; i++) { /* layer 0 is halved; of later ones, whose inputs differ, the sums of rows show */
         CHECK(masked[i] == 0.5f * plain[i]);
     }
-    for (int64_t head = 0; head < 3; head++) {
-        const float *first = masked + (LAYERS - 1) * BATCH * HEADS * n + head * n;
-        float sum = 0.0f;
-        for (int64_t j = 0; j < LENGTH; j++) {
-            sum += first[(LENGTH - PAST - 1) * LENGTH + j];
+    for (int64_t layer = 1, factor = 1; layer < DEPTH; layer++) {
+        for (int64_t head = 0; head < kept_count[layer]; head++, factor++) {
+            const float *last = masked + (layer * BATCH * HEADS + head) * n + n - LENGTH;
+            float sum = 0.0f;
+            for (int64_t j = 0; j < LENGTH; j++) {
+                sum += last[j];
+            }
+            CHECK(fabsf(sum - head_mask[factor]) <= 1e-5f);
         }
-        CHECK(fabsf(sum - head_mask[1 + head]) <= 1e-5f);
     }
     qb_model_release(model);
     qb_device_close(device);

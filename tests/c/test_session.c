@@ -91,7 +91,7 @@ test_skipped_padding_gives_the_bits_of_computed_padding_and_reads_as_zero(void)
                 CHECK(same_bits(skipped + i * HIDDEN, computed + i * HIDDEN, HIDDEN));
             }
             else {
-                CHECK(naive_amax(skipped + i * HIDDEN, HIDDEN) == 0.0f);
+                CHECK(all_zero(skipped + i * HIDDEN, HIDDEN));
                 CHECK(logits[2 * i] == 0.0f && logits[2 * i + 1] == 0.0f);
                 CHECK(naive_amax(computed + i * HIDDEN, HIDDEN) > 0.0f);
             }
@@ -307,7 +307,7 @@ test_head_mask_scales_the_probabilities(void)
         .struct_size = sizeof outputs, .last_hidden_state = masked, .attentions = attention_of};
     CHECK(qb_session_forward(session, NULL, &inputs, &outputs, NULL) == QB_OK);
     CHECK(memcmp(plain, masked, sizeof plain) != 0);
-    CHECK(naive_amax(attentions + (HEADS + 2) * LENGTH * LENGTH, LENGTH * LENGTH) == 0.0f);
+    CHECK(all_zero(attentions + (HEADS + 2) * LENGTH * LENGTH, LENGTH * LENGTH));
     CHECK(naive_amax(attentions + (HEADS + 1) * LENGTH * LENGTH, LENGTH * LENGTH) > 0.0f);
     qb_session_destroy(session);
     qb_model_release(model);
@@ -548,7 +548,7 @@ test_an_interrupted_forward_leaves_no_trace(void)
     CHECK(qb_session_forward(session, &interrupt, &inputs, &outputs, NULL) == QB_ERR_INTERRUPTED);
     CHECK(polls == 1);
     CHECK(!qb_observer_has_data(observer));
-    CHECK(naive_amax(hidden, TOKENS * HIDDEN) == 0.0f);
+    CHECK(all_zero(hidden, TOKENS * HIDDEN));
     CHECK(qb_session_forward(session, NULL, &inputs, &outputs, NULL) == QB_OK);
     CHECK(qb_observer_has_data(observer));
     qb_observer_release(observer);

@@ -394,7 +394,8 @@ typedef struct qb_session_options {
                                  * codes (qb_model_needs_probabilities) */
     const qb_interrupt *interrupt; /* asked while the session is made: packing a large model takes seconds; or NULL */
     int64_t max_past;              /* most keys and values of earlier calls in a sequence; 0: none */
-    int64_t max_encoder_length;    /* longest sequence of encoder_hidden_states; 0: none */
+    int64_t max_encoder_length;    /* longest sequence of encoder_hidden_states; 0: none.  A query looks at 131,071 keys
+                                    * at most, beyond which a sum of codes would not be exact. */
 } qb_session_options;
 
 /* Reserve every byte that forward needs, and pack the weights; after this no forward within the limits allocates
@@ -425,7 +426,8 @@ typedef struct qb_forward_inputs {
     int64_t past_length;    /* keys and values of earlier calls before those of this one */
     const float *const *past_keys; /* (L) of (B, N, past, D); needed if past_length > 0 */
     const float *const *past_values;
-    int64_t encoder_length;                /* S of cross-attention; 0: cross-attention is left out */
+    int64_t encoder_length;                /* S of cross-attention; 0: it is left out, and no state, mask or key of
+                                            * an encoder is given */
     const float *encoder_hidden_states;    /* (B, S, H), or NULL when cross_keys and cross_values are given */
     const int64_t *encoder_attention_mask; /* (B, S) or (B, T, S) of 0 and 1; NULL: ones */
     int32_t encoder_attention_mask_rank;   /* 2 or 3 */
