@@ -37,8 +37,23 @@ faulty_release(void *context, void *pointer, size_t size, size_t alignment)
 typedef struct world {
     faulty memory;
     qb_device *device;
+    qb_model_options options; /* of the model */
     qb_model *model;
 } world;
+
+/* Everything that a decoder can have, with layers of different widths. */
+static const int64_t decoder_heads[LAYERS] = {2, HEADS};
+
+static qb_model_options
+decoder_options(int is_tied)
+{
+    qb_model_options options = model_options(QB_HEAD_LANGUAGE_MODEL);
+    options.position_embedding_type = "relative_key_query";
+    options.add_cross_attention = 1;
+    options.tie_word_embeddings = is_tied;
+    options.heads_of_layers = decoder_heads;
+    return options;
+}
 
 static qb_status
 open_device(world *w, qb_device **device, qb_error *error)
@@ -64,9 +79,8 @@ attempt_device(world *w, qb_error *error)
 static qb_status
 attempt_model(world *w, qb_error *error)
 {
-    const qb_model_options options = model_options(QB_HEAD_SEQUENCE_CLASSIFICATION);
     qb_model *model = NULL;
-    const qb_status status = qb_model_create(w->device, &options, &model, error);
+    const qb_status status = qb_model_create(w->device, &w->options, &model, error);
     CHECK((model != NULL) == (status == QB_OK));
     qb_model_release(model);
     return status;
@@ -75,8 +89,12 @@ attempt_model(world *w, qb_error *error)
 static qb_status
 attempt_session(world *w, qb_error *error)
 {
-    const qb_session_options options = {
-        .struct_size = sizeof options, .max_sequences = 2, .max_length = 9, .keep_probabilities = 1};
+    const qb_session_options options = {.struct_size = sizeof options,
+                                        .max_sequences = 2,
+                                        .max_length = 9,
+                                        .keep_probabilities = 1,
+                                        .max_past = 7,
+                                        .max_encoder_length = w->options.add_cross_attention ? 11 : 0};
     qb_session *session = NULL;
     const qb_status status = qb_session_create(w->model, &options, &session, error);
     CHECK((session != NULL) == (status == QB_OK));
@@ -151,21 +169,34 @@ attempt_growth(world *w, qb_error *error)
     return status;
 }
 
-/* First allocations of a forward after a change: the packed weights. */
+/* First allocations of a forward after a change: the packed weights; of a tied table too. */
 static qb_status
 attempt_forward_after_change(world *w, qb_error *error)
 {
-    const qb_session_options options = {
-        .struct_size = sizeof options, .max_sequences = 1, .max_length = 4, .keep_probabilities = 1};
+    const qb_session_options options = {.struct_size = sizeof options,
+                                        .max_sequences = 1,
+                                        .max_length = 4,
+                                        .keep_probabilities = 1,
+                                        .max_past = 2,
+                                        .max_encoder_length = w->options.add_cross_attention ? 3 : 0};
     const int64_t ids[4] = {1, 2, 3, 4};
-    const qb_forward_inputs inputs = model_inputs(1, 4, ids, NULL);
-    float logits[LABELS];
+    const float zeros[3 * HIDDEN] = {0.0f};
+    const float *const past[LAYERS] = {zeros, zeros};
+    qb_forward_inputs inputs = model_inputs(1, 4, ids, NULL);
+    float logits[4 * VOCABULARY];
     const qb_forward_outputs outputs = {.struct_size = sizeof outputs, .logits = logits};
     qb_session *session = NULL;
     qb_status status = qb_session_create(w->model, &options, &session, error);
-    if (status == QB_OK) {
+    inputs.past_length = 2;
+    inputs.past_keys = past;
+    inputs.past_values = past;
+    if (w->options.add_cross_attention) {
+        inputs.encoder_length = 3;
+        inputs.encoder_hidden_states = zeros;
+    }
+    for (int64_t i = 0; status == QB_OK && i < qb_model_parameter_count(w->model); i += 5) { /* words, query, ... */
         float *weight = NULL;
-        CHECK(qb_model_parameter_write(w->model, 5, &weight, NULL) == QB_OK);
+        CHECK(qb_model_parameter_write(w->model, i, &weight, NULL) == QB_OK);
         status = qb_session_forward(session, NULL, &inputs, &outputs, error);
     }
     qb_session_destroy(session);
@@ -173,9 +204,9 @@ attempt_forward_after_change(world *w, qb_error *error)
 }
 
 static void
-fail_every_allocation(attempt call, int needs_world, int keeps_packs)
+fail_every_allocation_of(attempt call, int needs_world, int keeps_packs, const qb_model_options *options)
 {
-    world w = {.model = NULL};
+    world w = {.options = *options};
     int64_t n = 0;
     qb_status status = QB_ERR_NOMEM;
     while (status != QB_OK && n < 1000) {
@@ -184,7 +215,7 @@ fail_every_allocation(attempt call, int needs_world, int keeps_packs)
         w.memory = (faulty){.countdown = 0};
         if (needs_world) {
             CHECK(open_device(&w, &w.device, NULL) == QB_OK);
-            w.model = model_make(w.device, QB_HEAD_SEQUENCE_CLASSIFICATION);
+            w.model = model_make_of(w.device, options);
         }
         const int64_t live = w.memory.live;
         w.memory.countdown = n;
@@ -201,6 +232,13 @@ fail_every_allocation(attempt call, int needs_world, int keeps_packs)
         CHECK(w.memory.live == 0);
     }
     CHECK(status == QB_OK && n > 1);
+}
+
+static void
+fail_every_allocation(attempt call, int needs_world, int keeps_packs)
+{
+    const qb_model_options options = model_options(QB_HEAD_SEQUENCE_CLASSIFICATION);
+    fail_every_allocation_of(call, needs_world, keeps_packs, &options);
 }
 
 static void
@@ -245,6 +283,17 @@ test_forward_after_a_change(void)
     fail_every_allocation(attempt_forward_after_change, 1, 1);
 }
 
+static void
+test_decoder(void)
+{
+    for (int is_tied = 0; is_tied < 2; is_tied++) {
+        const qb_model_options options = decoder_options(is_tied);
+        fail_every_allocation_of(attempt_model, 1, 0, &options);
+        fail_every_allocation_of(attempt_session, 1, 1, &options);
+        fail_every_allocation_of(attempt_forward_after_change, 1, 1, &options);
+    }
+}
+
 int
 main(void)
 {
@@ -255,5 +304,6 @@ main(void)
     RUN(test_observers);
     RUN(test_growth_and_merge);
     RUN(test_forward_after_a_change);
+    RUN(test_decoder);
     return check_report();
 }
