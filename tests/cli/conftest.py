@@ -31,8 +31,9 @@ class Outcome:
 
 
 @pytest.fixture
-def qdqbert(capfd) -> Callable[..., Outcome]:
+def qdqbert(capfd, monkeypatch) -> Callable[..., Outcome]:
     """Call the command with words; paths are allowed."""
+    monkeypatch.delenv("QDQBERT_DATA", raising=False)
 
     def call(*words: object) -> Outcome:
         capfd.readouterr()

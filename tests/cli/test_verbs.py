@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 HEADER = {"command", "version", "status"}
-ROW = {"score", "milliseconds_per_item", "metrics"}
+ROW = {"score", "milliseconds_per_item", "metrics", "intervals"}
 
 
 def test_info_of_a_float_checkpoint(qdqbert, topics):
@@ -62,8 +62,9 @@ def test_eval_of_a_calibrated_checkpoint_has_both_rows(qdqbert, quantized, topic
     assert set(data) == HEADER | {"folder", "task", "metric", "items", "rules", "rows"}
     assert list(data["rows"]) == ["float", "quantized"]
     assert set(data["rows"]["float"]) == ROW
-    assert set(data["rows"]["quantized"]) == ROW | {"difference"}
-    assert set(data["rows"]["quantized"]["difference"]) == {"mean", "low", "high", "confidence"}
+    assert set(data["rows"]["quantized"]) == ROW | {"differences"}
+    assert set(data["rows"]["float"]["intervals"]) == {"accuracy", "macro F1"}
+    assert set(data["rows"]["quantized"]["differences"]["accuracy"]) == {"mean", "low", "high", "confidence"}
     assert data["items"] == 60
 
 
@@ -122,7 +123,14 @@ def test_score_below_the_bound_is_status_4(qdqbert, topics, tmp_path):
         (["--rule", "nothing"], 2, "expected GLOB=STATE"),
         (["--rule", "*=sideways"], 3, "sideways"),
         (["--rules", "none.json"], 3, "no file none.json"),
-        (["--task", "squad"], 3, "expected a checkpoint for squad, found one for classification"),
+        (["--task", "squad"], 3, "squad needs a BertForQuestionAnswering, config.json names QDQBertForSeq"),
+        (["--task", "NER"], 3, "ner needs a BertForTokenClassification, config.json names QDQBertForSeq"),
+        (["--task", "haiku"], 2, "expected one of squad, classification, sst2"),
+        (["--task", "sst2"], 3, "sst2: config.num_labels: expected 2 (negative, positive), found 44"),
+        (["--task", "stsb"], 3, "stsb: config.num_labels: expected 1 (a regression), found 44"),
+        (["--stride", "8"], 2, "--stride: is for ner and causal-lm only, the task is classification"),
+        (["--whole-words"], 2, "--whole-words: is for masked-lm only"),
+        (["--max-score", "5"], 2, "--max-score: a higher accuracy is better; give --min-score"),
         (["--limit", "0"], 2, "--limit: expected at least 1"),
         (["--output", "x"], 2, "--output"),
         (["--max-length", "65"], 2, "--max-length: expected 4 .. 64"),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from constructed_models import write_tokenizer
 from qdqbert.cli.demo import bundled_folder
 from qdqbert.tokenization import load_tokenizer
 
@@ -50,3 +51,21 @@ def model() -> RecordingModel:
 def cases() -> Path:
     """Hand-made SQuAD v2.0 file: two paragraphs, five questions, accents, quotes, odd spaces."""
     return HERE / "squad_cases.json"
+
+
+@pytest.fixture(scope="session")
+def words(tmp_path_factory) -> Any:
+    """Tokenizer of the hand-made models in `constructed_models`."""
+    return load_tokenizer(write_tokenizer(tmp_path_factory.mktemp("words")))
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a file of the test's folder and give its path."""
+
+    def put(name: str, content: str | bytes) -> Path:
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return put

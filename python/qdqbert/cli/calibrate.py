@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``qdqbert calibrate DIR --data FILE --output OUT``: statistics, ranges by one method, save."""
+"""``qdqbert calibrate DIR --data FILE ... --output OUT``: statistics, ranges by one method, save."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ import argparse
 from qdqbert.cli.checkpoint import add_rule_arguments, open_checkpoint, parse_rules, save_checkpoint
 from qdqbert.cli.post_training import apply_method, check_methods
 from qdqbert.cli.report import Report
-from qdqbert.cli.workload import add_data_arguments, add_task_arguments, open_workload
+from qdqbert.cli.workload import (
+    add_calibration_arguments,
+    add_task_arguments,
+    check_data,
+    data_files,
+    open_task,
+)
 
 __all__ = ["add_arguments", "run"]
 
@@ -16,7 +22,7 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this verb."""
     parser.add_argument("folder", metavar="DIR", help="checkpoint folder")
-    add_data_arguments(parser, "where samples are drawn from: SQuAD json, or TSV, CSV or JSONL of texts")
+    add_calibration_arguments(parser)
     parser.add_argument(
         "--method",
         default="percentile-99.99",
@@ -36,11 +42,13 @@ def run(arguments: argparse.Namespace) -> Report:
 
     (method,) = check_methods([arguments.method])
     rules = parse_rules(arguments)
-    model, tokenizer, task = open_checkpoint(arguments.folder, arguments.task)
-    workload = open_workload(arguments, task, arguments.data, tokenizer, model.config)
+    check_data(arguments.data)
+    model, tokenizer, entry = open_checkpoint(arguments.folder, arguments.task)
+    files = data_files(arguments.data, entry, training=True)
+    task = open_task(arguments, entry, files, tokenizer, model.config)
     if rules:
         qdqbert.quantizers(model, rules)
-    batches = list(workload.batches(arguments.samples, arguments.seed, arguments.batch_size))
+    batches = list(task.batches(arguments.samples, seed=arguments.seed, batch_size=arguments.batch_size))
     calibration = qdqbert.Calibration(model).collect(batches)
     apply_method(calibration, method)
     save_checkpoint(model, arguments.folder, arguments.output)
@@ -49,7 +57,7 @@ def run(arguments: argparse.Namespace) -> Report:
     data = {
         "folder": arguments.folder,
         "output": arguments.output,
-        "task": task,
+        "task": entry.name,
         "method": method,
         "samples": samples,
         "seed": arguments.seed,

@@ -11,49 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 from qdqbert.cli.report import UsageError
 from qdqbert.errors import CheckpointError
+from qdqbert.tasks.table import TaskEntry, find_task, has_head, task_of_architectures
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["add_rule_arguments", "open_checkpoint", "parse_rules", "save_checkpoint", "task_of"]
-
-_HEADS = {
-    "squad": ("QuestionAnswering", "QDQBertForQuestionAnswering"),
-    "classification": ("SequenceClassification", "QDQBertForSequenceClassification"),
-}
+__all__ = ["add_rule_arguments", "open_checkpoint", "parse_rules", "save_checkpoint"]
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
 
-def task_of(config: dict[str, Any]) -> str | None:
-    """Task of the head that ``config.json`` names, or None if it names none that is known.
-
-    Parameters
-    ----------
-    config : dict
-
-    Returns
-    -------
-    str or None
-        ``"squad"`` or ``"classification"``.
-    """
-    architectures = config.get("architectures")
-    names = " ".join(map(str, architectures)) if isinstance(architectures, list) else ""
-    return next((task for task, (suffix, _) in _HEADS.items() if suffix in names), None)
-
-
-def open_checkpoint(folder: str, task: str | None) -> tuple[Any, Tokenizer, str]:
+def open_checkpoint(folder: str, task: str | None) -> tuple[Any, Tokenizer, TaskEntry]:
     """Load the model and the tokenizer of a folder.
 
     Parameters
     ----------
     folder : str
     task : str or None
-        None: what the checkpoint's head is for.
+        Name of a task; None: the first that the checkpoint's head is for.
 
     Returns
     -------
-    (model, tokenizer, task)
+    (model, tokenizer, TaskEntry)
 
     Raises
     ------
@@ -65,23 +44,22 @@ def open_checkpoint(folder: str, task: str | None) -> tuple[Any, Tokenizer, str]
     from qdqbert.tokenization import load_tokenizer
 
     source = Source(folder)
-    found = task_of(read_json(source.require("config.json")))
-    if task is None and found is None:
-        raise CheckpointError(
-            f"{folder}: config.json names no head for question answering or sequence "
-            "classification; say --task"
-        )
-    if task is not None and found is not None and task != found:
-        raise CheckpointError(f"{folder}: expected a checkpoint for {task}, found one for {found}")
-    chosen = task or found
-    assert chosen is not None
-    model, info = getattr(qdqbert, _HEADS[chosen][1]).from_pretrained(folder, output_loading_info=True)
+    architectures = read_json(source.require("config.json")).get("architectures")
+    named = [str(name) for name in architectures] if isinstance(architectures, list) else []
+    found = task_of_architectures(architectures)
+    entry = found if task is None else find_task(task)
+    holds = f"config.json names {', '.join(named) or 'no class'}"
+    if entry is None:
+        raise CheckpointError(f"{folder}: {holds}, which has no head that a task is for; say --task")
+    if found is not None and not any(has_head(name, entry) for name in named):
+        raise CheckpointError(f"{folder}: {entry.name} needs a Bert{entry.head}, {holds}")
+    model, info = getattr(qdqbert, entry.model_class).from_pretrained(folder, output_loading_info=True)
     if info["missing_keys"]:
         raise CheckpointError(
             f"{folder}: {len(info['missing_keys'])} weights of {type(model).__name__} are missing, e.g. "
-            f"{info['missing_keys'][0]}: the model has not been trained for this task"
+            f"{info['missing_keys'][0]} ({holds}): the model has not been trained for {entry.name}"
         )
-    return model, load_tokenizer(folder), chosen
+    return model, load_tokenizer(folder), entry
 
 
 def save_checkpoint(model: Any, source: str, output: str) -> None:

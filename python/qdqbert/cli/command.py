@@ -26,7 +26,7 @@ _SUMMARIES = {
     "info": "what a checkpoint folder holds: architecture, sizes, quantizers and their ranges",
     "calibrate": "collect statistics, set the range of every quantizer by one method, save",
     "quantize": "post-training quantization: calibrate by every method, keep the best on held-out data, save",
-    "eval": "score a model on SQuAD or a text classification file, float and quantized",
+    "eval": "score a model on a task, float and quantized, with bootstrap intervals",
     "doctor": "check the installation: versions, CPU, kernels, and that all kernels give the same bits",
     "demo": "the whole pipeline on the bundled classifier, or on your own checkpoint",
 }
@@ -41,7 +41,8 @@ exit status:
   130  interrupted (Ctrl-C); no file was left half-written
   141  whoever read the output has left
 
-Progress goes to stderr, on a terminal only. NO_COLOR is honoured. QDQBERT_CPU_ISA chooses the kernels.
+Progress goes to stderr, on a terminal only. NO_COLOR is honoured. QDQBERT_CPU_ISA chooses the kernels,
+QDQBERT_DATA names a folder of data sets where --data is left out.
 """
 
 
@@ -154,6 +155,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
             epilog="Exit statuses: see `qdqbert --help`.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
         if name == asked_for:

@@ -1,47 +1,62 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores side by side: the first row is the baseline, every other one gets its drop with an interval."""
+"""Scores side by side: the first row is the baseline, every other one gets its change with an interval."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from qdqbert.cli.report import format_bytes, format_table
-from qdqbert.cli.workload import Score, Workload
-from qdqbert.tasks.bootstrap import paired_difference
+from qdqbert.tasks.task import Evaluation, Task
 
-__all__ = ["add_comparison", "comparison_lines", "model_bytes", "score_entry"]
+__all__ = ["add_comparison", "comparison_lines", "model_bytes", "relative_drop", "score_entry"]
+
+CONFIDENCE = 0.95
 
 
-def score_entry(score: Score) -> dict[str, Any]:
-    """Return the JSON form of a score."""
+def score_entry(score: Evaluation) -> dict[str, Any]:
+    """Return the JSON form of a score: None where a number is not defined or infinite."""
+    intervals = {}
+    for figure in score.figures:
+        interval = figure.interval(confidence=CONFIDENCE)
+        intervals[figure.name] = {
+            "low": _number(interval.low),
+            "high": _number(interval.high),
+            "confidence": CONFIDENCE,
+        }
     return {
-        "score": score.value,
+        "score": _number(score.value),
         "milliseconds_per_item": score.milliseconds,
-        "metrics": {name: value for name, value in score.metrics.items()},
+        "metrics": {name: _number(value) for name, value in score.metrics.items()},
+        "intervals": intervals,
     }
 
 
-def add_comparison(rows: dict[str, dict[str, Any]], scores: Mapping[str, Score]) -> None:
-    """Add to each row but the first how far it is from the first, with a 95 % paired-bootstrap interval."""
+def add_comparison(rows: dict[str, dict[str, Any]], scores: Mapping[str, Evaluation]) -> None:
+    """Add to each row but the first how far it is from the first, with 95 % paired-bootstrap intervals."""
     names = list(scores)
     for name in names[1:]:
-        difference = paired_difference(scores[name].items, scores[names[0]].items)
-        rows[name]["difference"] = {
-            "mean": difference.mean,
-            "low": difference.low,
-            "high": difference.high,
-            "confidence": 0.95,
-        }
+        differences = {}
+        for figure in scores[name].figures:
+            if figure.name in scores[names[0]].metrics:
+                found = figure.difference(scores[names[0]][figure.name], confidence=CONFIDENCE)
+                differences[figure.name] = {
+                    "mean": _number(found.mean),
+                    "low": _number(found.low),
+                    "high": _number(found.high),
+                    "confidence": CONFIDENCE,
+                }
+        rows[name]["differences"] = differences
 
 
-def comparison_lines(workload: Workload, scores: Mapping[str, Score], sizes: Mapping[str, int]) -> list[str]:
+def comparison_lines(task: Task, scores: Mapping[str, Evaluation], sizes: Mapping[str, int]) -> list[str]:
     """Table of scores for people.
 
     Parameters
     ----------
-    workload : Workload
-    scores : mapping of row name to Score
+    task : Task
+    scores : mapping of row name to Evaluation
         The first row is the baseline.
     sizes : mapping of row name to int
         Bytes, where known; without any there is no such column.
@@ -51,25 +66,49 @@ def comparison_lines(workload: Workload, scores: Mapping[str, Score], sizes: Map
     list of str
     """
     names = list(scores)
-    # The v1.1 scorer says exact_match, the v2.0 scorer exact.
-    exact = next((key for key in ("exact_match", "exact") if key in scores[names[0]].metrics), None)
-    header = [
-        "method",
-        *(["EM"] if exact else []),
-        workload.metric,
-        "change against " + names[0] + " (95 % interval)",
-    ]
-    header += (["size"] if sizes else []) + [f"ms per {workload.item}"]
+    first = scores[names[0]]
+    shown = [figure.name for figure in first.figures if not figure.is_detail]
+    header = ["method", *shown]
+    if len(names) > 1:
+        header.append(f"change of {task.metric} against {names[0]}")
+    header += (["size"] if sizes else []) + [f"ms per {task.item}"]
     rows = []
     for name, score in scores.items():
-        change = ""
-        if name != names[0]:
-            difference = paired_difference(score.items, scores[names[0]].items)
-            change = f"{difference.mean:+.2f} ({difference.low:+.2f} .. {difference.high:+.2f})"
-        row = [name, *([f"{score.metrics[exact]:.2f}"] if exact else []), f"{score.value:.2f}", change]
+        row = [name]
+        for figure in (score[wanted] for wanted in shown):
+            interval = figure.interval(confidence=CONFIDENCE)
+            row.append(f"{figure.value:.2f} ({interval.low:.2f} .. {interval.high:.2f})")
+        if len(names) > 1:
+            row.append("" if name == names[0] else _change(score, first))
         row += ([format_bytes(sizes[name])] if sizes else []) + [f"{score.milliseconds:.2f}"]
         rows.append(row)
-    return format_table(header, rows)
+    note = f"in parentheses: 95 % intervals, bootstrap over {first.items} {task.item}s"
+    return [*format_table(header, rows), "", note + (", paired for the change" if len(names) > 1 else "")]
+
+
+def relative_drop(baseline: Evaluation, score: Evaluation) -> float:
+    """How much worse a score is, in percent of the baseline's; negative if it is better.
+
+    Parameters
+    ----------
+    baseline, score : Evaluation
+        Of one task.
+
+    Returns
+    -------
+    float
+        Infinity if the baseline is 0 and the score is worse, or the score is not defined.
+    """
+    loss = baseline.value - score.value
+    if not baseline.figures[0].higher_is_better:
+        loss = -loss
+    if math.isnan(score.value) and not math.isnan(baseline.value):
+        return math.inf
+    if math.isnan(loss):  # neither is defined, or both are infinite
+        return 0.0
+    if baseline.value == 0.0:
+        return 0.0 if loss <= 0.0 else math.inf
+    return 100.0 * loss / abs(baseline.value)
 
 
 def model_bytes(model: Any) -> tuple[int, int]:
@@ -97,3 +136,13 @@ def model_bytes(model: Any) -> tuple[int, int]:
         is_code = kind == "weight" and layer in weights
         quantized += value.size + 4 * value.shape[0] if is_code else 4 * value.size
     return full, quantized
+
+
+def _change(score: Evaluation, baseline: Evaluation) -> str:
+    found = score.figures[0].difference(baseline.figures[0], confidence=CONFIDENCE)
+    return f"{found.mean:+.2f} ({found.low:+.2f} .. {found.high:+.2f})"
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN and no infinity."""
+    return value if math.isfinite(value) else None

@@ -25,9 +25,8 @@ from qdqbert.cli.post_training import (
     try_methods,
 )
 from qdqbert.cli.report import Report, UsageError, emphasize, format_table
-from qdqbert.cli.workload import Workload, add_task_arguments, open_workload
-from qdqbert.tasks.squad import SquadPredictions
-from qdqbert.tasks.text_classification import ClassificationResult
+from qdqbert.cli.workload import add_task_arguments, open_task
+from qdqbert.tasks.task import Evaluation, Task
 
 __all__ = ["add_arguments", "bundled_folder", "run"]
 
@@ -49,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="DIR",
-        help="a checkpoint for question answering or classification (default: bundled)",
+        help="a checkpoint with a head that a task is for (default: bundled)",
     )
     parser.add_argument("--data", metavar="FILE", help="with --model: items to score on")
     parser.add_argument(
@@ -78,27 +77,28 @@ def run(arguments: argparse.Namespace) -> Report:
     if (arguments.model is None) != (arguments.data is None):
         raise UsageError("--model and --data: give both, or neither for the bundled model")
     folder = arguments.model or str(bundled_folder())
-    model, tokenizer, task = open_checkpoint(folder, arguments.task)
+    arguments.folder = folder
+    model, tokenizer, entry = open_checkpoint(folder, arguments.task)
 
-    def workload(path: str | Path) -> Workload:
-        return open_workload(arguments, task, path, tokenizer, model.config)
+    def read(path: str | Path) -> Task:
+        return open_task(arguments, entry, [Path(path)], tokenizer, model.config)
 
-    judge = workload(arguments.data or bundled_folder() / "test.tsv")
+    judge = read(arguments.data or bundled_folder() / "test.tsv")
     if arguments.model is None:
-        source = workload(bundled_folder() / "calibration.tsv")
+        source = read(bundled_folder() / "calibration.tsv")
     else:
-        source = judge if arguments.calibration_data is None else workload(arguments.calibration_data)
+        source = judge if arguments.calibration_data is None else read(arguments.calibration_data)
     judge = held_out(judge, arguments.samples if source is judge else 0, arguments.seed, arguments.limit)
-    batches = list(source.batches(arguments.samples, arguments.seed, 1))
+    batches = list(source.batches(arguments.samples, seed=arguments.seed))
     calibrated = time.perf_counter()
     calibration = qdqbert.Calibration(model).collect(batches)
     calibration_seconds = time.perf_counter() - calibrated
     trials = try_methods(model, calibration, methods, judge)
     quantizers = sum(QuantizerState.of(quantizer).state == "on" for _, quantizer in named_quantizers(model))
-    examples = _examples(judge, trials, model.config)
+    examples = _examples(judge, trials)
     data: dict[str, Any] = {
         "folder": folder,
-        "task": task,
+        "task": entry.name,
         "metric": judge.metric,
         "items": len(judge),
         "samples": len(batches),
@@ -116,33 +116,26 @@ def run(arguments: argparse.Namespace) -> Report:
     return Report(data, _lines(data, judge, trials))
 
 
-def _examples(workload: Workload, trials: Trials, config: Any) -> list[dict[str, str]]:
+def _examples(task: Task, trials: Trials) -> list[dict[str, str]]:
     """Return items with their answers: some at equal distances, up to two where float and INT8 differ."""
-    before, after = (_answers(trials.scores[name].details, config) for name in (FLOAT, trials.best))
-    differ = [index for index in range(len(workload)) if before[index] != after[index]][:2]
-    others = [index for index in range(len(workload)) if index not in differ]
+    before, after = (_answers(task, trials.scores[name]) for name in (FLOAT, trials.best))
+    differ = [index for index in range(len(task)) if before[index] != after[index]][:2]
+    others = [index for index in range(len(task)) if index not in differ]
     wanted = min(_SHOWN - len(differ), len(others))
     spread = [others[len(others) * i // wanted] for i in range(wanted)]
-    shown = []
-    for index in spread + differ:
-        question, gold = _question(workload, index)
-        shown.append({"text": question, "expected": gold, "float": before[index], "int8": after[index]})
-    return shown
+    return [
+        {
+            "text": task.text_of(index),
+            "expected": _title(task.expected(index)),
+            "float": before[index],
+            "int8": after[index],
+        }
+        for index in spread + differ
+    ]
 
 
-def _answers(details: Any, config: Any) -> list[str]:
-    if isinstance(details, SquadPredictions):
-        return [answer.text or "(no answer)" for answer in details.answers.values()]
-    assert isinstance(details, ClassificationResult)
-    return [_title(str(config.id2label[int(index)])) for index in details.predicted]
-
-
-def _question(workload: Any, index: int) -> tuple[str, str]:
-    if workload.task == "squad":
-        example = workload.dataset.examples[index]
-        return example.question, example.answers[0][0] if example.answers else "(no answer)"
-    text = workload.examples[index]
-    return text.text, _title(text.label)
+def _answers(task: Task, score: Evaluation) -> list[str]:
+    return [_title(task.answer(score, index)) for index in range(len(task))]
 
 
 def _title(label: str) -> str:
@@ -150,7 +143,7 @@ def _title(label: str) -> str:
     return unquote(label).replace("_", " ")
 
 
-def _lines(data: dict[str, Any], workload: Workload, trials: Trials) -> list[str]:
+def _lines(data: dict[str, Any], task: Task, trials: Trials) -> list[str]:
     rows = [
         [_short(shown["text"], 64), *(_short(shown[key], 28) for key in ("expected", FLOAT, "int8"))]
         for shown in data["examples"]
@@ -162,19 +155,19 @@ def _lines(data: dict[str, Any], workload: Workload, trials: Trials) -> list[str
     )
     return [
         emphasize(title),
-        f"{data['items']} {workload.item}s; {data['samples']} calibration samples in "
+        f"{data['items']} {task.item}s; {data['samples']} calibration samples in "
         f"{data['calibration_seconds']:.1f} s, one pass for all methods; "
         f"{data['quantizers']} quantizers on, 8 bits",
         "",
-        *comparison_lines(workload, trials.scores, trials.sizes),
+        *comparison_lines(task, trials.scores, trials.sizes),
         "",
         emphasize(
-            f"best: {trials.best}, {workload.metric} {best.value:.2f} % against "
-            f"{trials.scores[FLOAT].value:.2f} % in float"
+            f"best: {trials.best}, {task.metric} {best.value:.2f} against "
+            f"{trials.scores[FLOAT].value:.2f} in float"
         ),
         "size: the encoder's products as 8-bit codes, all else float32; the floats behind the codes stay too",
         "",
-        *format_table([workload.item, "expected", "float", "INT8"], rows, left=4),
+        *format_table([task.item, "expected", "float", "INT8"], rows, left=4),
         "",
         f"{data['seconds']:.1f} s in all",
     ]

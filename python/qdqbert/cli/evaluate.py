@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``qdqbert eval DIR --data FILE``: score a checkpoint, float and quantized."""
+"""``qdqbert eval --task NAME DIR --data FILE ...``: score a checkpoint, float and quantized."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 from qdqbert.cli.checkpoint import add_rule_arguments, open_checkpoint, parse_rules
 from qdqbert.cli.comparison import add_comparison, comparison_lines, score_entry
 from qdqbert.cli.report import OK, VERIFICATION_FAILED, Report, UsageError
-from qdqbert.cli.workload import Score, add_task_arguments, open_workload
+from qdqbert.cli.workload import add_data_argument, add_task_arguments, check_data, data_files, open_task
+from qdqbert.tasks.task import Evaluation, Task
 
 __all__ = ["add_arguments", "run"]
 
@@ -18,9 +19,7 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this verb."""
     parser.add_argument("folder", metavar="DIR", help="checkpoint folder")
-    parser.add_argument(
-        "--data", required=True, metavar="FILE", help="SQuAD json, or TSV, CSV or JSONL of texts"
-    )
+    add_data_argument(parser, "what to score on")
     parser.add_argument(
         "--quantizers",
         choices=("off", "on", "both"),
@@ -28,8 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_rule_arguments(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N items")
+    parser.add_argument("--min-score", type=float, metavar="X", help="status 4 if the last row is below X")
     parser.add_argument(
-        "--min-score", type=float, metavar="X", help="status 4 if the last row is below X percent"
+        "--max-score", type=float, metavar="X", help="the same for a perplexity: status 4 if it is above X"
     )
     parser.add_argument("--output", metavar="DIR", help="squad: write predictions of the last row here")
     add_task_arguments(parser)
@@ -40,39 +40,59 @@ def run(arguments: argparse.Namespace) -> Report:
     import qdqbert
 
     rules = parse_rules(arguments)
-    model, tokenizer, task = open_checkpoint(arguments.folder, arguments.task)
-    if arguments.output is not None and task != "squad":
+    check_data(arguments.data)
+    model, tokenizer, entry = open_checkpoint(arguments.folder, arguments.task)
+    if arguments.output is not None and entry.name != "squad":
         raise UsageError("--output: predictions are written for squad only")
-    workload = open_workload(arguments, task, arguments.data, tokenizer, model.config)
+    files = data_files(arguments.data, entry, training=False)
+    task = open_task(arguments, entry, files, tokenizer, model.config)
+    _check_bounds(arguments, task)
     if arguments.limit is not None:
         if arguments.limit < 1:
             raise UsageError(f"--limit: expected at least 1, found {arguments.limit}")
-        workload = workload.select(range(min(arguments.limit, len(workload))))
+        task = task.select(range(min(arguments.limit, len(task))))
     has_ranges = any(name.endswith("._amax") for name, _ in model.named_buffers())
     rows = arguments.quantizers or ("both" if has_ranges else "off")
     if rules and rows == "off":
         raise UsageError("--rule, --rules: have no effect on the float row; add --quantizers on or both")
-    scores: dict[str, Score] = {}
+    scores: dict[str, Evaluation] = {}
     if rows in ("off", "both"):
         with qdqbert.quantizers(model, {"*": "off"}):
-            scores["float"] = workload.score(model)
+            scores["float"] = task.evaluate(model)
     if rows in ("on", "both"):
         with qdqbert.quantizers(model, rules) if rules else contextlib.nullcontext():
-            scores["quantized"] = workload.score(model)
+            scores["quantized"] = task.evaluate(model)
     last = list(scores.values())[-1]
     if arguments.output is not None:
-        last.details.save(arguments.output)
+        last.predictions.save(arguments.output)
     data: dict[str, Any] = {
         "folder": arguments.folder,
-        "task": task,
-        "metric": workload.metric,
-        "items": len(workload),
+        "task": entry.name,
+        "metric": task.metric,
+        "items": len(task),
         "rules": rules,
         "rows": {name: score_entry(score) for name, score in scores.items()},
     }
     add_comparison(data["rows"], scores)
-    failed = arguments.min_score is not None and last.value < arguments.min_score
-    lines = comparison_lines(workload, scores, {})
-    if failed:
-        lines.append(f"below --min-score {arguments.min_score:g}")
-    return Report(data, lines, VERIFICATION_FAILED if failed else OK)
+    lines = comparison_lines(task, scores, {})
+    failure = _failure(arguments, last.value)
+    if failure:
+        lines.append(failure)
+    return Report(data, lines, VERIFICATION_FAILED if failure else OK)
+
+
+def _check_bounds(arguments: argparse.Namespace, task: Task) -> None:
+    """Refuse a bound on the wrong side of a metric."""
+    wrong, right = ("max", "min") if task.higher_is_better else ("min", "max")
+    if getattr(arguments, f"{wrong}_score") is not None:
+        better = "higher" if task.higher_is_better else "lower"
+        raise UsageError(f"--{wrong}-score: a {better} {task.metric} is better; give --{right}-score")
+
+
+def _failure(arguments: argparse.Namespace, value: float) -> str | None:
+    """Bound that a score misses; one that is not defined misses every bound."""
+    if arguments.min_score is not None and not value >= arguments.min_score:
+        return f"below --min-score {arguments.min_score:g}"
+    if arguments.max_score is not None and not value <= arguments.max_score:
+        return f"above --max-score {arguments.max_score:g}"
+    return None

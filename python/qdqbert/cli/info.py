@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from qdqbert.cli.checkpoint import task_of
 from qdqbert.cli.report import Report, emphasize, format_bytes, format_table
+from qdqbert.tasks.table import task_of_architectures
 
 if TYPE_CHECKING:
     from qdqbert.serialization.weight_files import WeightFiles
@@ -56,11 +56,12 @@ def run(arguments: argparse.Namespace) -> Report:
     section = fields.get("quantization_config") or {}
     disabled = sorted(name for name, entry in section.get("quantizers", {}).items() if entry.get("disabled"))
     expected = 20 * int(config.num_hidden_layers)
+    task = task_of_architectures(fields.get("architectures"))
     data: dict[str, Any] = {
         "folder": arguments.folder,
         "model_type": fields.get("model_type"),
         "architectures": fields.get("architectures"),
-        "task": task_of(fields),
+        "task": None if task is None else task.name,
         "num_labels": config.num_labels,
         "config": {name: getattr(config, name) for name in _FIELDS},
         "parameters": parameters,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 
 from qdqbert.cli.comparison import model_bytes
 from qdqbert.cli.report import UsageError
-from qdqbert.cli.workload import Score, Workload
+from qdqbert.tasks.task import Evaluation, Task
 
 __all__ = [
     "FLOAT",
@@ -34,15 +35,15 @@ class Trials:
 
     Attributes
     ----------
-    scores : dict of str to Score
+    scores : dict of str to Evaluation
         `FLOAT` first, then the methods in the order tried.
     sizes : dict of str to int
         Bytes of the weights, see `model_bytes`.
     best : str
-        Method with the highest score; the earlier one of equals.
+        Method with the best score; the earlier one of equals.
     """
 
-    scores: dict[str, Score] = field(default_factory=dict)
+    scores: dict[str, Evaluation] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     best: str = ""
 
@@ -86,27 +87,27 @@ def apply_method(calibration: Any, method: str) -> None:
     calibration.apply(name, **options)
 
 
-def held_out(workload: Workload, samples: int, seed: int, most: int) -> Workload:
+def held_out(task: Task, samples: int, seed: int, most: int) -> Task:
     """Items that the calibration samples of the same seed do not hold.
 
     Parameters
     ----------
-    workload : Workload
+    task : Task
     samples, seed : int
-        As given to `Workload.batches`.
+        As given to `Task.batches`.
     most : int
         How many items at most, drawn at random; >= 1.
 
     Returns
     -------
-    Workload
+    Task
 
     Raises
     ------
     UsageError
         If no item is left.
     """
-    count = len(workload)
+    count = len(task)
     used = set(random.Random(seed).sample(range(count), min(samples, count)))
     rest = [index for index in range(count) if index not in used]
     if not rest:
@@ -116,11 +117,11 @@ def held_out(workload: Workload, samples: int, seed: int, most: int) -> Workload
         )
     if len(rest) > most:
         rest = sorted(random.Random(seed + 1).sample(rest, most))
-    return workload.select(rest)
+    return task.select(rest)
 
 
 def try_methods(
-    model: Any, calibration: Any, methods: Sequence[str], workload: Workload, progress: bool | None = None
+    model: Any, calibration: Any, methods: Sequence[str], task: Task, progress: bool | None = None
 ) -> Trials:
     """Score a model in float and under every method, and leave it with the best one.
 
@@ -131,8 +132,8 @@ def try_methods(
         Of `model`, with the data collected.
     methods : sequence of str
         At least one, see `check_methods`.
-    workload : Workload
-        Held-out items.
+    task : Task
+        Of held-out items.
     progress : bool, optional
         Whether to show bars on stderr; by default on a terminal only.
 
@@ -145,15 +146,21 @@ def try_methods(
     full, quantized = model_bytes(model)
     trials = Trials()
     with qdqbert.quantizers(model, {"*": "off"}):
-        trials.scores[FLOAT] = workload.score(model, progress)
+        trials.scores[FLOAT] = task.evaluate(model, progress=progress)
     trials.sizes[FLOAT] = full
     for method in methods:
         apply_method(calibration, method)
-        trials.scores[method] = workload.score(model, progress)
+        trials.scores[method] = task.evaluate(model, progress=progress)
         trials.sizes[method] = quantized
-    trials.best = max(methods, key=lambda method: trials.scores[method].value)
+    trials.best = max(methods, key=lambda method: _rank(trials.scores[method]))
     apply_method(calibration, trials.best)
     return trials
+
+
+def _rank(score: Evaluation) -> float:
+    """Larger is better; a score that is not defined is the worst."""
+    value = score.value if score.figures[0].higher_is_better else -score.value
+    return -math.inf if math.isnan(value) else value
 
 
 def add_methods_argument(parser: argparse.ArgumentParser) -> None:

@@ -17,9 +17,14 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MAX_BATCH_TOKENS", "batch_inputs", "by_length", "chunks", "progress_bar"]
+__all__ = ["MAX_BATCH_TOKENS", "batch_inputs", "by_length", "chunks", "iterate_outputs", "progress_bar"]
 
 T = TypeVar("T")
+F = TypeVar("F")
+R = TypeVar("R")
+
+# Items in memory at a time: enough that sorting by length leaves almost no padding.
+_CHUNK = 1024
 
 # Large enough that every product of a BERT-base layer is worth its threads, small enough that the activations
 # of one call (about 40 KB a token) stay at 80 MB.
@@ -116,6 +121,71 @@ def batch_inputs(
         inputs["attention_mask"][row, : len(ids)] = 1
         inputs["token_type_ids"][row, : len(ids)] = types
     return inputs
+
+
+def iterate_outputs(
+    model: Any,
+    items: Iterable[Sequence[F]],
+    *,
+    size: Callable[[F], int],
+    inputs: Callable[[Sequence[F]], dict[str, npt.NDArray[np.int64]]],
+    outputs: Callable[[Any, Sequence[F]], Sequence[R]],
+    max_batch_tokens: int = MAX_BATCH_TOKENS,
+    total: int | None = None,
+    unit: str = "item",
+    description: str = "",
+    progress: bool | None = None,
+) -> Iterator[list[R]]:
+    """Run a model on the sequences of items, in batches of similar length, and give the results in order.
+
+    Everything streams: a bounded number of items is in memory.
+
+    Parameters
+    ----------
+    model : callable
+        Called with the keyword arguments that `inputs` makes.
+    items : iterable of sequences
+        The features of each item, at least one.
+    size : callable
+        Tokens of a feature, padding of its own included.
+    inputs : callable
+        Model inputs of some features.
+    outputs : callable
+        What is kept of the model's output, one result for each of the features.
+    max_batch_tokens : int
+        Most tokens, padding included, of one call of the model; >= 1.
+    total : int, optional
+        Items, if known.
+    unit, description : str
+        Of the progress bar.
+    progress : bool, optional
+        Whether to show a bar on stderr; by default on a terminal only.
+
+    Yields
+    ------
+    list
+        The results of an item's features.
+
+    Raises
+    ------
+    ValueError
+        If `max_batch_tokens` is not positive.
+    """
+    advance = progress_bar(total, unit, description, show=progress)
+    try:
+        for chunk in chunks(items, _CHUNK):
+            features = [feature for item in chunk for feature in item]
+            results: dict[int, R] = {}
+            for batch in by_length([size(feature) for feature in features], max_batch_tokens):
+                chosen = [features[index] for index in batch]
+                results.update(zip(batch, outputs(model(**inputs(chosen)), chosen), strict=True))
+            first = 0
+            for item in chunk:
+                yield [results[first + offset] for offset in range(len(item))]
+                first += len(item)
+            advance(len(chunk))
+    finally:
+        advance(0)
 
 
 def progress_bar(

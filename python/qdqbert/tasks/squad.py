@@ -15,19 +15,23 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from qdqbert.serialization.atomic import write_text
 from qdqbert.tasks.batching import MAX_BATCH_TOKENS, batch_inputs, by_length, chunks, progress_bar
+from qdqbert.tasks.data_error import DataError
+from qdqbert.tasks.encoding import bare_tokenizer
+from qdqbert.tasks.metrics import Mean, Ratio
 from qdqbert.tasks.squad_answers import Answer, AnswerFinder
 from qdqbert.tasks.squad_data import SquadDataset, SquadExample, read_predictions, read_squad
 from qdqbert.tasks.squad_features import SquadFeature, SquadOptions, features_of
 from qdqbert.tasks.squad_metrics import question_scores, score_v1, score_v2
+from qdqbert.tasks.task import Figure, Inputs, Scored, Task, as_paths, longest_input
 
 if TYPE_CHECKING:
     import os
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 __all__ = [
+    "SQuAD",
     "SquadDataset",
     "SquadExample",
     "SquadOptions",
@@ -50,6 +55,11 @@ __all__ = [
 
 # Questions in memory at a time: enough that sorting by length leaves almost no padding.
 _CHUNK = 256
+
+# Wordpieces of a window, as in run_squad.
+_LONGEST_WINDOW = 384
+
+_NO_ANSWER = "(no answer)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +140,9 @@ class SquadResult:
     metrics : dict of str to float
         Everything that the official scorer of this version prints.
     predictions : SquadPredictions
-    question_f1 : ndarray (questions,) float64
-        F1 of each question in percent, in the order of the data set: what a paired comparison needs.
+    question_f1, question_exact : ndarray (questions,) float64
+        F1 and exact match of each question in percent, in the order of the data set: what a paired comparison
+        needs.
     features : int
         Windows that were computed.
     """
@@ -141,6 +152,7 @@ class SquadResult:
     metrics: dict[str, float]
     predictions: SquadPredictions
     question_f1: npt.NDArray[np.float64]
+    question_exact: npt.NDArray[np.float64]
     features: int
 
 
@@ -290,6 +302,7 @@ def evaluate(
         metrics,
         predictions,
         np.array([100.0 * f for _, f in scores.values()]),
+        np.array([100.0 * exact for exact, _ in scores.values()]),
         features,
     )
 
@@ -339,6 +352,132 @@ def calibration_batches(
     first_windows = (windows[0] for windows in features_of(chosen, tokenizer, options or SquadOptions()))
     for batch in chunks(first_windows, batch_size):
         yield _inputs(batch, tokenizer)
+
+
+class SQuAD(Task):
+    """Questions about paragraphs, for a question answering head.
+
+    Parameters
+    ----------
+    dataset : SquadDataset
+    tokenizer : tokenizers.Tokenizer
+    options : SquadOptions
+    """
+
+    name = "squad"
+    model_class = "QDQBertForQuestionAnswering"
+    metric = "F1"
+    item = "question"
+
+    def __init__(self, dataset: SquadDataset, tokenizer: Tokenizer, options: SquadOptions) -> None:
+        self.dataset, self._tokenizer, self._options = dataset, tokenizer, options
+
+    @classmethod
+    def read(
+        cls,
+        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        tokenizer: Tokenizer,
+        config: Any,
+        *,
+        max_length: int | None = None,
+        doc_stride: int = 128,
+        max_query_length: int = 64,
+        max_answer_length: int = 30,
+        n_best_size: int = 20,
+        null_score_diff_threshold: float = 0.0,
+    ) -> Self:
+        """Read SQuAD files, v1.1 or v2.0.
+
+        Parameters
+        ----------
+        paths : path or sequence of paths
+            See `read_squad`; the rules of v2.0 apply if they do for one of them.
+        tokenizer : tokenizers.Tokenizer
+        config : QDQBertConfig
+        max_length : int, optional
+            Wordpieces of a window; 4 .. the model's positions; by default 384, or the positions if they are
+            fewer.
+        doc_stride, max_query_length, max_answer_length, n_best_size, null_score_diff_threshold
+            See `SquadOptions`.
+
+        Raises
+        ------
+        DataError
+            If a file is missing or malformed, or a question's id appears twice.
+        ValueError
+            If an option is out of its range.
+        """
+        tokenizer = bare_tokenizer(tokenizer)
+        longest = longest_input(max_length, config, default=_LONGEST_WINDOW)
+        parts = [read_squad(file) for file in as_paths(paths)]
+        seen: set[str] = set()
+        for part in parts:
+            for example in part.examples:
+                if example.id in seen:
+                    raise DataError(f"{part.source}: id: {example.id!r} stands already in another file")
+            seen.update(example.id for example in part.examples)
+        dataset = SquadDataset(
+            tuple(example for part in parts for example in part.examples),
+            any(part.version_2 for part in parts),
+            ", ".join(part.source for part in parts),
+        )
+        options = SquadOptions(
+            max_seq_length=longest,
+            doc_stride=doc_stride,
+            max_query_length=max_query_length,
+            max_answer_length=max_answer_length,
+            n_best_size=n_best_size,
+            version_2_with_negative=dataset.version_2,
+            null_score_diff_threshold=null_score_diff_threshold,
+        )
+        return cls(dataset, tokenizer, options)
+
+    def __len__(self) -> int:
+        return len(self.dataset.examples)
+
+    def _select(self, indices: Sequence[int]) -> Self:
+        examples = tuple(self.dataset.examples[index] for index in indices)
+        return type(self)(replace(self.dataset, examples=examples), self._tokenizer, self._options)
+
+    def _batch(self, indices: Sequence[int]) -> Inputs:
+        chosen = [self.dataset.examples[index] for index in indices]
+        return _inputs(
+            [windows[0] for windows in features_of(chosen, self._tokenizer, self._options)], self._tokenizer
+        )
+
+    def _score(self, model: Any, max_batch_tokens: int, progress: bool | None) -> Scored:
+        result = evaluate(
+            model,
+            self.dataset,
+            self._tokenizer,
+            self._options,
+            keep_n_best=True,
+            max_batch_tokens=max_batch_tokens,
+            progress=progress,
+        )
+        figures = [
+            Figure("F1", Mean(result.question_f1 / 100.0)),
+            Figure("EM", Mean(result.question_exact / 100.0)),
+        ]
+        has_answer = np.array([bool(example.answers) for example in self.dataset.examples])
+        for name, is_part in (("HasAns", has_answer), ("NoAns", ~has_answer)):
+            if self.dataset.version_2 and is_part.any():
+                figures += [
+                    Figure(f"{name}_{kind}", Ratio(scores / 100.0 * is_part, is_part), is_detail=True)
+                    for kind, scores in (("exact", result.question_exact), ("f1", result.question_f1))
+                ]
+        return tuple(figures), dict(result.metrics), result.predictions
+
+    def _text(self, index: int) -> str:
+        return self.dataset.examples[index].question
+
+    def _expected(self, index: int) -> str:
+        answers = self.dataset.examples[index].answers
+        return answers[0][0] if answers else _NO_ANSWER
+
+    def _answer(self, predictions: Any, index: int) -> str:
+        answer: Answer = predictions.answers[self.dataset.examples[index].id]
+        return answer.text or _NO_ANSWER
 
 
 def _inputs(features: Sequence[SquadFeature], tokenizer: Tokenizer) -> dict[str, npt.NDArray[np.int64]]:

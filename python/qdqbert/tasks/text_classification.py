@@ -7,22 +7,23 @@ A model is anything that is called as ``model(input_ids=..., attention_mask=...,
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
-import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from qdqbert.tasks.batching import MAX_BATCH_TOKENS, batch_inputs, by_length, chunks, progress_bar
-from qdqbert.tasks.data_error import DataError, has_lone_surrogate
-from qdqbert.tokenization import special_token_id
+from qdqbert.tasks.batching import MAX_BATCH_TOKENS, chunks, iterate_outputs
+from qdqbert.tasks.data_error import DataError
+from qdqbert.tasks.encoding import EncodedText, TextExample, bare_tokenizer, encode_text, padded
+from qdqbert.tasks.metrics import F1, correct_mean
+from qdqbert.tasks.rows import Row, find_column, iterate_rows, text_cell
+from qdqbert.tasks.sequence_task import SequenceTask, sequence_logits
+from qdqbert.tasks.task import Figure, Scored, as_paths, longest_input
 
 if TYPE_CHECKING:
     import os
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ClassificationResult",
+    "TextClassification",
     "TextExample",
     "calibration_batches",
     "evaluate",
@@ -43,29 +45,6 @@ __all__ = [
 _TEXT = ("text", "sentence", "sentence1", "premise", "question")
 _TEXT_PAIR = ("text_pair", "sentence2", "hypothesis")
 _LABEL = ("label", "class")
-
-# Texts in memory at a time.
-_CHUNK = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class TextExample:
-    """One text, or a pair, with its label.
-
-    Attributes
-    ----------
-    text : str
-    label : str
-        As in the file.
-    text_pair : str or None
-    line : int
-        Where it starts in its file, from 1.
-    """
-
-    text: str
-    label: str
-    text_pair: str | None = None
-    line: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,20 +88,7 @@ def read_texts(path: str | os.PathLike[str]) -> list[TextExample]:
         If the file is missing, of an unknown suffix, not UTF-8, or a row does not fit; with ``file:line``.
     """
     file = Path(path)
-    suffix = file.suffix.lower()
-    if suffix not in (".tsv", ".csv", ".jsonl", ".json"):
-        raise DataError(f"{file}: expected a file named .tsv, .csv, .jsonl or .json")
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{file}:{line}: expected UTF-8, found byte 0x{data[error.start]:02x}") from error
-    rows = _json_rows(file, text) if suffix.startswith(".json") else _table_rows(file, text, suffix == ".tsv")
-    examples = [_example(file, line, row) for line, row in rows]
+    examples = [_example(file, line, row) for line, row in iterate_rows(file, tsv_escapes=True)]
     if not examples:
         raise DataError(f"{file}: expected at least one text, found none")
     return examples
@@ -201,24 +167,20 @@ def iterate_logits(
     ValueError
         If `max_length` is too small or the model's logits do not have one row for each text.
     """
-    advance = progress_bar(len(examples), "text", "classification", show=progress)
-    try:
-        for chunk in chunks(examples, _CHUNK):
-            encoded = [_encode(example, tokenizer, max_length) for example in chunk]
-            rows: list[npt.NDArray[np.float32]] = [np.empty(0, np.float32)] * len(chunk)
-            for batch in by_length([len(ids) for ids, _ in encoded], max_batch_tokens):
-                out = model(**_inputs([encoded[index] for index in batch], tokenizer))
-                logits = np.asarray(out.logits)
-                if logits.ndim != 2 or len(logits) != len(batch):
-                    raise ValueError(
-                        f"logits: expected one row for each of {len(batch)} texts, found {logits.shape}"
-                    )
-                for row, index in enumerate(batch):
-                    rows[index] = logits[row].copy()
-            yield from rows
-            advance(len(chunk))
-    finally:
-        advance(0)
+    outputs = iterate_outputs(
+        model,
+        ([encode_text(example.text, example.text_pair, tokenizer, max_length)] for example in examples),
+        size=len,
+        inputs=lambda batch: padded(batch, tokenizer),
+        outputs=sequence_logits,
+        max_batch_tokens=max_batch_tokens,
+        total=len(examples),
+        unit="text",
+        description="classification",
+        progress=progress,
+    )
+    for (logits,) in outputs:
+        yield logits
 
 
 def evaluate(
@@ -307,97 +269,99 @@ def calibration_batches(
         )
     chosen = random.Random(seed).sample(examples, min(samples, len(examples)))
     for batch in chunks(chosen, batch_size):
-        yield _inputs([_encode(example, tokenizer, max_length) for example in batch], tokenizer)
+        encoded: list[EncodedText] = [
+            encode_text(example.text, example.text_pair, tokenizer, max_length) for example in batch
+        ]
+        yield padded(encoded, tokenizer)
 
 
-def _table_rows(file: Path, text: str, is_tsv: bool) -> Iterator[tuple[int, dict[str, str]]]:
-    lines = io.StringIO(text, newline="")
-    if is_tsv:
-        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\", strict=True)
-    else:
-        reader = csv.reader(lines, strict=True)
-    header: list[str] = []
-    line = 1
-    try:
-        for cells in reader:
-            if not header:
-                header = cells
-            elif cells:
-                if len(cells) != len(header):
-                    raise DataError(
-                        f"{file}:{line}: expected {len(header)} columns ({', '.join(header)}), "
-                        f"found {len(cells)}"
-                    )
-                yield line, dict(zip(header, cells, strict=True))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(f"{file}:{line}: {error}") from error
+class TextClassification(SequenceTask):
+    """Texts or pairs with a class each, whatever the classes are.
+
+    Labels are the names or the numbers of the model's classes.
+
+    Parameters
+    ----------
+    examples, labels, tokenizer, max_length
+        As in `SequenceTask`.
+    """
+
+    name = "classification"
+    metric = "accuracy"
+    item = "text"
+
+    _classes: Mapping[int, str]
+
+    @classmethod
+    def read(
+        cls,
+        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        tokenizer: Tokenizer,
+        config: Any,
+        *,
+        max_length: int | None = None,
+    ) -> Self:
+        """Read files of labelled texts.
+
+        Parameters
+        ----------
+        paths : path or sequence of paths
+            See `read_texts`.
+        tokenizer : tokenizers.Tokenizer
+        config : QDQBertConfig
+            Its `id2label` names the classes.
+        max_length : int, optional
+            Wordpieces kept of a text, special tokens included; 4 .. the model's positions, which is the
+            default.
+
+        Raises
+        ------
+        DataError
+            If a file is missing or malformed, or a label is of no class; with file and line.
+        ValueError
+            If `max_length` does not fit.
+        """
+        tokenizer = bare_tokenizer(tokenizer)
+        longest = longest_input(max_length, config)
+        examples: list[TextExample] = []
+        labels: list[npt.NDArray[np.int64]] = []
+        for file in as_paths(paths):
+            found = read_texts(file)
+            labels.append(label_ids(found, config.id2label, str(file)))
+            examples += found
+        task = cls(examples, np.concatenate(labels), tokenizer, longest)
+        task._classes = config.id2label
+        return task
+
+    def _figures(self, outputs: Sequence[Sequence[npt.NDArray[np.float32]]]) -> Scored:
+        logits = np.stack([rows[0] for rows in outputs])
+        if logits.shape[1] != len(self._classes):
+            raise ValueError(f"logits: expected {len(self._classes)} for each text, found {logits.shape[1]}")
+        predicted = logits.argmax(axis=1)
+        figures = (
+            Figure("accuracy", correct_mean(self.labels, predicted)),
+            Figure("macro F1", F1(self.labels, predicted, average="macro"), is_detail=True),
+        )
+        counts: dict[str, float] = {
+            "correct": int((predicted == self.labels).sum()),
+            "total": len(self),
+        }
+        return figures, counts, predicted
+
+    def _expected(self, index: int) -> str:
+        return str(self._classes[int(self.labels[index])])
+
+    def _answer(self, predictions: Any, index: int) -> str:
+        return str(self._classes[int(predictions[index])])
 
 
-def _json_rows(file: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
-    for line, content in enumerate(text.split("\n"), start=1):
-        if not content.strip():
-            continue
-        try:
-            row = json.loads(content)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{file}:{line}: not JSON: {error.msg} at column {error.colno}") from error
-        except RecursionError as error:
-            raise DataError(f"{file}:{line}: JSON nested too deeply") from error
-        except ValueError as error:  # a number of thousands of digits
-            raise DataError(f"{file}:{line}: not JSON that can be read: {error}") from error
-        if not isinstance(row, dict):
-            raise DataError(
-                f"{file}:{line}: expected an object with text and label, found {type(row).__name__}"
-            )
-        yield line, {key: _cell(file, line, key, value) for key, value in row.items()}
-
-
-def _cell(file: Path, line: int, key: str, value: Any) -> str:
-    if key not in (*_TEXT, *_TEXT_PAIR, *_LABEL):
-        return ""
-    if isinstance(value, str) and not has_lone_surrogate(value):
-        return value
-    if key in _LABEL and isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    raise DataError(f"{file}:{line}: {key}: expected a text, found {value!r:.40}")
-
-
-def _example(file: Path, line: int, row: dict[str, str]) -> TextExample:
-    text, label, pair = (
-        next((name for name in names if name in row), None) for names in (_TEXT, _LABEL, _TEXT_PAIR)
+def _example(file: Path, line: int, row: Row) -> TextExample:
+    text = find_column(file, line, row, _TEXT, "text")
+    label = find_column(file, line, row, _LABEL, "label")
+    pair = next((name for name in _TEXT_PAIR if name in row), None)
+    return TextExample(
+        text_cell(file, line, row, text),
+        text_cell(file, line, row, label, numbers=isinstance(row[label], int)).strip(),
+        None if pair is None else text_cell(file, line, row, pair),
+        line,
     )
-    if text is None or label is None:
-        wanted = "text" if text is None else "label"
-        raise DataError(f"{file}:{line}: expected a column {wanted!r}, found {', '.join(row) or 'none'}")
-    return TextExample(row[text], row[label].strip(), None if pair is None else row[pair], line)
-
-
-def _encode(
-    example: TextExample, tokenizer: Tokenizer, max_length: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Ids and token types of ``[CLS] text [SEP]`` or ``[CLS] text [SEP] pair [SEP]``, cut to `max_length`."""
-    if max_length < 4:
-        raise ValueError(f"max_length: expected at least 4, found {max_length}")
-    cls, sep = special_token_id(tokenizer, "[CLS]"), special_token_id(tokenizer, "[SEP]")
-    first = tokenizer.encode(example.text, add_special_tokens=False).ids
-    if example.text_pair is None:
-        ids = [cls, *first[: max_length - 2], sep]
-        return np.array(ids, dtype=np.int64), np.zeros(len(ids), dtype=np.int64)
-    second = tokenizer.encode(example.text_pair, add_special_tokens=False).ids
-    room = max_length - 3
-    # Longest first, one wordpiece at a time; of equally long ones the second loses.
-    while len(first) + len(second) > room:
-        longer = first if len(first) > len(second) else second
-        longer.pop()
-    ids = [cls, *first, sep, *second, sep]
-    types = np.zeros(len(ids), dtype=np.int64)
-    types[len(first) + 2 :] = 1
-    return np.array(ids, dtype=np.int64), types
-
-
-def _inputs(
-    encoded: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]], tokenizer: Tokenizer
-) -> dict[str, npt.NDArray[np.int64]]:
-    pad = tokenizer.token_to_id("[PAD]")
-    return batch_inputs([ids for ids, _ in encoded], [types for _, types in encoded], pad or 0)
