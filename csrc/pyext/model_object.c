@@ -29,39 +29,45 @@ qb_py_model_cast(qb_py_state *state, PyObject *object, const char *argument)
     return (qb_py_model *)object;
 }
 
-/* A sequence of `count` integers, or None; *numbers is NULL or to be given to PyMem_Free. */
+/* A sequence of `count` integers, or None; *numbers stays NULL or is to be given to PyMem_Free, whatever is returned.
+ */
 static int
 read_heads_of_layers(PyObject *object, long long count, int64_t **numbers)
 {
     if (!object || object == Py_None) {
         return 0;
     }
-    PyObject *sequence = PySequence_Fast(object, "heads_of_layers: expected a sequence of integers");
+    /* A tuple of its own: reading a number may run its owner's code, which may change a list. */
+    PyObject *sequence = PySequence_Tuple(object);
     if (!sequence) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+            PyErr_Format(PyExc_TypeError, "heads_of_layers: expected a sequence of integers, got %.100s",
+                         Py_TYPE(object)->tp_name);
+        }
         return -1;
     }
-    const Py_ssize_t given = PySequence_Fast_GET_SIZE(sequence);
+    int result = -1;
+    const Py_ssize_t given = PyTuple_GET_SIZE(sequence);
     if (given != count) {
         PyErr_Format(PyExc_ValueError, "heads_of_layers: expected one number for each of %lld layers, got %zd", count,
                      given);
+        goto done;
     }
-    int64_t *made = PyErr_Occurred() ? NULL : PyMem_New(int64_t, given + 1);
-    for (Py_ssize_t i = 0; made && i < given; ++i) {
-        made[i] = PyLong_AsLongLong(PySequence_Fast_GET_ITEM(sequence, i));
-        if (made[i] == -1 && PyErr_Occurred()) {
-            PyMem_Free(made);
-            made = NULL;
+    *numbers = PyMem_New(int64_t, given + 1);
+    if (!*numbers) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    for (Py_ssize_t i = 0; i < given; ++i) {
+        (*numbers)[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(sequence, i));
+        if ((*numbers)[i] == -1 && PyErr_Occurred()) {
+            goto done;
         }
     }
+    result = 0;
+done:
     Py_DECREF(sequence);
-    if (!made) {
-        if (!PyErr_Occurred()) {
-            PyErr_NoMemory();
-        }
-        return -1;
-    }
-    *numbers = made;
-    return 0;
+    return result;
 }
 
 /* device .. weight_quantizer */
@@ -126,13 +132,12 @@ read_options(qb_py_state *state, PyObject *arguments, PyObject *keywords, PyObje
         return -1;
     }
     int64_t *heads = NULL;
-    if (qb_py_quantizer_options_read(input_quantizer, "input_quantizer", &options->input_quantizer) < 0 ||
-        qb_py_quantizer_options_read(weight_quantizer, "weight_quantizer", &options->weight_quantizer) < 0 ||
-        read_heads_of_layers(heads_of_layers, options->num_layers, &heads) < 0) {
-        return -1;
-    }
+    const int is_read =
+        qb_py_quantizer_options_read(input_quantizer, "input_quantizer", &options->input_quantizer) == 0 &&
+        qb_py_quantizer_options_read(weight_quantizer, "weight_quantizer", &options->weight_quantizer) == 0 &&
+        read_heads_of_layers(heads_of_layers, options->num_layers, &heads) == 0;
     options->heads_of_layers = heads;
-    return 0;
+    return is_read ? 0 : -1;
 }
 
 static PyObject *

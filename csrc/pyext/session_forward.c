@@ -5,6 +5,7 @@
  */
 #include "ndarray.h"
 #include "session_object.h"
+#include "session_results.h"
 
 /* ---- arguments -------------------------------------------------------------------------------------------------- */
 
@@ -77,15 +78,19 @@ borrow_per_layer(const qb_py_state *state, PyObject *object, const char *name, i
     if (object == Py_None) {
         return 0;
     }
-    PyObject *sequence = PySequence_Fast(object, "");
+    /* A tuple of its own: borrowing a buffer may run the exporter's code, which may change a list. */
+    PyObject *sequence = PySequence_Tuple(object);
     if (!sequence) {
-        PyErr_Format(PyExc_TypeError, "%s: expected a sequence of arrays, got %.100s", name, Py_TYPE(object)->tp_name);
+        if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+            PyErr_Format(PyExc_TypeError, "%s: expected a sequence of arrays, got %.100s", name,
+                         Py_TYPE(object)->tp_name);
+        }
         return -1;
     }
     int result = -1;
-    if (PySequence_Fast_GET_SIZE(sequence) != layers) {
+    if (PyTuple_GET_SIZE(sequence) != layers) {
         PyErr_Format(state->shape_error, "%s: expected one array for each of %lld layers, got %zd", name,
-                     (long long)layers, PySequence_Fast_GET_SIZE(sequence));
+                     (long long)layers, PyTuple_GET_SIZE(sequence));
         goto done;
     }
     argument->per_layer = PyMem_Calloc((size_t)layers, sizeof *argument->per_layer);
@@ -95,8 +100,7 @@ borrow_per_layer(const qb_py_state *state, PyObject *object, const char *name, i
         goto done;
     }
     for (int64_t i = 0; i < layers; ++i) {
-        if (qb_py_borrow(state, PySequence_Fast_GET_ITEM(sequence, i), name, QB_PY_FLOAT32, &argument->per_layer[i]) <
-            0) {
+        if (qb_py_borrow(state, PyTuple_GET_ITEM(sequence, i), name, QB_PY_FLOAT32, &argument->per_layer[i]) < 0) {
             goto done;
         }
         argument->data[i] = argument->per_layer[i].data;
@@ -238,6 +242,12 @@ check_encoder(const qb_py_state *state, const qb_py_model *model, const forward_
                       (long long)model->hidden_size);
         return fail_shape(state, ENCODER_HIDDEN_STATES, expected, states);
     }
+    if (states->data && length > 0 && states->shape[1] != length) {
+        char expected[96];
+        PyOS_snprintf(expected, sizeof expected, "(%lld, %lld, %lld), as long as cross_keys", (long long)inputs->batch,
+                      (long long)length, (long long)model->hidden_size);
+        return fail_shape(state, ENCODER_HIDDEN_STATES, expected, states);
+    }
     inputs->encoder_length = length > 0 ? length : states->data ? states->shape[1] : 0;
     if (inputs->encoder_length == 0 && arguments[ENCODER_ATTENTION_MASK].one.data) {
         PyErr_SetString(PyExc_ValueError, "encoder_attention_mask: given without encoder states");
@@ -276,145 +286,6 @@ check_shapes(const qb_py_state *state, const qb_py_model *model, const forward_a
         return fail_shape(state, HEAD_MASK, expected, head_mask);
     }
     return 0;
-}
-
-/* ---- results ---------------------------------------------------------------------------------------------------- */
-
-/* Results are single arrays first, then tuples with an array for each layer. */
-enum {
-    LAST_HIDDEN_STATE,
-    POOLER_OUTPUT,
-    LOGITS,
-    HIDDEN_STATES,
-    ATTENTIONS,
-    CROSS_ATTENTIONS,
-    KEYS,
-    VALUES,
-    NEW_CROSS_KEYS,
-    NEW_CROSS_VALUES,
-    RESULT_COUNT
-};
-
-enum { OUTPUT_CACHE = 1 << 6 };
-
-typedef struct forward_results {
-    PyObject *objects[RESULT_COUNT]; /* owned, or NULL where not asked for */
-    float **per_layer[RESULT_COUNT]; /* memory of the arrays of a tuple */
-} forward_results;
-
-static void
-free_results(forward_results *results)
-{
-    for (int i = 0; i < RESULT_COUNT; ++i) {
-        Py_XDECREF(results->objects[i]);
-        PyMem_Free((void *)results->per_layer[i]);
-    }
-}
-
-static int
-make_one(forward_results *results, int index, int32_t rank, const int64_t *shape, float **data)
-{
-    void *memory = NULL;
-    results->objects[index] = qb_py_array_new(QB_PY_FLOAT32, rank, shape, &memory);
-    *data = memory;
-    return results->objects[index] ? 0 : -1;
-}
-
-/* `count` arrays of a shape whose second dimension is the heads of each layer if it is given as 0. */
-static int
-make_per_layer(forward_results *results, int index, const qb_py_model *model, int64_t count, int32_t rank,
-               const int64_t *shape)
-{
-    results->per_layer[index] = PyMem_Calloc((size_t)count, sizeof *results->per_layer[index]);
-    results->objects[index] = PyTuple_New(count);
-    if (!results->per_layer[index] || !results->objects[index]) {
-        if (!PyErr_Occurred()) {
-            PyErr_NoMemory();
-        }
-        return -1;
-    }
-    for (int64_t i = 0; i < count; ++i) {
-        int64_t own[QB_MAX_RANK];
-        memcpy(own, shape, (size_t)rank * sizeof *own);
-        if (own[1] == 0) {
-            own[1] = qb_model_heads(model->model, i);
-        }
-        void *memory = NULL;
-        PyObject *array = qb_py_array_new(QB_PY_FLOAT32, rank, own, &memory);
-        if (!array) {
-            return -1;
-        }
-        results->per_layer[index][i] = memory;
-        PyTuple_SET_ITEM(results->objects[index], i, array);
-    }
-    return 0;
-}
-
-static int
-make_results(const qb_py_model *model, const qb_forward_inputs *in, unsigned long wanted, forward_results *results,
-             qb_forward_outputs *outputs)
-{
-    const int64_t b = in->batch;
-    const int64_t t = in->length;
-    const int64_t h = model->hidden_size;
-    const int64_t n = model->num_heads;
-    const int64_t d = h / n;
-    const int64_t s = in->encoder_length;
-    const int64_t layers = model->num_layers;
-    const int64_t hidden[] = {b, t, h};
-    const int64_t pooled[] = {b, h};
-    const int64_t square[] = {b, 0, t, in->past_length + t};
-    const int64_t cross_square[] = {b, n, t, s};
-    const int64_t keys[] = {b, 0, in->past_length + t, d};
-    const int64_t cross_keys[] = {b, n, s, d};
-    int64_t logits[3];
-    int32_t logits_rank = qb_model_logits_shape(model->model, b, t, logits);
-    if (in->logits_positions && logits_rank == 3) {
-        logits_rank = 2;
-        logits[0] = in->logits_count;
-        logits[1] = logits[2];
-    }
-    if ((wanted & 1UL << POOLER_OUTPUT && !qb_model_has_pooler(model->model)) ||
-        (wanted & 1UL << LOGITS && logits_rank == 0)) {
-        PyErr_Format(PyExc_ValueError, "outputs: this model has no %s",
-                     wanted & 1UL << LOGITS && logits_rank == 0 ? "logits" : "pooler_output");
-        return -1;
-    }
-    const int has_cross = model->has_cross_attention && s > 0;
-    const int projects = has_cross && in->cross_keys == NULL;
-    if ((wanted & 1UL << LAST_HIDDEN_STATE &&
-         make_one(results, LAST_HIDDEN_STATE, 3, hidden, &outputs->last_hidden_state) < 0) ||
-        (wanted & 1UL << POOLER_OUTPUT && make_one(results, POOLER_OUTPUT, 2, pooled, &outputs->pooler_output) < 0) ||
-        (wanted & 1UL << LOGITS && make_one(results, LOGITS, logits_rank, logits, &outputs->logits) < 0) ||
-        (wanted & 1UL << HIDDEN_STATES && make_per_layer(results, HIDDEN_STATES, model, layers + 1, 3, hidden) < 0) ||
-        (wanted & 1UL << ATTENTIONS && make_per_layer(results, ATTENTIONS, model, layers, 4, square) < 0) ||
-        (wanted & 1UL << CROSS_ATTENTIONS && has_cross &&
-         make_per_layer(results, CROSS_ATTENTIONS, model, layers, 4, cross_square) < 0) ||
-        (wanted & OUTPUT_CACHE && (make_per_layer(results, KEYS, model, layers, 4, keys) < 0 ||
-                                   make_per_layer(results, VALUES, model, layers, 4, keys) < 0)) ||
-        (wanted & OUTPUT_CACHE && projects &&
-         (make_per_layer(results, NEW_CROSS_KEYS, model, layers, 4, cross_keys) < 0 ||
-          make_per_layer(results, NEW_CROSS_VALUES, model, layers, 4, cross_keys) < 0))) {
-        return -1;
-    }
-    outputs->hidden_states = results->per_layer[HIDDEN_STATES];
-    outputs->attentions = results->per_layer[ATTENTIONS];
-    outputs->cross_attentions = results->per_layer[CROSS_ATTENTIONS];
-    outputs->keys = results->per_layer[KEYS];
-    outputs->values = results->per_layer[VALUES];
-    outputs->cross_keys = results->per_layer[NEW_CROSS_KEYS];
-    outputs->cross_values = results->per_layer[NEW_CROSS_VALUES];
-    return 0;
-}
-
-static PyObject *
-pack_results(const forward_results *results)
-{
-    PyObject *tuple = PyTuple_New(RESULT_COUNT);
-    for (int i = 0; tuple && i < RESULT_COUNT; ++i) {
-        PyTuple_SET_ITEM(tuple, i, Py_NewRef(results->objects[i] ? results->objects[i] : Py_None));
-    }
-    return tuple;
 }
 
 /* ---- the call --------------------------------------------------------------------------------------------------- */
@@ -524,7 +395,7 @@ qb_py_session_forward(PyObject *object, PyObject *const *arguments, Py_ssize_t c
     }
     const int64_t layers = self->model->num_layers;
     forward_argument borrowed[ARGUMENT_COUNT] = {{.data = NULL}};
-    forward_results made = {.objects = {NULL}};
+    qb_py_results made = {.objects = {NULL}};
     PyObject *tuple = NULL;
     for (int i = 0; i < count; ++i) {
         if (borrow(state, arguments[i], i, layers, &borrowed[i]) < 0) {
@@ -532,35 +403,19 @@ qb_py_session_forward(PyObject *object, PyObject *const *arguments, Py_ssize_t c
         }
     }
     qb_forward_inputs inputs = inputs_of(borrowed, compute_padding, is_causal);
-    qb_forward_outputs outputs = {.struct_size = sizeof outputs};
     if (check_shapes(state, self->model, borrowed, &inputs) < 0 ||
-        make_results(self->model, &inputs, wanted, &made, &outputs) < 0 ||
-        qb_py_enter(state, &self->busy, "session") < 0) {
+        qb_py_results_make(self->model, &inputs, wanted, &made) < 0 || qb_py_enter(state, &self->busy, "session") < 0) {
         goto done;
     }
+    const qb_forward_outputs outputs = qb_py_results_outputs(&made);
     qb_error error;
     const qb_status status = run_forward(self, &inputs, &outputs, &error);
     qb_py_leave(&self->busy);
-    tuple = status == QB_OK ? pack_results(&made) : qb_py_raise(state, &error);
+    tuple = status == QB_OK ? qb_py_results_pack(&made) : qb_py_raise(state, &error);
 done:
     for (int i = 0; i < ARGUMENT_COUNT; ++i) {
         give_back(&borrowed[i], layers);
     }
-    free_results(&made);
+    qb_py_results_free(&made);
     return tuple;
-}
-
-int
-qb_py_session_register_outputs(PyObject *module)
-{
-    static const char *const names[] = {
-        "OUTPUT_LAST_HIDDEN_STATE", "OUTPUT_POOLER_OUTPUT",    "OUTPUT_LOGITS", "OUTPUT_HIDDEN_STATES",
-        "OUTPUT_ATTENTIONS",        "OUTPUT_CROSS_ATTENTIONS", "OUTPUT_CACHE",
-    };
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; ++i) {
-        if (PyModule_AddIntConstant(module, names[i], 1L << i) < 0) {
-            return -1;
-        }
-    }
-    return 0;
 }

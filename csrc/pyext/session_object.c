@@ -14,6 +14,7 @@
  *     OUTPUT_ATTENTIONS = 16; OUTPUT_CROSS_ATTENTIONS = 32; OUTPUT_CACHE = 64
  */
 #include "session_object.h"
+#include "session_results.h"
 
 #include <stddef.h>
 
@@ -170,7 +171,7 @@ static PyType_Spec session_spec = {
 int
 qb_py_session_register(PyObject *module, qb_py_state *state)
 {
-    if (qb_py_session_register_outputs(module) < 0) {
+    if (qb_py_results_register(module) < 0) {
         return -1;
     }
     return qb_py_type_register(module, &session_spec, &state->session_type);

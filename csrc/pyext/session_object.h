@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The Session object: session_object.c has the type, session_forward.c its one long method.
+ * The Session object: session_object.c has the type, session_forward.c its one long method,
+ * session_results.c what that hands back.
  */
 #ifndef QB_PYEXT_SESSION_OBJECT_H
 #define QB_PYEXT_SESSION_OBJECT_H
@@ -16,8 +17,6 @@ typedef struct qb_py_session {
 } qb_py_session;
 
 PyObject *qb_py_session_forward(PyObject *object, PyObject *const *arguments, Py_ssize_t count);
-/* OUTPUT_* */
-int qb_py_session_register_outputs(PyObject *module);
 
 extern const char qb_py_session_forward_doc[];
 
