@@ -16,7 +16,17 @@ import numpy.typing as npt
 
 from qdqbert.errors import ShapeError
 
-__all__ = ["Past", "as_array", "as_floats", "as_head_mask", "as_integers", "as_labels", "as_mask", "as_past"]
+__all__ = [
+    "Past",
+    "as_array",
+    "as_floats",
+    "as_head_mask",
+    "as_integers",
+    "as_labels",
+    "as_mask",
+    "as_past",
+    "as_rows",
+]
 
 Floats = npt.NDArray[np.float32]
 
@@ -84,6 +94,28 @@ def as_integers(argument: str, value: Any) -> npt.NDArray[np.int64] | None:
     if array.dtype == np.uint64 and array.size and int(array.max()) > _INT64.max:
         raise ValueError(f"{argument}: {int(array.max())} does not fit int64")
     return np.ascontiguousarray(array, dtype=np.int64).reshape(array.shape)
+
+
+def as_rows(argument: str, value: Any, batch: int) -> npt.NDArray[np.int64] | None:
+    """Return one row of integers for each sequence: a single one, shape (1, length), counts for all.
+
+    Parameters
+    ----------
+    argument : str
+        Its name, for messages.
+    value : array_like or None
+    batch : int
+        Sequences.
+
+    Raises
+    ------
+    TypeError, ShapeError, ValueError
+        As in `as_integers`.
+    """
+    rows = as_integers(argument, value)
+    if rows is not None and rows.ndim == 2 and len(rows) == 1:
+        rows = rows.repeat(batch, axis=0)
+    return rows
 
 
 def as_mask(argument: str, value: Any) -> npt.NDArray[np.int64] | None:

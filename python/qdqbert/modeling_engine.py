@@ -13,7 +13,7 @@ from qdqbert.arrays import Array
 from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.device import Device, default_device
 from qdqbert.errors import CheckpointError, ShapeError
-from qdqbert.forward_inputs import as_floats, as_head_mask, as_integers, as_mask, as_past
+from qdqbert.forward_inputs import as_floats, as_head_mask, as_integers, as_mask, as_past, as_rows
 from qdqbert.modeling_tree import Handles
 from qdqbert.nn.quant_mixin import require_fake_quant
 from qdqbert.nn.tensor_quantizer import descriptor_options
@@ -271,8 +271,8 @@ class Engine:
                     ids,
                     embeds,
                     mask,
-                    as_integers("token_type_ids", token_type_ids),
-                    as_integers("position_ids", position_ids),
+                    as_rows("token_type_ids", token_type_ids, batch),
+                    as_rows("position_ids", position_ids, batch),
                     heads,
                     compute_padding or is_square or self.padding == "compute",
                     bool(config.is_decoder),

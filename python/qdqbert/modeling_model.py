@@ -100,9 +100,9 @@ class QDQBertModel(QDQBertPreTrainedModel):
         attention_mask : integers or bool, shape (batch, past + length) or (batch, length, past + length)
             0 where nobody looks; a mask with three dimensions implies ``padding="compute"`` and says all,
             also in a decoder.
-        token_type_ids : integers, shape (batch, length)
+        token_type_ids : integers, shape (batch, length) or (1, length)
             In [0, type_vocab_size); zeros if left out.
-        position_ids : integers, shape (batch, length)
+        position_ids : integers, shape (batch, length) or (1, length)
             In [0, max_position_embeddings); past .. past + length - 1 in each row if left out.
         head_mask : floats, shape (heads,) or (layers, heads)
             Factors on the probabilities of each head, pruned ones included.

@@ -133,6 +133,15 @@ def test_defaults_of_optional_inputs(model: Any, stages: str) -> None:
     np.testing.assert_array_equal(model(ids).start_logits, explicit.start_logits)
 
 
+@pytest.mark.parametrize("name", ["position_ids", "token_type_ids"])
+def test_one_row_of_positions_or_types_counts_for_all_sequences(name: str, model: Any) -> None:
+    ids = tiny_model.batch()["input_ids"]
+    row = np.arange(ids.shape[1])[None, ::-1] % 2
+    one, all_rows = model(ids, **{name: row}), model(ids, **{name: row.repeat(len(ids), axis=0)})
+    np.testing.assert_array_equal(one.start_logits, all_rows.start_logits)
+    assert not np.array_equal(one.start_logits, model(ids).start_logits)
+
+
 def test_head_masks_of_heads_and_of_layers_and_heads(model: Any) -> None:
     ids, heads = tiny_model.batch()["input_ids"], np.array([1, 0, 0.5], FLOAT)
     one = model(ids, head_mask=heads).start_logits
@@ -374,7 +383,9 @@ REFUSED = {
     "all padding": (
         {"input_ids": IDS, "attention_mask": [[1, 1, 1], [0, 0, 0]]}, ValueError, r"attention_mask.*1",
     ),
-    "types of another shape": ({"input_ids": IDS, "token_type_ids": IDS[:1]}, ShapeError, "token_type_ids"),
+    "types of another shape": (
+        {"input_ids": IDS, "token_type_ids": IDS[:, :2]}, ShapeError, "token_type_ids",
+    ),
     "type out of range": ({"input_ids": IDS, "token_type_ids": IDS * 2}, IndexError, r"token_type_ids.*2"),
     "positions of another shape": ({"input_ids": IDS, "position_ids": [0, 1, 2]}, ShapeError, "position_ids"),
     "position out of range": ({"input_ids": IDS, "position_ids": IDS * 32}, IndexError, r"position_ids.*32"),
