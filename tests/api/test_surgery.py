@@ -528,6 +528,8 @@ def test_statistics_of_rows_are_cut_with_the_rows() -> None:
     ("heads", "kind", "message"),
     [
         ([0], TypeError, "heads_to_prune: expected a dict"),
+        ({0: 1}, TypeError, r"heads_to_prune\[0\]: expected a list of heads, got int"),
+        ({0: None}, TypeError, r"heads_to_prune\[0\]: expected a list of heads, got NoneType"),
         ({"0": [1]}, TypeError, "expected integers, got '0'"),
         ({0: [1.0]}, TypeError, "expected integers"),
         ({0: [True]}, TypeError, "expected integers"),
