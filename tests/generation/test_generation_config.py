@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from qdqbert import CheckpointError, GenerationConfig, QDQBertConfig, UnsupportedError
@@ -125,6 +126,14 @@ def test_values_that_cannot_be_are_refused_by_name(
 ) -> None:
     with pytest.raises(kind, match=message):
         GenerationConfig(**fields).validate()
+
+
+def test_numbers_of_numpy_are_taken_as_pythons() -> None:
+    config = GenerationConfig(max_new_tokens=np.int64(3), eos_token_id=np.array([2, 4]))
+    config.update(temperature=np.float64(0.5), do_sample=np.True_)
+    config.validate()
+    assert (config.max_new_tokens, config.eos_token_ids, config.do_sample) == (3, [2, 4], True)
+    assert json.loads(config.to_json_string())["eos_token_id"] == [2, 4]
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,26 @@ def test_lengths_count_the_prompt_or_not(model: Any, caplog: pytest.LogCaptureFi
     assert "max_new_tokens counts" in caplog.text
 
 
+def test_what_a_tokenizer_returns_can_be_handed_on_whole(model: Any) -> None:
+    ids, mask = prompts()
+    encoded = {"input_ids": ids, "token_type_ids": np.zeros_like(ids), "attention_mask": mask}
+    np.testing.assert_array_equal(
+        model.generate(**encoded, max_new_tokens=5),
+        model.generate(ids, attention_mask=mask, max_new_tokens=5),
+    )
+
+
+def test_the_largest_penalties_that_are_taken_rank_beams(model: Any) -> None:
+    # 64 ** 162 is 4e292, as is the largest power allowed: e ** (709.8 - 32).
+    for penalty in (162.0, -162.0):
+        out = model.generate(
+            [[5]], max_new_tokens=64, num_beams=2, length_penalty=penalty, output_scores=True,
+            return_dict_in_generate=True,
+        )  # fmt: skip
+        assert out.sequences.shape == (1, 65)
+        assert (out.sequences_scores <= 0).all()
+
+
 def test_no_prompt_begins_with_the_begin_token(model: Any) -> None:
     np.testing.assert_array_equal(model.generate(max_new_tokens=3), model.generate([[1]], max_new_tokens=3))
     crossed = make(**CROSS)
@@ -355,6 +375,31 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "an end token that is none": ({"eos_token_id": 53}, ValueError, "eos_token_id: 53 is no token"),
     "a padding token that is none": ({"pad_token_id": 99}, ValueError, "pad_token_id: 99 is no token"),
     "scores without a place": ({"output_scores": True}, ValueError, "needs return_dict_in_generate"),
+    "a prompt of the second type": (
+        {"token_type_ids": [[0, 0, 1]]}, ValueError, r"token_type_ids\[0, 2\] is 1, expected 0",
+    ),
+    "types of another shape": ({"token_type_ids": [[0, 0]]}, ShapeError, r"types?_ids: expected \(1, 3\)"),
+    "a processor that is none": ({"logits_processor": [5]}, TypeError, "logits_processor: expected a seq"),
+    "a processor without a list": (
+        {"logits_processor": lambda ids, scores: scores}, TypeError, "logits_processor: expected a seq",
+    ),
+    "scores of fewer tokens": (
+        {"logits_processor": [lambda ids, scores: scores[:, :5]]}, ShapeError,
+        r"logits_processor: .*\(1, 53\) and returned float64 of shape \(1, 5\)",
+    ),
+    "no scores": (
+        {"logits_processor": [lambda ids, scores: None]}, ShapeError, "logits_processor: .* returned object",
+    ),
+    "scores that are no numbers": (
+        {"logits_processor": [lambda ids, scores: scores * np.nan], "num_beams": 3}, ValueError,
+        "logits_processor: .* returned NaN",
+    ),
+    "a penalty that overflows": (
+        {"length_penalty": 1e3, "num_beams": 2}, ValueError, "length_penalty: 17 tokens to the power of 1000",
+    ),
+    "a penalty that underflows": (
+        {"length_penalty": -1e3, "num_beams": 2}, ValueError, "length_penalty: 17 tokens to the power of -1",
+    ),
     "a configuration that is none": ({"generation_config": {}}, TypeError, "expected GenerationConfig"),
     "a mask of another shape": ({"attention_mask": [[1, 1]]}, ShapeError, r"mask: expected \(1, 3\)"),
     "one dimension": ({"input_ids": [5, 6]}, ShapeError, "input_ids"),

@@ -247,4 +247,6 @@ class BeamSearch:
             beam_indices[row, : len(hypothesis.beams)] = hypothesis.beams
             if lengths[row] < width:
                 sequences[row, lengths[row]] = self.eos_token_ids[0]
-        return sequences, np.array([hypothesis.score for hypothesis in best], np.float32), beam_indices
+        with np.errstate(over="ignore"):  # minus infinity after an extreme penalty, as in the original
+            final = np.array([hypothesis.score for hypothesis in best], np.float32)
+        return sequences, final, beam_indices

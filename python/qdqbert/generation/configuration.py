@@ -15,6 +15,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from qdqbert.errors import CheckpointError, UnsupportedError
 from qdqbert.serialization.atomic import write_text
 
@@ -133,6 +135,7 @@ class GenerationConfig:
     return_dict_in_generate: bool
 
     def __init__(self, **kwargs: Any) -> None:
+        kwargs = {name: _plain(value) for name, value in kwargs.items()}
         for name, default in _DEFAULTS.items():
             setattr(self, name, kwargs.pop(name, default))
         self._from_model_config = bool(kwargs.pop("_from_model_config", False))
@@ -183,7 +186,7 @@ class GenerationConfig:
         for name in ("temperature", "repetition_penalty"):
             self._check_number(name, "greater than 0", lambda value: value > 0)
         self._check_number("top_p", "in [0, 1]", lambda value: 0 <= value <= 1)
-        self._check_number("length_penalty", "a finite number", lambda value: abs(value) < 1e6)
+        self._check_number("length_penalty", "that is finite", lambda value: abs(value) < float("inf"))
         for index in self.eos_token_ids:
             if isinstance(index, bool) or not isinstance(index, int) or index < 0:
                 raise ValueError(f"eos_token_id: expected token ids or None, got {self.eos_token_id!r}")
@@ -240,7 +243,7 @@ class GenerationConfig:
         unused = {}
         for name, value in kwargs.items():
             if name in _DEFAULTS or name in _OFF or name in vars(self):
-                setattr(self, name, value)
+                setattr(self, name, _plain(value))
             else:
                 unused[name] = value
         return unused
@@ -386,3 +389,8 @@ class GenerationConfig:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"
+
+
+def _plain(value: Any) -> Any:
+    """Return numbers of NumPy, and arrays of them, as Python's, which JSON can hold."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["GenerationMixin"]
 
 _logger = logging.getLogger(__name__)
+
+# Of e, so that its power, its inverse, and a sum of log-probabilities over that are finite float64.
+_LARGEST_EXPONENT = math.log(sys.float_info.max) - 32
 
 Ids = npt.NDArray[np.int64]
 Scores = npt.NDArray[Any]
@@ -147,6 +152,7 @@ class GenerationMixin:
         seed: int | np.random.Generator | None = None,
         encoder_hidden_states: Any = None,
         encoder_attention_mask: Any = None,
+        token_type_ids: Any = None,
         output_scores: bool | None = None,
         return_dict_in_generate: bool | None = None,
     ) -> Any:
@@ -201,6 +207,9 @@ class GenerationMixin:
         encoder_hidden_states : floats, shape (batch, encoder length, hidden)
         encoder_attention_mask : integers or bool, shape (batch, encoder length)
             For cross-attention.
+        token_type_ids : integers, shape of `input_ids`, optional
+            Zeros, as a tokenizer gives them for one text each.  Generated tokens are of type 0, and the
+            original runs the prompt as type 0 whatever it is given; so others are refused.
         output_scores : bool
             Keep the processed scores of every step; needs `return_dict_in_generate`.
         return_dict_in_generate : bool
@@ -228,6 +237,8 @@ class GenerationMixin:
         states = as_floats("encoder_hidden_states", encoder_hidden_states)
         ids = self._prompt(input_ids, config, 1 if states is None else len(states))
         mask = self._prompt_mask(ids, as_mask("attention_mask", attention_mask), config)
+        _require_type_0(ids, as_integers("token_type_ids", token_type_ids))
+        _require_callables(logits_processor)
         self._set_lengths(config, given, ids.shape[1])
         encoder: dict[str, Any] = {}
         if states is not None:
@@ -329,6 +340,11 @@ class GenerationMixin:
                 f"min_length, min_new_tokens: {shortest} tokens asked for, at most {config.max_length} "
                 "are allowed"
             )
+        longest = config.max_length - prompt_length
+        if config.num_beams > 1 and abs(config.length_penalty) * math.log(longest) > _LARGEST_EXPONENT:
+            raise ValueError(
+                f"length_penalty: {longest} tokens to the power of {config.length_penalty} is no number"
+            )
         # The last token is generated, but never read.
         readable = self.config.max_position_embeddings + 1
         if config.max_length > readable:
@@ -338,9 +354,34 @@ class GenerationMixin:
             )
 
 
+def _require_type_0(ids: Ids, types: Ids | None) -> None:
+    if types is None:
+        return
+    if types.shape != ids.shape:
+        raise ShapeError(f"token_type_ids: expected {ids.shape}, got {types.shape}")
+    if types.any():
+        place = tuple(int(i) for i in np.argwhere(types != 0)[0])
+        raise ValueError(
+            f"token_type_ids{list(place)} is {types[place]}, expected 0: generation knows no other type"
+        )
+
+
+def _require_callables(processors: Sequence[LogitsProcessor]) -> None:
+    if not isinstance(processors, Sequence) or not all(map(callable, processors)):
+        raise TypeError("logits_processor: expected a sequence of callables (ids, scores) -> scores")
+
+
 def _processed(processors: Sequence[LogitsProcessor], ids: Ids, scores: Scores) -> Scores:
     for processor in processors:
-        scores = processor(ids, scores)
+        result = np.asarray(processor(ids, scores))
+        if result.shape != scores.shape or result.dtype.kind != "f":
+            raise ShapeError(
+                f"logits_processor: {processor!r} was given scores of shape {scores.shape} and returned "
+                f"{result.dtype} of shape {result.shape}"
+            )
+        if np.isnan(result).any():
+            raise ValueError(f"logits_processor: {processor!r} returned NaN")
+        scores = result
     return scores
 
 
