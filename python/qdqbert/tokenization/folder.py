@@ -86,7 +86,7 @@ def read_files(source: Source) -> TokenizerFiles:
     """
     description, vocabulary = source.find(DESCRIPTION_NAME), source.find(VOCABULARY_NAME)
     config = source.find(CONFIG_NAME)
-    fields = {} if config is None else read_json(config)
+    fields = {} if config is None else _read(config)
     if description is None and vocabulary is None:
         source.require(f"{DESCRIPTION_NAME} or {VOCABULARY_NAME}")
     found = str(fields.get("tokenizer_class") or "BertTokenizer")
@@ -106,7 +106,7 @@ def read_files(source: Source) -> TokenizerFiles:
         added, by_text = {}, {}
         roles = source.find(_MAP_NAME)
         if roles is not None:
-            fields.update(read_json(roles))
+            fields.update(_read(roles))
         tokens = source.find(_ADDED_NAME)
         if tokens is not None:
             added = _legacy_added_tokens(tokens, fields)
@@ -186,6 +186,17 @@ def write_files(
     return tuple(str(path) for path in paths)
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """Read a JSON object whose strings can be tokens: UTF-8, which JSON need not be."""
+    value = read_json(path)
+    try:
+        _json(value).encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        raise CheckpointError(f"{path}: a string holds {half}, half of a surrogate pair") from error
+    return value
+
+
 def _json(value: Any) -> str:
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
@@ -218,7 +229,7 @@ def _legacy_added_tokens(path: Path, fields: Mapping[str, Any]) -> dict[int, Add
     special = {str(_text(fields.get(role))) for role in ROLES}
     special |= {str(_text(token)) for token in fields.get("additional_special_tokens") or []}
     added = {}
-    for text, index in read_json(path).items():
+    for text, index in _read(path).items():
         if isinstance(index, bool) or not isinstance(index, int) or index < 0:
             raise CheckpointError(f"{path}: {text!r}: expected an id, got {index!r:.60}")
         is_special = text in special
