@@ -378,8 +378,7 @@ run_items(qb_attention_job *job, const qb_run *run)
 
 /* Scores, probabilities and context from q, k and v. */
 static qb_status
-attend(const qb_attention *self, const qb_attention_work *work, const qb_run *run, const qb_attention_inputs *inputs,
-       const qb_sequences *key_sequences)
+attend(const qb_attention *self, const qb_attention_work *work, const qb_run *run, const qb_attention_inputs *inputs)
 {
     const qb_site scores = scores_site(self);
     const qb_site context = context_site(self);
@@ -391,7 +390,7 @@ attend(const qb_attention *self, const qb_attention_work *work, const qb_run *ru
         .scratch = work->scratch,
         .layer = self,
         .sequences = sequences,
-        .keys = key_sequences,
+        .keys = &inputs->keys->sequences,
         .is_causal = inputs->is_causal,
         .row_splits = qb_attention_row_splits(sequences, self->heads, qb_queue_threads(run->queue)),
         .scores_arithmetic = qb_site_arithmetic(&scores, NULL),
@@ -416,11 +415,11 @@ attend(const qb_attention *self, const qb_attention_work *work, const qb_run *ru
         job.computes_context = 1;
         return run_items(&job, run);
     }
-    const int64_t elements = qb_attention_probability_count(sequences, key_sequences, self->heads);
+    const int64_t elements = qb_attention_probability_count(sequences, job.keys, self->heads);
     job.computes_scores = 1;
     QB_TRY(run_items(&job, run));
     if (inputs->reader != NULL) {
-        inputs->reader(inputs->reader_context, work->probabilities);
+        inputs->reader(inputs->reader_context, inputs->layer, work->probabilities);
     }
     QB_TRY(show(self->matmul_a, run, "matmul_a_input_quantizer", work->probabilities, 1, elements));
     QB_TRY(prepare_probabilities(self, work, run, work->probabilities, elements, v_step, &job));
@@ -454,21 +453,20 @@ qb_attention_forward(const qb_attention *self, const qb_attention_work *work, co
     const qb_run at_self = qb_run_enter(run, &in);
     const qb_run at_output = qb_run_enter(run, &output);
     const qb_attention_keys *keys = inputs->keys;
-    const int has_earlier = keys != NULL && keys->earlier_width > 0;
+    const int has_earlier = keys->earlier_width > 0;
     const attention_call call = {
         .x = y,
         .rows = rows,
-        .memory = keys == NULL || keys->memory == NULL ? y : keys->memory,
-        .projected = keys == NULL ? rows : keys->projected,
+        .memory = keys->memory == NULL ? y : keys->memory,
+        .projected = keys->projected,
         .new_k = has_earlier && work->new_k != NULL ? work->new_k : work->k,
         .new_v = has_earlier && work->new_v != NULL ? work->new_v : work->v,
     };
-    const qb_sequences *key_sequences = keys == NULL ? inputs->sequences : &keys->sequences;
-    const int64_t key_rows = key_sequences->tokens;
+    const int64_t key_rows = keys->sequences.tokens;
     QB_TRY(observe_inputs(self, &at_self, &call));
     QB_TRY(project(self, work, &at_self, &call));
     if (inputs->key_reader != NULL && call.projected > 0) {
-        inputs->key_reader(inputs->reader_context, call.new_k, call.new_v);
+        inputs->key_reader(inputs->reader_context, inputs->layer, call.new_k, call.new_v);
     }
     if (has_earlier) {
         QB_TRY(qb_attention_join_keys(self, work, &at_self, inputs->sequences, keys));
@@ -476,6 +474,6 @@ qb_attention_forward(const qb_attention *self, const qb_attention_work *work, co
     QB_TRY(show(self->matmul_q, &at_self, "matmul_q_input_quantizer", work->q, rows, features));
     QB_TRY(show(self->matmul_k, &at_self, "matmul_k_input_quantizer", work->k, key_rows, features));
     QB_TRY(show(self->matmul_v, &at_self, "matmul_v_input_quantizer", work->v, key_rows, features));
-    QB_TRY(attend(self, work, &at_self, inputs, key_sequences));
+    QB_TRY(attend(self, work, &at_self, inputs));
     return qb_residual_norm_forward(&self->output, &work->output, &at_output, work->context, rows, y);
 }

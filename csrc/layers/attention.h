@@ -104,7 +104,7 @@ typedef struct qb_attention_work { /* one per session; every pointer is bound by
 } qb_attention_work;
 
 /* What is looked at.  Each sequence has its earlier keys first, at the columns that places says, then the projected
- * ones. */
+ * ones; cross-attention has keys of one kind only. */
 typedef struct qb_attention_keys {
     qb_sequences sequences;
     const float *memory;                        /* (projected, H) z; NULL: x */
@@ -116,13 +116,14 @@ typedef struct qb_attention_keys {
 /* What one call brings besides x. */
 typedef struct qb_attention_inputs {
     const qb_sequences *sequences;
-    const qb_attention_keys *keys; /* NULL: x's own tokens */
-    int is_causal;
+    const qb_attention_keys *keys;
+    int is_causal;          /* self-attention only: a mask of rank 3 says more and is obeyed instead */
     const float *head_mask; /* (N) factors of the probabilities; NULL: ones */
+    int64_t layer;          /* what the readers are told */
     /* Called with the layer's probabilities, per sequence (N, T, S), before matmul_a; NULL: not wanted. */
-    void (*reader)(void *context, const float *probabilities);
+    void (*reader)(void *context, int64_t layer, const float *probabilities);
     /* Called with the projected keys and values (projected, N D) before their quantizers; NULL: not wanted. */
-    void (*key_reader)(void *context, const float *k, const float *v);
+    void (*key_reader)(void *context, int64_t layer, const float *k, const float *v);
     void *reader_context; /* of both */
 } qb_attention_inputs;
 

@@ -172,7 +172,7 @@ multiply_distances(const qb_attention_job *job, const item *it, const float *x, 
 static void
 prepare_key_distances(const qb_attention_job *job, const item *it, int64_t first, int64_t last)
 {
-    if (!job->computes_scores || job->layer->positions != QB_POSITIONS_RELATIVE_KEY_QUERY || first >= last) {
+    if (!job->computes_scores || job->layer->positions != QB_POSITIONS_RELATIVE_KEY_QUERY) {
         return;
     }
     const int64_t *places = job->sequences->places + job->sequences->offsets[it->sequence];
@@ -318,6 +318,9 @@ compute_context(qb_attention_job *job, const item *it, int64_t row, int64_t rows
 static void
 compute_item(qb_attention_job *job, item *it, int64_t first, int64_t last)
 {
+    if (first == last) { /* a sequence of fewer rows than parts */
+        return;
+    }
     pack_operands(job, it);
     prepare_key_distances(job, it, first, last);
     for (int64_t row = first; row < last; row += BLOCK_ROWS) {

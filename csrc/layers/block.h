@@ -19,7 +19,8 @@ typedef struct qb_block {
     qb_feed_forward feed_forward;
 } qb_block;
 
-typedef struct qb_block_work { /* one per session: blocks of one model have equal shapes and run one after the other */
+typedef struct qb_block_work { /* one per session, planned for the block with the most heads: blocks run one after the
+                                  other */
     qb_attention_work attention;
     qb_attention_work cross_attention;
     qb_feed_forward_work feed_forward;

@@ -117,46 +117,25 @@ qb_bert_keeps_probabilities(const qb_bert *self)
     return 0;
 }
 
-/* Adds the layer's number to what attention hands out. */
-typedef struct relay {
-    const qb_bert_keys *keys;
-    void *context;
-    int64_t layer;
-} relay;
-
-static void
-relay_probabilities(void *context, const float *probabilities)
-{
-    const relay *to = context;
-    to->keys->on_probabilities(to->context, to->layer, probabilities);
-}
-
-static void
-relay_keys(void *context, const float *k, const float *v)
-{
-    const relay *to = context;
-    to->keys->on_keys(to->context, to->layer, k, v);
-}
-
-/* The inputs of one layer's attention; `keys` and `to` are filled for it to point to. */
+/* The inputs of one layer's attention; `keys` is filled for it to point to. */
 static qb_attention_inputs
 attention_inputs(const qb_bert_inputs *inputs, const qb_bert_keys *of, int64_t layer, const float *head_mask,
-                 qb_attention_keys *keys, relay *to)
+                 qb_attention_keys *keys)
 {
     *keys = of->keys;
     if (of->earlier_keys != NULL) {
         keys->earlier_keys = of->earlier_keys[layer];
         keys->earlier_values = of->earlier_values[layer];
     }
-    *to = (relay){.keys = of, .context = inputs->context, .layer = layer};
     return (qb_attention_inputs){
         .sequences = inputs->sequences,
         .keys = keys,
         .is_causal = of->is_causal,
         .head_mask = head_mask,
-        .reader = of->on_probabilities == NULL ? NULL : relay_probabilities,
-        .key_reader = of->on_keys == NULL ? NULL : relay_keys,
-        .reader_context = to,
+        .layer = layer,
+        .reader = of->on_probabilities,
+        .key_reader = of->on_keys,
+        .reader_context = inputs->context,
     };
 }
 
@@ -169,12 +148,10 @@ qb_bert_forward(const qb_bert *self, const qb_bert_work *work, const qb_run *run
         const qb_block *block = &self->blocks[i];
         const int has_cross = block->has_cross_attention && inputs->cross_keys != NULL;
         qb_attention_keys keys[2];
-        relay relays[2];
         qb_attention_inputs cross = {.sequences = NULL};
-        const qb_attention_inputs attention =
-            attention_inputs(inputs, inputs->self_keys, i, head_mask, &keys[0], &relays[0]);
+        const qb_attention_inputs attention = attention_inputs(inputs, inputs->self_keys, i, head_mask, &keys[0]);
         if (has_cross) {
-            cross = attention_inputs(inputs, inputs->cross_keys, i, head_mask, &keys[1], &relays[1]);
+            cross = attention_inputs(inputs, inputs->cross_keys, i, head_mask, &keys[1]);
         }
         inputs->on_hidden(inputs->context, i, work->hidden);
         QB_TRY(qb_block_forward(block, &work->block, run, &attention, has_cross ? &cross : NULL, work->hidden));

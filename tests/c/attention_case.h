@@ -253,7 +253,8 @@ attention_make(qb_device *device, const attention_setup *setup)
     c->keys.earlier_width = s->earlier_width;
     c->keys.earlier_keys = c->earlier_keys;
     c->keys.earlier_values = c->earlier_values;
-    c->inputs = (qb_attention_inputs){.sequences = &c->sequences, .keys = &c->keys, .is_causal = s->is_causal};
+    c->inputs =
+        (qb_attention_inputs){.sequences = &c->sequences, .keys = &c->keys, .is_causal = s->is_causal, .layer = 3};
     case_plan_attention(c);
     return c;
 }
@@ -299,8 +300,9 @@ attention_run(attention_case *c, float *y, qb_error *error)
 }
 
 static inline void
-attention_read_probabilities(void *context, const float *probabilities)
+attention_read_probabilities(void *context, int64_t layer, const float *probabilities)
 {
+    CHECK(layer == 3);
     *(const float **)context = probabilities;
 }
 

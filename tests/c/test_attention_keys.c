@@ -172,8 +172,9 @@ typedef struct read_keys {
 } read_keys;
 
 static void
-take_keys(void *context, const float *k, const float *v)
+take_keys(void *context, int64_t layer, const float *k, const float *v)
 {
+    CHECK(layer == 3);
     read_keys *to = context;
     const attention_case *c = to->of;
     const int64_t d = c->setup.head_size;

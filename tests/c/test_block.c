@@ -290,7 +290,8 @@ test_block_runs_both_halves_in_shared_memory_with_equal_bits_on_every_device(voi
     const int64_t offsets[] = {0, 2};
     const qb_sequences sequences = {
         .count = 2, .tokens = ROWS, .max_length = 31, .offsets = offsets, .lengths = lengths};
-    const qb_attention_inputs inputs = {.sequences = &sequences};
+    const qb_attention_keys keys = {.sequences = sequences, .projected = ROWS};
+    const qb_attention_inputs inputs = {.sequences = &sequences, .keys = &keys};
     float *x = case_random(ROWS * HIDDEN, 1.0f, 58);
     float *y = case_memory(ROWS * HIDDEN * sizeof *y);
     float *expected = case_memory(ROWS * HIDDEN * sizeof *expected);
