@@ -90,8 +90,6 @@ _MODULES = (
     "utils",
 )
 
-__all__ = ["__version__", *_HOMES, *_MODULES]
-
 if TYPE_CHECKING:
     from qdqbert import calib as calib
     from qdqbert import cuda_ext as cuda_ext
@@ -155,18 +153,18 @@ if TYPE_CHECKING:
     from qdqbert.tokenization import BatchEncoding as BatchEncoding
     from qdqbert.tokenization import BertTokenizer as BertTokenizer
     from qdqbert.tokenization import BertTokenizerFast as BertTokenizerFast
+else:  # a type checker reads the imports above, and should go on refusing names that do not exist
+    __all__ = ["__version__", *_HOMES, *_MODULES]
 
+    def __getattr__(name: str) -> Any:
+        """Load a public name on first use (PEP 562)."""
+        if name in _MODULES:
+            return importlib.import_module(f"qdqbert.{name}")
+        if name in _HOMES:
+            value = getattr(importlib.import_module(f"qdqbert.{_HOMES[name]}"), name)
+            globals()[name] = value
+            return value
+        raise AttributeError(f"module 'qdqbert' has no attribute {name!r}")
 
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use (PEP 562)."""
-    if name in _MODULES:
-        return importlib.import_module(f"qdqbert.{name}")
-    if name in _HOMES:
-        value = getattr(importlib.import_module(f"qdqbert.{_HOMES[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'qdqbert' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    def __dir__() -> list[str]:
+        return sorted(__all__)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,10 @@ def axis_tuple(axis: object) -> tuple[int, ...] | None:
     """
     if axis is None:
         return None
-    axes = axis if isinstance(axis, tuple | list) else (axis,)
-    if not all(isinstance(each, int | np.integer) and not isinstance(each, bool) for each in axes):
+    axes: Sequence[object] = axis if isinstance(axis, tuple | list) else (axis,)
+    numbers = [
+        int(each) for each in axes if isinstance(each, int | np.integer) and not isinstance(each, bool)
+    ]
+    if len(numbers) != len(axes):
         raise TypeError(f"axis: expected int, sequence of int or None, got {axis!r}")
-    return tuple(int(each) for each in axes)
+    return tuple(numbers)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, TypeVar, overload
 
 from qdqbert.configuration_qdqbert import SUPPORTED_MODEL_TYPES, QDQBertConfig
 from qdqbert.device import Device
@@ -19,6 +19,18 @@ from qdqbert.errors import CheckpointError, UnsupportedError
 from qdqbert.modeling_base import QDQBertPreTrainedModel
 from qdqbert.serialization.folder import Source, read_json
 from qdqbert.tokenization import BertTokenizerFast
+
+if TYPE_CHECKING:
+    from qdqbert.modeling_qdqbert import (
+        QDQBertForMaskedLM,
+        QDQBertForMultipleChoice,
+        QDQBertForNextSentencePrediction,
+        QDQBertForQuestionAnswering,
+        QDQBertForSequenceClassification,
+        QDQBertForTokenClassification,
+        QDQBertLMHeadModel,
+        QDQBertModel,
+    )
 
 __all__ = [
     "MODEL_CLASSES",
@@ -47,6 +59,16 @@ MODEL_CLASSES = {
     "AutoModelForTokenClassification": "QDQBertForTokenClassification",
     "AutoModelWithLMHead": "QDQBertForMaskedLM",
 }
+
+
+ModelT = TypeVar("ModelT", bound=QDQBertPreTrainedModel, covariant=True)
+
+
+class _Makes(Protocol[ModelT]):
+    """An auto class by what it makes."""
+
+    @classmethod
+    def model_class(cls) -> type[ModelT]: ...
 
 
 class AutoConfig:
@@ -146,11 +168,8 @@ class AutoTokenizer:
         return BertTokenizerFast.from_pretrained(pretrained_model_name_or_path, **kwargs)
 
 
-class AutoModel:
-    """Loads or makes a `QDQBertModel`.
-
-    The classes that derive from it do the same for a head.
-    """
+class _AutoModelClass:
+    """Loads or makes a model of the class that `MODEL_CLASSES` has for its subclass."""
 
     def __init__(self) -> None:
         _refuse_instance(type(self), "from_pretrained", "from_config")
@@ -164,8 +183,13 @@ class AutoModel:
 
     @classmethod
     def from_config(
-        cls, config: QDQBertConfig, *, device: Device | None = None, seed: int = 0, **kwargs: Any
-    ) -> Any:
+        cls: type[_Makes[ModelT]],
+        config: QDQBertConfig,
+        *,
+        device: Device | None = None,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> ModelT:
         """Make a model with fresh weights.
 
         Parameters
@@ -182,10 +206,33 @@ class AutoModel:
         TypeError
             If `config` is no `QDQBertConfig`.
         """
-        return cls.model_class()(config, device=device, seed=seed, **kwargs)  # type: ignore[call-arg]
+        made: ModelT = cls.model_class()(config, device=device, seed=seed, **kwargs)  # type: ignore[call-arg]
+        return made
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls: type[_Makes[ModelT]],
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        output_loading_info: Literal[False] = False,
+        **kwargs: Any,
+    ) -> ModelT: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls: type[_Makes[ModelT]],
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        output_loading_info: Literal[True],
+        **kwargs: Any,
+    ) -> tuple[ModelT, dict[str, Any]]: ...
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls: type[_Makes[ModelT]], pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> ModelT | tuple[ModelT, dict[str, Any]]:
         """Load a model from a folder, or from the Hugging Face hub.
 
         Parameters
@@ -201,42 +248,104 @@ class AutoModel:
         """
         if kwargs.get("config") is None:
             refuse_other_kinds(pretrained_model_name_or_path, cls.__name__, kwargs)
-        return cls.model_class().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        result: ModelT | tuple[ModelT, dict[str, Any]]
+        result = cls.model_class().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        return result
 
 
-class AutoModelForCausalLM(AutoModel):
+class AutoModel(_AutoModelClass):
+    """Loads or makes a `QDQBertModel`."""
+
+    if TYPE_CHECKING:
+
+        @classmethod
+        def model_class(cls) -> type[QDQBertModel]:
+            """Return the class of the models."""
+            ...
+
+
+class AutoModelForCausalLM(_AutoModelClass):
     """Loads or makes a `QDQBertLMHeadModel`."""
 
+    if TYPE_CHECKING:
 
-class AutoModelForMaskedLM(AutoModel):
+        @classmethod
+        def model_class(cls) -> type[QDQBertLMHeadModel]:
+            """Return the class of the models."""
+            ...
+
+
+class AutoModelForMaskedLM(_AutoModelClass):
     """Loads or makes a `QDQBertForMaskedLM`."""
 
+    if TYPE_CHECKING:
 
-class AutoModelForMultipleChoice(AutoModel):
+        @classmethod
+        def model_class(cls) -> type[QDQBertForMaskedLM]:
+            """Return the class of the models."""
+            ...
+
+
+class AutoModelForMultipleChoice(_AutoModelClass):
     """Loads or makes a `QDQBertForMultipleChoice`."""
 
+    if TYPE_CHECKING:
 
-class AutoModelForNextSentencePrediction(AutoModel):
+        @classmethod
+        def model_class(cls) -> type[QDQBertForMultipleChoice]:
+            """Return the class of the models."""
+            ...
+
+
+class AutoModelForNextSentencePrediction(_AutoModelClass):
     """Loads or makes a `QDQBertForNextSentencePrediction`."""
 
+    if TYPE_CHECKING:
 
-class AutoModelForQuestionAnswering(AutoModel):
+        @classmethod
+        def model_class(cls) -> type[QDQBertForNextSentencePrediction]:
+            """Return the class of the models."""
+            ...
+
+
+class AutoModelForQuestionAnswering(_AutoModelClass):
     """Loads or makes a `QDQBertForQuestionAnswering`."""
 
+    if TYPE_CHECKING:
 
-class AutoModelForSequenceClassification(AutoModel):
+        @classmethod
+        def model_class(cls) -> type[QDQBertForQuestionAnswering]:
+            """Return the class of the models."""
+            ...
+
+
+class AutoModelForSequenceClassification(_AutoModelClass):
     """Loads or makes a `QDQBertForSequenceClassification`."""
 
+    if TYPE_CHECKING:
 
-class AutoModelForTokenClassification(AutoModel):
+        @classmethod
+        def model_class(cls) -> type[QDQBertForSequenceClassification]:
+            """Return the class of the models."""
+            ...
+
+
+class AutoModelForTokenClassification(_AutoModelClass):
     """Loads or makes a `QDQBertForTokenClassification`."""
 
+    if TYPE_CHECKING:
 
-class AutoModelWithLMHead(AutoModel):
+        @classmethod
+        def model_class(cls) -> type[QDQBertForTokenClassification]:
+            """Return the class of the models."""
+            ...
+
+
+class AutoModelWithLMHead(_AutoModelClass):
     """Loads or makes a `QDQBertForMaskedLM`; deprecated in transformers in favour of the exact names."""
 
     @classmethod
-    def model_class(cls) -> type[QDQBertPreTrainedModel]:
+    def model_class(cls) -> type[QDQBertForMaskedLM]:
         """Return the class of the models."""
         warnings.warn(
             "AutoModelWithLMHead is deprecated: use AutoModelForMaskedLM, or AutoModelForCausalLM for a "
@@ -244,7 +353,8 @@ class AutoModelWithLMHead(AutoModel):
             FutureWarning,
             stacklevel=3,
         )
-        return super().model_class()
+        found: type[QDQBertForMaskedLM] = super().model_class()  # type: ignore[assignment]
+        return found
 
 
 def refuse_other_kinds(name_or_path: str | os.PathLike[str], reader: str, options: dict[str, Any]) -> None:

@@ -458,6 +458,31 @@ class QDQBertConfig:
         config.name_or_path = str(json_file)
         return config
 
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        subfolder: str = "",
+        return_unused_kwargs: Literal[False] = False,
+        **kwargs: Any,
+    ) -> Self: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        return_unused_kwargs: Literal[True],
+        **kwargs: Any,
+    ) -> tuple[Self, dict[str, Any]]: ...
+
     @classmethod
     def from_pretrained(
         cls,
@@ -470,7 +495,7 @@ class QDQBertConfig:
         subfolder: str = "",
         return_unused_kwargs: bool = False,
         **kwargs: Any,
-    ) -> Any:
+    ) -> Self | tuple[Self, dict[str, Any]]:
         """Read ``config.json`` of a folder or of a repository on the Hugging Face hub.
 
         Parameters
@@ -517,7 +542,7 @@ class QDQBertConfig:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, QDQBertConfig) and self.to_dict() == other.to_dict()
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"

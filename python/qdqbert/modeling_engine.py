@@ -17,6 +17,7 @@ from qdqbert.forward_inputs import as_floats, as_head_mask, as_integers, as_mask
 from qdqbert.modeling_tree import Handles
 from qdqbert.nn.quant_mixin import require_fake_quant
 from qdqbert.nn.tensor_quantizer import descriptor_options
+from qdqbert.quant_descriptor import QuantDescriptor
 from qdqbert.quant_modules import new_model_descriptors, set_up_new_model
 from qdqbert.quantization_settings import read_descriptors
 from qdqbert.sessions import SessionPool
@@ -116,6 +117,8 @@ class Engine:
         if descriptors is None:
             descriptors = new_model_descriptors()
         require_fake_quant(*descriptors)
+        self.input_desc: QuantDescriptor
+        self.weight_desc: QuantDescriptor
         self.input_desc, self.weight_desc = descriptors
         self.padding = "skip"
         self.gradient_checkpointing = False
@@ -131,7 +134,7 @@ class Engine:
             raise
         if not is_from_file:
             set_up_new_model(core.quantizers())
-        self.handles = Handles(core, self.input_desc, self.weight_desc)
+        self.handles: Handles = Handles(core, self.input_desc, self.weight_desc)
 
     def make_core(self, config: QDQBertConfig) -> _core.Model:
         """Return a new C model of the sizes of a configuration, its parameters zero.

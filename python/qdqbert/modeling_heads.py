@@ -47,6 +47,7 @@ class QDQBertForNextSentencePrediction(QDQBertPreTrainedModel):
     """
 
     _head = "next_sentence"
+    _output_class: type[outputs_of.NextSentencePredictorOutput] = outputs_of.NextSentencePredictorOutput
 
     def __init__(self, config: QDQBertConfig, *, device: Device | None = None, seed: int | None = 0) -> None:
         self._build(config, device, seed)
@@ -115,7 +116,7 @@ class QDQBertForNextSentencePrediction(QDQBertPreTrainedModel):
         loss = None if labels is None else choice_loss("labels", run.logits, labels)
         if self._returns_tuple(return_dict):
             return _filled(loss, run.logits, run.hidden_states, run.attentions)
-        return outputs_of.NextSentencePredictorOutput(
+        return self._output_class(
             loss=loss, logits=run.logits, hidden_states=run.hidden_states, attentions=run.attentions
         )
 
@@ -137,6 +138,7 @@ class QDQBertForSequenceClassification(QDQBertPreTrainedModel):
     """
 
     _head = "sequence_classification"
+    _output_class: type[outputs_of.SequenceClassifierOutput] = outputs_of.SequenceClassifierOutput
 
     def __init__(self, config: QDQBertConfig, *, device: Device | None = None, seed: int | None = 0) -> None:
         self._build(config, device, seed)
@@ -200,7 +202,7 @@ class QDQBertForSequenceClassification(QDQBertPreTrainedModel):
         loss = None if labels is None else sequence_loss(self.config, run.logits, labels)
         if self._returns_tuple(return_dict):
             return _filled(loss, run.logits, run.hidden_states, run.attentions)
-        return outputs_of.SequenceClassifierOutput(
+        return self._output_class(
             loss=loss, logits=run.logits, hidden_states=run.hidden_states, attentions=run.attentions
         )
 
@@ -222,6 +224,7 @@ class QDQBertForMultipleChoice(QDQBertPreTrainedModel):
     """
 
     _head = "sequence_classification"
+    _output_class: type[outputs_of.MultipleChoiceModelOutput] = outputs_of.MultipleChoiceModelOutput
     _num_labels = 1
 
     def __init__(self, config: QDQBertConfig, *, device: Device | None = None, seed: int | None = 0) -> None:
@@ -288,7 +291,7 @@ class QDQBertForMultipleChoice(QDQBertPreTrainedModel):
         loss = None if labels is None else choice_loss("labels", logits, labels)
         if self._returns_tuple(return_dict):
             return _filled(loss, logits, run.hidden_states, run.attentions)
-        return outputs_of.MultipleChoiceModelOutput(
+        return self._output_class(
             loss=loss, logits=logits, hidden_states=run.hidden_states, attentions=run.attentions
         )
 
@@ -310,6 +313,7 @@ class QDQBertForTokenClassification(QDQBertPreTrainedModel):
     """
 
     _head = "token_classification"
+    _output_class: type[outputs_of.TokenClassifierOutput] = outputs_of.TokenClassifierOutput
 
     def __init__(self, config: QDQBertConfig, *, device: Device | None = None, seed: int | None = 0) -> None:
         self._build(config, device, seed)
@@ -374,7 +378,7 @@ class QDQBertForTokenClassification(QDQBertPreTrainedModel):
             loss = token_loss(labels, run.logits, attention_mask, skips_padding=self.padding == "skip")
         if self._returns_tuple(return_dict):
             return _filled(loss, run.logits, run.hidden_states, run.attentions)
-        return outputs_of.TokenClassifierOutput(
+        return self._output_class(
             loss=loss, logits=run.logits, hidden_states=run.hidden_states, attentions=run.attentions
         )
 
@@ -397,6 +401,7 @@ class QDQBertForQuestionAnswering(QDQBertPreTrainedModel):
     """
 
     _head = "question_answering"
+    _output_class: type[outputs_of.QuestionAnsweringModelOutput] = outputs_of.QuestionAnsweringModelOutput
 
     def __init__(self, config: QDQBertConfig, *, device: Device | None = None, seed: int | None = 0) -> None:
         if isinstance(config, QDQBertConfig) and config.num_labels != 2:
@@ -462,7 +467,7 @@ class QDQBertForQuestionAnswering(QDQBertPreTrainedModel):
             loss = span_loss(start, end, start_positions, end_positions)
         if self._returns_tuple(return_dict):
             return _filled(loss, start, end, run.hidden_states, run.attentions)
-        return outputs_of.QuestionAnsweringModelOutput(
+        return self._output_class(
             loss=loss,
             start_logits=start,
             end_logits=end,

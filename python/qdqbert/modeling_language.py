@@ -119,6 +119,10 @@ class QDQBertLMHeadModel(_LanguageModel):
         If a field of `config` cannot be; it is named.
     """
 
+    _output_class: type[outputs_of.CausalLMOutputWithCrossAttentions] = (
+        outputs_of.CausalLMOutputWithCrossAttentions
+    )
+
     def __init__(self, config: QDQBertConfig, *, device: Device | None = None, seed: int | None = 0) -> None:
         if isinstance(config, QDQBertConfig) and not config.is_decoder:
             _logger.warning(
@@ -201,7 +205,7 @@ class QDQBertLMHeadModel(_LanguageModel):
         }
         if self._returns_tuple(return_dict):
             return tuple(value for value in fields.values() if value is not None)
-        return outputs_of.CausalLMOutputWithCrossAttentions(**fields)
+        return self._output_class(**fields)
 
     # ---- generation ----------------------------------------------------------------------------------------
 
@@ -271,6 +275,8 @@ class QDQBertForMaskedLM(_LanguageModel):
         If a field of `config` cannot be; it is named.
     """
 
+    _output_class: type[outputs_of.MaskedLMOutput] = outputs_of.MaskedLMOutput
+
     def __init__(self, config: QDQBertConfig, *, device: Device | None = None, seed: int | None = 0) -> None:
         if isinstance(config, QDQBertConfig) and config.is_decoder:
             _logger.warning(
@@ -336,7 +342,7 @@ class QDQBertForMaskedLM(_LanguageModel):
         if self._returns_tuple(return_dict):
             values = (loss, run.logits, run.hidden_states, run.attentions)
             return tuple(value for value in values if value is not None)
-        return outputs_of.MaskedLMOutput(
+        return self._output_class(
             loss=loss, logits=run.logits, hidden_states=run.hidden_states, attentions=run.attentions
         )
 

@@ -38,6 +38,9 @@ class QDQBertModel(QDQBertPreTrainedModel):
     """
 
     _head = "none"
+    _output_class: type[outputs_of.BaseModelOutputWithPoolingAndCrossAttentions] = (
+        outputs_of.BaseModelOutputWithPoolingAndCrossAttentions
+    )
 
     def __init__(
         self,
@@ -154,7 +157,7 @@ class QDQBertModel(QDQBertPreTrainedModel):
                 run.pooler_output,
                 *(value for value in rest if value is not None),
             )
-        return outputs_of.BaseModelOutputWithPoolingAndCrossAttentions(
+        return self._output_class(
             last_hidden_state=run.last_hidden_state,
             pooler_output=run.pooler_output,
             hidden_states=run.hidden_states,

@@ -29,6 +29,9 @@ __all__ = [
 Array = npt.NDArray[np.float32]
 Cache = tuple[tuple[Array, ...], ...]
 
+# Default of fields that every model fills: None, which users of a model's output need not reckon with.
+_MISSING: Any = None
+
 
 class ModelOutput(OrderedDict[str, Any]):
     """Base of the output classes; subclasses are dataclasses whose fields default to None."""
@@ -125,7 +128,7 @@ class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
         Probabilities of cross-attention.
     """
 
-    last_hidden_state: Array | None = None
+    last_hidden_state: Array = _MISSING
     pooler_output: Array | None = None
     hidden_states: tuple[Array, ...] | None = None
     past_key_values: Cache | None = None
@@ -146,7 +149,7 @@ class CausalLMOutputWithCrossAttentions(ModelOutput):
     """
 
     loss: np.float32 | None = None
-    logits: Array | None = None
+    logits: Array = _MISSING
     past_key_values: Cache | None = None
     hidden_states: tuple[Array, ...] | None = None
     attentions: tuple[Array, ...] | None = None
@@ -156,7 +159,7 @@ class CausalLMOutputWithCrossAttentions(ModelOutput):
 @dataclasses.dataclass(eq=False, repr=False)
 class _LossAndLogits(ModelOutput):
     loss: np.float32 | None = None
-    logits: Array | None = None
+    logits: Array = _MISSING
     hidden_states: tuple[Array, ...] | None = None
     attentions: tuple[Array, ...] | None = None
 
@@ -210,8 +213,8 @@ class QuestionAnsweringModelOutput(ModelOutput):
     """
 
     loss: np.float32 | None = None
-    start_logits: Array | None = None
-    end_logits: Array | None = None
+    start_logits: Array = _MISSING
+    end_logits: Array = _MISSING
     hidden_states: tuple[Array, ...] | None = None
     attentions: tuple[Array, ...] | None = None
 

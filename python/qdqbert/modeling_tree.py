@@ -109,7 +109,7 @@ class Handles:
     """
 
     def __init__(self, model: Model, input_desc: QuantDescriptor, weight_desc: QuantDescriptor) -> None:
-        self.bound = Bound.to(model)
+        self.bound: Bound = Bound.to(model)
         # Around the quantizers, by name.  The tree owns them and they ask here: a strong reference would be a
         # cycle, and the memory of a dropped model would wait for the garbage collector.
         self.modules: weakref.WeakValueDictionary[str, TensorQuantizer] = weakref.WeakValueDictionary()
@@ -402,7 +402,7 @@ class QDQBertSelfAttention(Module):
         for letter in "qkva":
             name = f"matmul_{letter}_input_quantizer"
             self.add_module(name, handles.quantizer(f"{path}.{name}"))
-        self.attention_head_size = config.hidden_size // config.num_attention_heads
+        self.attention_head_size: int = config.hidden_size // config.num_attention_heads
 
     @property
     def all_head_size(self) -> int:

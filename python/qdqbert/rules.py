@@ -14,7 +14,7 @@ import fnmatch
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -94,7 +94,7 @@ class QuantizerState:
         )
         return self.stages == other.stages and self.options == other.options and same_range
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         bits = self.options["num_bits"]

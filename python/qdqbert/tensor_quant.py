@@ -13,7 +13,7 @@ float32 and the result comes back in the input's type.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -416,36 +416,36 @@ def reduce_amax(
 class TensorQuantFunction:
     """`tensor_quant` as the original's autograd function: ``apply``, and its gradient."""
 
-    apply = staticmethod(tensor_quant)
-    grad = staticmethod(tensor_quant_grad)
+    apply: Final = staticmethod(tensor_quant)
+    grad: Final = staticmethod(tensor_quant_grad)
 
 
 class FakeTensorQuantFunction:
     """`fake_tensor_quant` as the original's autograd function: ``apply``, and its gradient."""
 
-    apply = staticmethod(fake_tensor_quant)
-    grad = staticmethod(fake_tensor_quant_grad)
+    apply: Final = staticmethod(fake_tensor_quant)
+    grad: Final = staticmethod(fake_tensor_quant_grad)
 
 
 class LegacyFakeTensorQuantFunction:
     """`legacy_fake_tensor_quant` as the original's autograd function: ``apply``, and its gradient."""
 
-    apply = staticmethod(legacy_fake_tensor_quant)
-    grad = staticmethod(legacy_fake_tensor_quant_grad)
+    apply: Final = staticmethod(legacy_fake_tensor_quant)
+    grad: Final = staticmethod(legacy_fake_tensor_quant_grad)
 
 
 class FakeAffineTensorQuantFunction:
     """`fake_affine_tensor_quant` as the original's autograd function: ``apply``, and its gradient."""
 
-    apply = staticmethod(fake_affine_tensor_quant)
-    grad = staticmethod(fake_affine_tensor_quant_grad)
+    apply: Final = staticmethod(fake_affine_tensor_quant)
+    grad: Final = staticmethod(fake_affine_tensor_quant_grad)
 
 
 class ScaledE4M3Function:
     """`scaled_e4m3` as the original's autograd function: ``apply``, and its gradient."""
 
-    apply = staticmethod(scaled_e4m3)
-    grad = staticmethod(scaled_e4m3_grad)
+    apply: Final = staticmethod(scaled_e4m3)
+    grad: Final = staticmethod(scaled_e4m3_grad)
 
 
 def _straight_through(grad_outputs: Any, gradient: Callable[[npt.NDArray[np.float32]], Array]) -> Array:

@@ -124,7 +124,8 @@ def emphasize(text: str, stream: TextIO | None = None) -> str:
     https://no-color.org: a `NO_COLOR` that is not empty forbids it.
     """
     stream = stream or sys.stdout
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
+    is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    if is_plain or stream is None or not stream.isatty():
         return text
     return f"\x1b[1m{text}\x1b[0m"
 

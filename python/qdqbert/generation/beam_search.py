@@ -150,13 +150,13 @@ class BeamSearch:
         self.num_beams = num_beams
         self.prompt_length = prompt_length
         self.max_length = max_length
-        self.eos_token_ids = list(eos_token_ids)
+        self.eos_token_ids: list[int] = list(eos_token_ids)
         self.pad_token_id = pad_token_id
         longest = max_length - prompt_length
-        self.texts = [
+        self.texts: list[BeamHypotheses] = [
             BeamHypotheses(num_beams, length_penalty, early_stopping, longest) for _ in range(batch)
         ]
-        self.done = [False] * batch
+        self.done: list[bool] = [False] * batch
         # (rows, steps so far): the row that each token of each beam came from.
         self.history: Ids = np.zeros((batch * num_beams, 0), np.int64)
 

@@ -126,7 +126,7 @@ class MinLengthLogitsProcessor:
 
     def __init__(self, min_length: int, eos_token_ids: Sequence[int]) -> None:
         self.min_length = min_length
-        self.eos_token_ids = list(eos_token_ids)
+        self.eos_token_ids: list[int] = list(eos_token_ids)
 
     def __call__(self, input_ids: Ids, scores: Scores) -> Scores:
         """Return the changed scores; see the module's text."""
@@ -169,7 +169,7 @@ class TopKLogitsWarper:
     def __init__(self, top_k: int, min_tokens_to_keep: int = 1) -> None:
         if top_k < 1:
             raise ValueError(f"top_k: expected at least 1, got {top_k!r}")
-        self.top_k = max(top_k, min_tokens_to_keep)
+        self.top_k: int = max(top_k, min_tokens_to_keep)
 
     def __call__(self, input_ids: Ids, scores: Scores) -> Scores:
         """Return the changed scores; see the module's text."""

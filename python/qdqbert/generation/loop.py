@@ -43,7 +43,6 @@ class _Generator(Protocol):
     """What the loops need of a model."""
 
     config: QDQBertConfig
-    padding: str
 
     def prepare_inputs_for_generation(self, input_ids: Any, **kwargs: Any) -> dict[str, Any]: ...
 
@@ -97,8 +96,17 @@ class GenerationMixin:
     """Generation for models with a language head."""
 
     config: QDQBertConfig
-    padding: str
     _generation_config: GenerationConfig | None = None
+
+    if TYPE_CHECKING:  # the model's
+
+        @property
+        def padding(self) -> str:
+            """As in `QDQBertPreTrainedModel`."""
+            ...
+
+        @padding.setter
+        def padding(self, value: str) -> None: ...
 
     @property
     def generation_config(self) -> GenerationConfig:
@@ -306,7 +314,7 @@ class GenerationMixin:
             pad = config.pad_token_id
             if pad is None or pad in config.eos_token_ids:
                 return np.ones_like(ids)
-            mask = (ids != pad).astype(np.int64)
+            mask = np.asarray(ids != pad, np.int64)
         if mask.shape != ids.shape:
             raise ShapeError(f"attention_mask: expected {ids.shape}, got {mask.shape}")
         if not mask[:, -1].all():

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
@@ -99,5 +101,5 @@ def clip_grad(
 class ClipFunction:
     """`clip` as the original's autograd function: ``apply``, and its gradient."""
 
-    apply = staticmethod(clip)
-    grad = staticmethod(clip_grad)
+    apply: Final = staticmethod(clip)
+    grad: Final = staticmethod(clip_grad)

@@ -108,11 +108,11 @@ class Pipeline(ABC, Generic[_O]):
         self._require_head(model)
         self.model = model
         self.tokenizer = tokenizer
-        self.batch_size = _check_batch_size(batch_size)
+        self.batch_size: int | None = _check_batch_size(batch_size)
         self.progress = progress
-        self.given = frozenset(options)
+        self.given: frozenset[str] = frozenset(options)
         self._reject_unknown(options)
-        self.options = self._checked(cast(_O, self.options_class(**options)))
+        self.options: _O = self._checked(cast(_O, self.options_class(**options)))
 
     def __call__(
         self,

@@ -40,7 +40,8 @@ def _tables() -> tuple[list[int], _Words]:
     one = _byte_table()
     words = np.arange(65536, dtype=np.uint32)
     first = one[words & 255]
-    return one.tolist(), one[(first ^ (words >> 8)) & 255] ^ (first >> 8)
+    two = one[(first ^ (words >> 8)) & 255] ^ (first >> 8)
+    return one.tolist(), two.astype(np.uint32, copy=False)
 
 
 def _apply(operator: tuple[int, ...], state: int) -> int:

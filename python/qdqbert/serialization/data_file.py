@@ -38,7 +38,7 @@ class DataFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         try:
             # A pipe would otherwise wait for its writer.
             self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -50,7 +50,7 @@ class DataFile:
             raise self.fail(
                 "is a folder, expected a file" if stat.S_ISDIR(facts.st_mode) else "is no regular file"
             )
-        self.size = facts.st_size
+        self.size: int = facts.st_size
 
     def fail(self, text: str) -> CheckpointError:
         """Return the error to raise about this file.

@@ -52,7 +52,7 @@ class Source:
         token: str | bool | None = None,
         subfolder: str = "",
     ) -> None:
-        self.name = os.fspath(name_or_path)
+        self.name: str = os.fspath(name_or_path)
         self._options: dict[str, Any] = {
             "revision": revision,
             "cache_dir": cache_dir,

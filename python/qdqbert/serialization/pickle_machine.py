@@ -88,7 +88,7 @@ class Symbol:
     __slots__ = ("name",)
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name: str = name
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
@@ -124,7 +124,7 @@ class PickleMachine:
         self._symbols = symbols
         self._call = call
         self._load_persistent = load_persistent
-        self.position = 0
+        self.position: int = 0
         self._known: dict[str, Symbol] = {}
 
     def run(self) -> Any:

@@ -59,7 +59,9 @@ class SafetensorsFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._file = DataFile(path)
-        self.path = self._file.path
+        self.path: Path = self._file.path
+        self.metadata: dict[str, str]
+        self.tensors: dict[str, StoredTensor]
         try:
             self._data_begin, header = self._read_header()
             self.metadata, self.tensors = self._check_header(header)

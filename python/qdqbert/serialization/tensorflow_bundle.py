@@ -85,7 +85,7 @@ class TensorflowBundle:
 
     def __init__(self, prefix: str | os.PathLike[str]) -> None:
         self._prefix = Path(prefix)
-        self.path = self._prefix.with_name(self._prefix.name + ".index")
+        self.path: Path = self._prefix.with_name(self._prefix.name + ".index")
         self._shards: list[DataFile] = []
         self._crcs: dict[str, int] = {}
         try:
@@ -93,7 +93,7 @@ class TensorflowBundle:
                 count, entries = _read_index(index)
             # Entries are checked against each other before any file of theirs is opened.
             self._shards = [self._open_shard(number, count) for number in range(count)]
-            self.tensors = self._place(entries)
+            self.tensors: dict[str, StoredTensor] = self._place(entries)
         except BaseException:
             self.close()
             raise

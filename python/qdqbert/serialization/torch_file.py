@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Self
 
 from qdqbert.serialization.data_file import DataFile
@@ -48,7 +49,7 @@ class TorchFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._file = DataFile(path)
-        self.path = self._file.path
+        self.path: Path = self._file.path
         try:
             self._open()
         except PickleError as error:
@@ -67,6 +68,8 @@ class TorchFile:
             value, begins = read_legacy(file)
         else:
             raise file.refuse_foreign("a file of torch.save")
+        self.others: list[str]
+        self.wrapper: str | None
         records, self.others, self.wrapper = state_dict_of(value)
         self.tensors: dict[str, StoredTensor] = {}
         self.stored_counts: dict[str, int] = {}

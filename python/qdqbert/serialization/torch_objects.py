@@ -144,7 +144,7 @@ class TorchPickles:
     def __init__(self, data: bytes, load_persistent: Callable[[tuple[Any, ...]], Storage]) -> None:
         self._load_storage = load_persistent
         self._copied = 0
-        self.machine = PickleMachine(data, SYMBOLS, self._call, self._persistent)
+        self.machine: PickleMachine = PickleMachine(data, SYMBOLS, self._call, self._persistent)
 
     def _persistent(self, identity: Any) -> Storage:
         if type(identity) is not tuple or not identity or not isinstance(identity[0], str):

@@ -138,7 +138,7 @@ class AnswerFinder:
                 null_is_listed = True
             if self._is_full(entries):
                 break
-            text = self._span_text(features[windows[k]], int(starts[k]), int(ends[k]))
+            text = self._span_text(features[int(windows[k])], int(starts[k]), int(ends[k]))
             if text in seen:
                 continue
             seen.add(text)

@@ -153,7 +153,10 @@ class BertTokenizerFast(Encoder):
             mask_token=mask_token,
             additional_special_tokens=additional_special_tokens,
         )
-        self.name_or_path = str(name_or_path)
+        self.name_or_path: str = str(name_or_path)
+        self.do_lower_case: bool
+        self.tokenize_chinese_chars: bool
+        self.strip_accents: bool | None
         self._extra_fields: dict[str, Any] = {}
         self.do_lower_case, self.tokenize_chinese_chars, self.strip_accents = _set_normalizer(
             backend, do_lower_case, tokenize_chinese_chars, strip_accents

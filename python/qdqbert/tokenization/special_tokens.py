@@ -99,21 +99,21 @@ class SpecialTokens:
 
     SPECIAL_TOKENS_ATTRIBUTES = (*ROLES, _ADDITIONAL)
 
-    bos_token = SpecialToken()
-    eos_token = SpecialToken()
-    unk_token = SpecialToken()
-    sep_token = SpecialToken()
-    pad_token = SpecialToken()
-    cls_token = SpecialToken()
-    mask_token = SpecialToken()
+    bos_token: SpecialToken = SpecialToken()
+    eos_token: SpecialToken = SpecialToken()
+    unk_token: SpecialToken = SpecialToken()
+    sep_token: SpecialToken = SpecialToken()
+    pad_token: SpecialToken = SpecialToken()
+    cls_token: SpecialToken = SpecialToken()
+    mask_token: SpecialToken = SpecialToken()
 
-    bos_token_id = SpecialTokenId()
-    eos_token_id = SpecialTokenId()
-    unk_token_id = SpecialTokenId()
-    sep_token_id = SpecialTokenId()
-    pad_token_id = SpecialTokenId()
-    cls_token_id = SpecialTokenId()
-    mask_token_id = SpecialTokenId()
+    bos_token_id: SpecialTokenId = SpecialTokenId()
+    eos_token_id: SpecialTokenId = SpecialTokenId()
+    unk_token_id: SpecialTokenId = SpecialTokenId()
+    sep_token_id: SpecialTokenId = SpecialTokenId()
+    pad_token_id: SpecialTokenId = SpecialTokenId()
+    cls_token_id: SpecialTokenId = SpecialTokenId()
+    mask_token_id: SpecialTokenId = SpecialTokenId()
 
     def __init__(self, *, verbose: bool = False, **tokens: Any) -> None:
         self.verbose = verbose

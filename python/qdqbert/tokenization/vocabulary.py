@@ -42,7 +42,7 @@ class Vocabulary(SpecialTokens):
         **tokens: Any,
     ) -> None:
         super().__init__(verbose=verbose, **tokens)
-        self.clean_up_tokenization_spaces = bool(clean_up_tokenization_spaces)
+        self.clean_up_tokenization_spaces: bool = bool(clean_up_tokenization_spaces)
         self._tokenizer = backend
         self._lock = threading.Lock()
 

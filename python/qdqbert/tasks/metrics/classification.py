@@ -140,7 +140,7 @@ class _ClassCounts(Statistic):
         self, labels: npt.ArrayLike, predicted: npt.ArrayLike, classes: npt.ArrayLike | None
     ) -> None:
         first, second = _as_classes(labels, predicted)
-        self.size = first.size
+        self.size: int = first.size
         names = np.unique(np.concatenate([first, second])) if classes is None else np.asarray(classes)
         self._classes = names
         gold, found = first[:, None] == names[None], second[:, None] == names[None]

@@ -74,7 +74,7 @@ class Pearson(Statistic):
 
     def __init__(self, x: npt.ArrayLike, y: npt.ArrayLike) -> None:
         self._x, self._y = (_scaled(values) for values in _as_pairs(x, y))
-        self.size = self._x.size
+        self.size: int = self._x.size
 
     def __call__(self, counts: Floats) -> Floats:
         """Correlation of the counted pairs."""
@@ -92,7 +92,7 @@ class Spearman(Statistic):
 
     def __init__(self, x: npt.ArrayLike, y: npt.ArrayLike) -> None:
         first, second = _as_pairs(x, y)
-        self.size = first.size
+        self.size: int = first.size
         self._x, self._y = _Ranks(first), _Ranks(second)
 
     def __call__(self, counts: Floats) -> Floats:

@@ -278,7 +278,7 @@ class EntityStatistic(Statistic):
         parts = [values[:, columns] for values in (counts.right, counts.predicted, counts.gold)]
         if average == "micro":
             parts = [values.sum(axis=1, keepdims=True) for values in parts]
-        self.size = len(counts.right)
+        self.size: int = len(counts.right)
         self._score, self._average = score, average
         self._columns = np.concatenate(parts, axis=1).astype(np.float64)
 

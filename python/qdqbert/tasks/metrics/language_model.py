@@ -55,7 +55,7 @@ class Perplexity(Statistic):
             raise ValueError(f"losses: expected none below 0, found {first.min()}")
         if (second < 0).any() or (second != np.rint(second)).any() or not second.any():
             raise ValueError("tokens: expected integers of at least 0, and one above 0")
-        self.size = first.size
+        self.size: int = first.size
         self._terms = np.stack([first, second], axis=1)
 
     def __call__(self, counts: Floats) -> Floats:

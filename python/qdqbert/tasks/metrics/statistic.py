@@ -73,7 +73,7 @@ class Ratio(Statistic):
 
     def __init__(self, numerators: npt.ArrayLike, denominators: npt.ArrayLike) -> None:
         first, second = as_vectors("numerators", numerators, "denominators", denominators)
-        self.size = first.size
+        self.size: int = first.size
         self._terms = np.stack([first, second], axis=1)
 
     def __call__(self, counts: Floats) -> Floats:
