@@ -233,7 +233,7 @@ def as_past(value: Any, num_layers: int) -> Past:
     """
     if value is None:
         return Past(0, None, None, None, None)
-    if not isinstance(value, Sequence) or not all(isinstance(layer, Sequence) for layer in value):
+    if not isinstance(value, list | tuple) or not all(isinstance(layer, list | tuple) for layer in value):
         raise TypeError("past_key_values: expected a tuple of arrays for each layer, in a tuple")
     if len(value) != num_layers:
         raise ShapeError(f"past_key_values: expected {num_layers} layers, got {len(value)}")

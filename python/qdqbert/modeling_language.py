@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from qdqbert import _core
 from qdqbert import modeling_outputs as outputs_of
@@ -230,8 +231,7 @@ class QDQBertLMHeadModel(_LanguageModel):
         dict
             ``input_ids``, ``attention_mask``, ``past_key_values``, and what is handed on.
         """
-        ids = as_integers("input_ids", input_ids)
-        assert ids is not None
+        ids = _tokens(input_ids)
         mask = as_mask("attention_mask", attention_mask)
         mask = np.ones_like(ids) if mask is None else mask
         if past_key_values is not None:
@@ -373,8 +373,7 @@ class QDQBertForMaskedLM(_LanguageModel):
         """
         if self.config.pad_token_id is None:
             raise ValueError("The PAD token should be defined for generation")
-        ids = as_integers("input_ids", input_ids)
-        assert ids is not None
+        ids = _tokens(input_ids)
         mask = as_mask("attention_mask", attention_mask)
         mask = np.ones_like(ids) if mask is None else mask
         column = np.zeros((len(ids), 1), np.int64)
@@ -405,3 +404,14 @@ _PLAIN_ARGUMENTS = (
     "output_attentions",
     "output_hidden_states",
 )
+
+
+def _tokens(input_ids: Any) -> npt.NDArray[np.int64]:
+    """Return the tokens so far as an array of rows."""
+    ids = as_integers("input_ids", input_ids)
+    if ids is None or ids.ndim != 2 or ids.size == 0:
+        raise ShapeError(
+            "input_ids: expected (batch, length) with at least one token, "
+            f"got {None if ids is None else ids.shape}"
+        )
+    return ids

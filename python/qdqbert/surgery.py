@@ -306,11 +306,12 @@ def _normalized(heads_to_prune: Mapping[int, Iterable[int]], config: QDQBertConf
     layers, count = config.num_hidden_layers, config.num_attention_heads
     wanted: dict[int, set[int]] = {}
     for layer, heads in heads_to_prune.items():
-        if not isinstance(heads, Iterable):
+        try:
+            chosen = list(heads)
+        except (TypeError, NotImplementedError) as error:  # not iterable; a memoryview of a matrix
             raise TypeError(
                 f"heads_to_prune[{layer!r}]: expected a list of heads, got {type(heads).__name__}"
-            )
-        chosen = list(heads)
+            ) from error
         if not all(isinstance(i, int | np.integer) and not isinstance(i, bool) for i in (layer, *chosen)):
             raise TypeError(f"heads_to_prune: expected integers, got {layer!r}: {chosen!r}")
         if not -layers <= layer < layers:

@@ -94,6 +94,7 @@ def test_update_returns_what_names_no_field() -> None:
         ({"max_length": 0}, ValueError, "max_length: expected an integer of at least 1, got 0"),
         ({"max_new_tokens": 2.0}, ValueError, "max_new_tokens"),
         ({"num_beams": True}, ValueError, "num_beams"),
+        ({"num_beams": 2**31}, ValueError, "num_beams: expected at most 10000"),
         ({"top_k": -1}, ValueError, "top_k"),
         ({"min_length": None}, ValueError, "min_length"),
         ({"do_sample": 1}, TypeError, "do_sample: expected True or False"),

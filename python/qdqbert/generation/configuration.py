@@ -81,6 +81,8 @@ _OFF: dict[str, tuple[Any, ...]] = {
     "suppress_tokens": (None,),
     "typical_p": (None, 1.0),
 }
+# Rows of a batch for each prompt: a number from a damaged file must not reach the memory's size.
+_MOST_COPIES = 10_000
 _LOWEST = {
     "max_length": 1,
     "max_new_tokens": 1,
@@ -204,6 +206,8 @@ class GenerationConfig:
             return
         if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
             raise ValueError(f"{name}: expected an integer of at least {lowest}, got {value!r}")
+        if name in ("num_beams", "num_return_sequences") and value > _MOST_COPIES:
+            raise ValueError(f"{name}: expected at most {_MOST_COPIES}, got {value}")
 
     def _check_number(self, name: str, expected: str, is_fine: Any) -> None:
         value = getattr(self, name)
