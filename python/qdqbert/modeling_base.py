@@ -16,7 +16,7 @@ from qdqbert.device import Device
 from qdqbert.errors import UnsupportedError
 from qdqbert.modeling_checkpoint import CheckpointModule
 from qdqbert.modeling_engine import Engine, Run
-from qdqbert.modeling_tree import Embedding
+from qdqbert.modeling_tree import Embedding, QDQBertEncoder
 from qdqbert.module import Module, Slot
 from qdqbert.quant_modules import require_exportable
 
@@ -212,7 +212,7 @@ class QDQBertPreTrainedModel(CheckpointModule):
     @property
     def is_gradient_checkpointing(self) -> bool:
         """Whether training would compute activations twice to save memory."""
-        return self._engine.gradient_checkpointing
+        return any(getattr(module, "gradient_checkpointing", False) for module in self.modules())
 
     def gradient_checkpointing_enable(
         self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None
@@ -233,11 +233,16 @@ class QDQBertPreTrainedModel(CheckpointModule):
         unknown = sorted(set(gradient_checkpointing_kwargs or {}) - {"use_reentrant"})
         if unknown:
             raise TypeError(f"gradient_checkpointing_kwargs: unknown {', '.join(unknown)}")
-        self._engine.gradient_checkpointing = True
+        self._set_gradient_checkpointing(True)
 
     def gradient_checkpointing_disable(self) -> None:
         """Switch checkpointing off."""
-        self._engine.gradient_checkpointing = False
+        self._set_gradient_checkpointing(False)
+
+    def _set_gradient_checkpointing(self, is_on: bool) -> None:
+        for module in self.modules():
+            if isinstance(module, QDQBertEncoder):
+                module.gradient_checkpointing = is_on
 
     def can_generate(self) -> bool:
         """Whether the model has `generate`: language models do."""

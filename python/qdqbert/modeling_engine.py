@@ -121,7 +121,6 @@ class Engine:
         self.weight_desc: QuantDescriptor
         self.input_desc, self.weight_desc = descriptors
         self.padding = "skip"
-        self.gradient_checkpointing = False
         self._head, self._add_pooling_layer, self._num_labels = head, add_pooling_layer, num_labels
         self._device = default_device() if device is None else device
         self._said: set[str] = set()
@@ -249,7 +248,9 @@ class Engine:
         require_one_input(input_ids, inputs_embeds)
         ids, embeds = as_integers("input_ids", input_ids), as_floats("inputs_embeds", inputs_embeds)
         mask = as_mask("attention_mask", attention_mask)
-        heads = as_head_mask(head_mask, kept_heads(config), config.num_attention_heads)
+        heads = None
+        if head_mask is not None:
+            heads = as_head_mask(head_mask, kept_heads(config), config.num_attention_heads)
         past = as_past(past_key_values, config.num_hidden_layers)
         batch, length = self._batch_and_length(config, ids, embeds, past.length)
         states, encoder_mask = self._encoder_inputs(

@@ -410,6 +410,11 @@ class QDQBertForQuestionAnswering(QDQBertPreTrainedModel):
             )
         self._build(config, device, seed)
 
+    @property
+    def num_labels(self) -> int:
+        """Number of logits of a token: two."""
+        return self.config.num_labels
+
     def _build_children(self) -> None:
         self.add_module("bert", QDQBertModel._inside(self, has_pooler=False))
         self.add_module("qa_outputs", Linear(self._engine.handles, "qa_outputs"))

@@ -494,6 +494,7 @@ class QDQBertEncoder(Module):
 
     def __init__(self, handles: Handles, path: str, config: QDQBertConfig) -> None:
         super().__init__()
+        self.gradient_checkpointing = False  # for training; see `gradient_checkpointing_enable`
         layers = [QDQBertLayer(handles, f"{path}.layer.{i}", config) for i in range(config.num_hidden_layers)]
         self.add_module("layer", ModuleList(layers))
 

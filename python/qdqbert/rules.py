@@ -20,7 +20,7 @@ import numpy as np
 
 from qdqbert._core import STAGE_CALIB, STAGE_DISABLED, STAGE_QUANT
 from qdqbert.arrays import Array
-from qdqbert.errors import RuleError
+from qdqbert.errors import RuleError, ShapeError
 from qdqbert.module import Module
 from qdqbert.nn import TensorQuantizer
 
@@ -129,9 +129,17 @@ class Changes(Mapping[str, tuple[QuantizerState, QuantizerState]]):
         return len(self._by_name)
 
     def restore(self) -> None:
-        """Put every quantizer that was changed back into the state before the call."""
+        """Put every quantizer that was changed back into the state before the call.
+
+        If its weight has lost rows since, by pruning, the range is the one that was cut with them.
+        """
         for _, quantizer, before, _ in self._entries:
-            before.apply(quantizer)
+            state = before
+            try:
+                quantizer._require_fit(before.amax)
+            except ShapeError:
+                state = dataclasses.replace(before, amax=quantizer._handle.amax())
+            state.apply(quantizer)
 
     def __enter__(self) -> Changes:
         return self

@@ -411,7 +411,7 @@ def test_gradient_checkpointing_is_a_switch(stem: str) -> None:
     assert not model.is_gradient_checkpointing
     model.gradient_checkpointing_enable()
     assert model.is_gradient_checkpointing
-    assert model.base_model.is_gradient_checkpointing
+    assert model.base_model.encoder.gradient_checkpointing
     before = result_of(model(**inputs_of(stem)))
     model.gradient_checkpointing_disable()
     assert not model.is_gradient_checkpointing

@@ -550,6 +550,19 @@ def test_heads_that_cannot_be_pruned_are_refused(heads: Any, kind: type[Exceptio
     assert model.config.pruned_heads == {}
 
 
+def test_rules_that_end_after_pruning_keep_the_cut_ranges() -> None:
+    model, batch = make(), tiny_model.batch()
+    quantizer = model.bert.encoder.layer[0].attention.self.key.weight_quantizer
+    with qdqbert.quantizers(model, {"*": "off", "*.layer.1.*": {"num_bits": 4}}):
+        model.prune_heads({0: [1]})
+        cut = quantizer.amax
+    assert cut.shape == (16, 1)
+    np.testing.assert_array_equal(quantizer.amax, cut)
+    again = make()
+    again.prune_heads({0: [1]})
+    np.testing.assert_array_equal(first(model(**batch)), first(again(**batch)))
+
+
 # ---- memory ---------------------------------------------------------------------------------------------
 
 

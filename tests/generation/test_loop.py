@@ -407,6 +407,15 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "padding at the end": (
         {"attention_mask": [[1, 1, 0]]}, ValueError, "row 0 ends in padding.* pad on the left",
     ),
+    "an encoder's mask alone": ({"encoder_attention_mask": [[1]]}, ValueError, "there are no encoder_hidden"),
+    "an encoder of other prompts": (
+        {"encoder_hidden_states": np.zeros((2, 2, 24))}, ShapeError, r"expected \(1, encoder length",
+    ),
+    "an encoder's mask of another length": (
+        {"encoder_hidden_states": np.zeros((1, 2, 24)), "encoder_attention_mask": [[1]]},
+        ShapeError,
+        r"encoder_attention_mask: expected \(1, 2\), got \(1, 1\)",
+    ),
     "an encoder without cross-attention": (
         {"encoder_hidden_states": np.zeros((1, 2, 24))}, ValueError, "no cross-attention",
     ),

@@ -248,11 +248,7 @@ class GenerationMixin:
         _require_type_0(ids, as_integers("token_type_ids", token_type_ids))
         _require_callables(logits_processor)
         self._set_lengths(config, given, ids.shape[1])
-        encoder: dict[str, Any] = {}
-        if states is not None:
-            encoder["encoder_hidden_states"] = states
-        if encoder_attention_mask is not None:
-            encoder["encoder_attention_mask"] = as_mask("encoder_attention_mask", encoder_attention_mask)
+        encoder = _encoder_inputs(ids, states, as_mask("encoder_attention_mask", encoder_attention_mask))
         copies = config.num_beams if config.num_beams > 1 else config.num_return_sequences
         sequences = _Sequences(
             self,  # type: ignore[arg-type]
@@ -377,6 +373,23 @@ def _require_type_0(ids: Ids, types: Ids | None) -> None:
 def _require_callables(processors: Sequence[LogitsProcessor]) -> None:
     if not isinstance(processors, Sequence) or not all(map(callable, processors)):
         raise TypeError("logits_processor: expected a sequence of callables (ids, scores) -> scores")
+
+
+def _encoder_inputs(ids: Ids, states: Scores | None, mask: Ids | None) -> dict[str, Any]:
+    """Return the arguments for cross-attention, of one row for each prompt."""
+    if states is None:
+        if mask is not None:
+            raise ValueError("encoder_attention_mask: there are no encoder_hidden_states that it masks")
+        return {}
+    if states.ndim != 3 or len(states) != len(ids):
+        raise ShapeError(
+            f"encoder_hidden_states: expected ({len(ids)}, encoder length, hidden), got {states.shape}"
+        )
+    if mask is None:
+        return {"encoder_hidden_states": states}
+    if mask.shape != states.shape[:2]:
+        raise ShapeError(f"encoder_attention_mask: expected {states.shape[:2]}, got {mask.shape}")
+    return {"encoder_hidden_states": states, "encoder_attention_mask": mask}
 
 
 def _processed(processors: Sequence[LogitsProcessor], ids: Ids, scores: Scores) -> Scores:
