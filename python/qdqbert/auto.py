@@ -246,7 +246,7 @@ class _AutoModelClass:
         CheckpointError
             If files are missing or damaged, or the folder holds another kind of model.
         """
-        if kwargs.get("config") is None:
+        if kwargs.get("config") is None and not kwargs.get("from_tf"):
             refuse_other_kinds(pretrained_model_name_or_path, cls.__name__, kwargs)
         result: ModelT | tuple[ModelT, dict[str, Any]]
         result = cls.model_class().from_pretrained(pretrained_model_name_or_path, **kwargs)

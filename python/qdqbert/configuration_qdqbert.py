@@ -4,7 +4,7 @@
 Fields, defaults and the two dictionary forms are those of transformers' QDQBERT 4.39.  Keys that are not
 fields are kept as attributes and written back, so a file survives the round trip.  Written differently on
 purpose: the keys of ``pruned_heads`` are integers however the configuration was read, and quantization
-settings have a home under ``quantization_config``.
+settings have a home under ``qdqbert_quantization``.
 """
 
 from __future__ import annotations
@@ -116,7 +116,6 @@ class QDQBertConfig:
     problem_type: str | None
     position_embedding_type: str
     tie_word_embeddings: bool
-    quantization_config: dict[str, Any]
     name_or_path: str
 
     def __init__(

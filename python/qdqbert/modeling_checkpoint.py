@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,13 @@ from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.device import Device
 from qdqbert.errors import CheckpointError, UnsupportedError
 from qdqbert.module import Module
-from qdqbert.quantization_settings import apply_deviations, describe, read_descriptors
+from qdqbert.quantization_settings import (
+    apply_deviations,
+    describe,
+    read_descriptors,
+    section_of,
+    store_section,
+)
 from qdqbert.serialization.checkpoint_tensors import (
     Checkpoint,
     open_bundle,
@@ -21,6 +28,7 @@ from qdqbert.serialization.checkpoint_tensors import (
     tensors_of_state_dict,
 )
 from qdqbert.serialization.folder import Source, read_json
+from qdqbert.serialization.folder_change import FolderChange
 from qdqbert.serialization.loading import LoadingReport, load_tensors, log_report, refuse_disproportion
 from qdqbert.serialization.saving import save_weights
 from qdqbert.serialization.tensorflow_files import CONFIG_NAMES, find_bundle
@@ -165,7 +173,7 @@ class CheckpointModule(Module):
         is_from_file = not isinstance(config, QDQBertConfig)
         config = _resolve_config(cls, config, source, config_names, kwargs)
         config.validate()
-        read_descriptors(getattr(config, "quantization_config", None))
+        read_descriptors(section_of(config))
         where = source.name if source else "state_dict"
         with contextlib.ExitStack() as stack:
             if state_dict is not None:
@@ -180,8 +188,7 @@ class CheckpointModule(Module):
                 refuse_disproportion(config, checkpoint.tensors, where)
             model = cls(config, device=device, seed=None, **model_kwargs)  # type: ignore[call-arg]
             model.padding = padding
-            section = getattr(config, "quantization_config", None)
-            apply_deviations(section, model._engine.core.quantizers())
+            apply_deviations(section_of(config), model._engine.core.quantizers())
             report = model._load(checkpoint, where, ignore_mismatched_sizes)
         fresh = {*report.missing_keys, *(name for name, _, _ in report.mismatched_keys)}
         model._initialize(seed, fresh)
@@ -192,9 +199,6 @@ class CheckpointModule(Module):
 
     def _load_generation_config(self, source: Source | None) -> None:
         """Read the folder's ``generation_config.json``, in models that generate."""
-
-    def _save_generation_config(self, folder: Path) -> None:
-        """Write it."""
 
     @classmethod
     def _model_arguments(cls) -> tuple[str, ...]:
@@ -212,41 +216,76 @@ class CheckpointModule(Module):
         )
 
     def save_pretrained(
-        self, save_directory: str | os.PathLike[str], *, max_shard_size: int | str = "5GB"
+        self,
+        save_directory: str | os.PathLike[str],
+        *,
+        max_shard_size: int | str = "5GB",
+        safe_serialization: bool = True,
+        variant: str | None = None,
     ) -> None:
         """Write ``config.json`` and the weights, with the range of every quantizer that has one.
+
+        The files replace those of an older model as one: whatever stops the process, and whenever,
+        `from_pretrained` finds the old model or the new one, never parts of both. Weights of an older save
+        that the new one does not need are removed; other files stay.
+
+        A float model, one with the default quantizers and no ranges, is written as the BERT that it is, with
+        ``model_type`` "bert" and the architecture's plain name, so that it opens with transformers' own
+        classes. Otherwise ``model_type`` is "qdqbert", and the settings stand under
+        ``qdqbert_quantization``, which others ignore: transformers' ``BertFor...`` classes open such a folder
+        too, and leave the ranges out.
 
         Parameters
         ----------
         save_directory : str or path
-            Made if it is missing; files of an older model in it are replaced, one at a time and each at once.
+            Made if it is missing.
         max_shard_size : int or str
             Largest amount of tensor data in one file, in bytes or as ``"200MB"``.
+        safe_serialization : bool
+            False, PyTorch's pickled format, is refused: whoever reads that format reads safetensors too.
+        variant : str, optional
+            Such as ``"fp16"``: write ``model.fp16.safetensors``. The numbers are float32 whatever it says.
 
         Raises
         ------
         NotADirectoryError
             If `save_directory` is a file.
+        UnsupportedError
+            If `safe_serialization` is false.
         OSError
-            If a file cannot be written; it is then as it was.
+            If a file cannot be written; the folder is as it was, or the new model is complete.
         """
+        if not safe_serialization:
+            raise UnsupportedError(
+                "safe_serialization=False: pytorch_model.bin is read, not written; save safetensors, which "
+                "transformers reads as well"
+            )
         folder = Path(save_directory)
         if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(f"save_directory: {folder} is a file")
         folder.mkdir(parents=True, exist_ok=True)
         tied = {name for name, slot in self._named_slots() if slot.tied_to is not None}
         state = {name: value for name, value in self.state_dict().items() if name not in tied}
-        save_weights(folder, state, max_shard_size)
-        config = type(self.config).from_dict(self.config.to_dict())
-        config.architectures = [type(self).__name__]
-        config.torch_dtype = "float32"
+        with FolderChange(folder) as change:
+            save_weights(change, state, max_shard_size, variant)
+            change.write_text("config.json", self._saved_config())
+            self._save_more(change)
+
+    def _saved_config(self) -> str:
+        """Text of ``config.json``."""
         section = describe(self._engine.core.quantizers(), self._engine.input_desc, self._engine.weight_desc)
-        if section is not None:
-            config.quantization_config = section
-        elif hasattr(config, "quantization_config"):
-            del config.quantization_config
-        config.save_pretrained(folder)
-        self._save_generation_config(folder)
+        config = type(self.config).from_dict(self.config.to_dict())
+        config.torch_dtype = "float32"
+        store_section(config, section)
+        name, model_type = type(self).__name__, config.model_type
+        if section is None:
+            name, model_type = name.removeprefix("QDQ"), "bert"
+        config.architectures = [name]
+        fields = {**config.to_diff_dict(), "model_type": model_type}
+        return json.dumps(fields, indent=2, sort_keys=True) + "\n"
+
+    def _save_more(self, change: FolderChange) -> None:
+        """Write what some models have beside: a generation configuration."""
 
 
 def load_tf_weights_in_qdqbert(

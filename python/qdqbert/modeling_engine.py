@@ -19,7 +19,7 @@ from qdqbert.nn.quant_mixin import require_fake_quant
 from qdqbert.nn.tensor_quantizer import descriptor_options
 from qdqbert.quant_descriptor import QuantDescriptor
 from qdqbert.quant_modules import new_model_descriptors, set_up_new_model
-from qdqbert.quantization_settings import read_descriptors
+from qdqbert.quantization_settings import SECTION, read_descriptors, section_of
 from qdqbert.sessions import SessionPool
 
 __all__ = ["Engine", "Run", "kept_heads", "require_one_input"]
@@ -112,7 +112,7 @@ class Engine:
         device: Device | None,
     ) -> None:
         config.validate()
-        descriptors = read_descriptors(getattr(config, "quantization_config", None))
+        descriptors = read_descriptors(section_of(config))
         is_from_file = descriptors is not None
         if descriptors is None:
             descriptors = new_model_descriptors()
@@ -129,7 +129,7 @@ class Engine:
         except (TypeError, OverflowError) as error:
             # Descriptors take some fields as they come; only the engine refuses them.
             if is_from_file:
-                raise CheckpointError(f"quantization_config: {error}") from error
+                raise CheckpointError(f"{SECTION}: {error}") from error
             raise
         if not is_from_file:
             set_up_new_model(core.quantizers())

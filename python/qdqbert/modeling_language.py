@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,6 +23,7 @@ from qdqbert.modeling_losses import token_loss
 from qdqbert.modeling_model import QDQBertModel
 from qdqbert.modeling_tree import Linear, QDQBertOnlyMLMHead
 from qdqbert.serialization.folder import Source
+from qdqbert.serialization.folder_change import FolderChange
 from qdqbert.surgery import set_output_table, table_of, untie
 
 __all__ = ["QDQBertForMaskedLM", "QDQBertLMHeadModel"]
@@ -57,8 +57,8 @@ class _LanguageModel(GenerationMixin, QDQBertPreTrainedModel):
         if path is not None:
             self.generation_config = GenerationConfig.from_json_file(path)
 
-    def _save_generation_config(self, folder: Path) -> None:
-        self.generation_config.save_pretrained(folder)
+    def _save_more(self, change: FolderChange) -> None:
+        change.write_text(GENERATION_CONFIG_NAME, self.generation_config.to_json_string())
 
     def get_output_embeddings(self) -> Linear:
         """Return the layer that scores the vocabulary."""

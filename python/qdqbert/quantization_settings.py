@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a model is quantized, as ``config.json`` records it under ``quantization_config``.
+"""How a model is quantized, as ``config.json`` records it under ``qdqbert_quantization``.
 
 The original stores no such thing: bits, axes and calibrators live in class attributes of ``QuantLinear``, so
 a saved folder does not say how it was made.  Here a folder does::
 
-    "quantization_config": {
+    "qdqbert_quantization": {
         "quant_method": "qdqbert",
         "input": {"num_bits": 8, "calib_method": "histogram"},
         "weight": {"num_bits": 8, "axis": [0]},
@@ -14,13 +14,17 @@ a saved folder does not say how it was made.  Here a folder does::
 ``input`` and ``weight`` are the arguments of the two descriptors; ``quantizers`` lists those that deviate
 from theirs. Without the section the class attributes of ``QuantLinear`` decide, as in the original.  A model
 whose settings are the package's own defaults and that has no ranges is a float model: the section is left
-out, so that it opens anywhere.
+out.
+
+The key is not ``quantization_config``, where transformers keeps the settings of its own methods: version 4.39
+refuses a folder whose method it does not know, later ones warn; a key that no method has is ignored by all.
+Folders of qdqbert 0.1 have their section there and are read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qdqbert._core import STAGE_DISABLED, STAGE_QUANT, Quantizer
 from qdqbert.errors import CheckpointError
@@ -31,18 +35,49 @@ from qdqbert.quant_descriptor import (
     QuantDescriptor,
 )
 
-__all__ = ["METHOD", "apply_deviations", "describe", "read_descriptors"]
+if TYPE_CHECKING:
+    from qdqbert.configuration_qdqbert import QDQBertConfig
+
+__all__ = ["SECTION", "apply_deviations", "describe", "read_descriptors", "section_of", "store_section"]
 
 METHOD = "qdqbert"
+SECTION = "qdqbert_quantization"
+_FORMER_SECTION = "quantization_config"
+
+
+def section_of(config: QDQBertConfig) -> Any:
+    """Return the quantization settings of a configuration, or None.
+
+    Parameters
+    ----------
+    config : QDQBertConfig
+    """
+    section = getattr(config, SECTION, None)
+    return getattr(config, _FORMER_SECTION, None) if section is None else section
+
+
+def store_section(config: QDQBertConfig, section: dict[str, Any] | None) -> None:
+    """Set the quantization settings of a configuration, or take them out of it.
+
+    Parameters
+    ----------
+    config : QDQBertConfig
+    section : dict or None
+    """
+    for key in (SECTION, _FORMER_SECTION):
+        if hasattr(config, key):
+            delattr(config, key)
+    if section is not None:
+        setattr(config, SECTION, section)
 
 
 def read_descriptors(section: Any) -> tuple[QuantDescriptor, QuantDescriptor] | None:
-    """Return the (input, weight) descriptors of ``quantization_config``, or None if there is no such section.
+    """Return the (input, weight) descriptors of the settings, or None if there are none.
 
     Parameters
     ----------
     section : object
-        Value of ``quantization_config``.
+        As `section_of` gives it.
 
     Raises
     ------
@@ -53,14 +88,14 @@ def read_descriptors(section: Any) -> tuple[QuantDescriptor, QuantDescriptor] | 
         return None
     if not isinstance(section, Mapping) or section.get("quant_method") != METHOD:
         found = section.get("quant_method") if isinstance(section, Mapping) else section
-        raise CheckpointError(f"quantization_config: expected quant_method {METHOD!r}, got {found!r}")
+        raise CheckpointError(f"quantization settings: expected quant_method {METHOD!r}, got {found!r:.80}")
     return _descriptor(section, "input"), _descriptor(section, "weight")
 
 
 def _descriptor(section: Mapping[str, Any], key: str) -> QuantDescriptor:
     fields = section.get(key, {})
     if not isinstance(fields, Mapping):
-        raise CheckpointError(f"quantization_config.{key}: expected an object, got {fields!r}")
+        raise CheckpointError(f"{SECTION}.{key}: expected an object, got {fields!r}")
     arguments: dict[str, Any] = dict(fields)
     for name in ("axis", "num_bits"):
         if isinstance(arguments.get(name), list):
@@ -68,7 +103,7 @@ def _descriptor(section: Mapping[str, Any], key: str) -> QuantDescriptor:
     try:
         return QuantDescriptor(**arguments)
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"quantization_config.{key}: {error}") from error
+        raise CheckpointError(f"{SECTION}.{key}: {error}") from error
 
 
 def describe(
@@ -109,12 +144,12 @@ def describe(
 
 
 def apply_deviations(section: Any, quantizers: Iterable[tuple[str, Quantizer]]) -> None:
-    """Set the quantizers that ``quantization_config`` lists.
+    """Set the quantizers that the settings list.
 
     Parameters
     ----------
     section : object
-        Value of ``quantization_config``.
+        As `section_of` gives it.
     quantizers : iterable of (str, _core.Quantizer)
 
     Raises
@@ -124,10 +159,10 @@ def apply_deviations(section: Any, quantizers: Iterable[tuple[str, Quantizer]]) 
     """
     listed = section.get("quantizers", {}) if section else {}
     if not isinstance(listed, Mapping):
-        raise CheckpointError(f"quantization_config.quantizers: expected an object, got {listed!r}")
+        raise CheckpointError(f"{SECTION}.quantizers: expected an object, got {listed!r}")
     by_name = dict(quantizers)
     for name, deviation in listed.items():
-        where = f"quantization_config.quantizers[{name!r}]"
+        where = f"{SECTION}.quantizers[{name!r}]"
         if name not in by_name:
             raise CheckpointError(f"{where}: the model has no quantizer of this name")
         if not isinstance(deviation, Mapping):

@@ -213,7 +213,7 @@ class Hostile:
     def _settings(self, folder: Path) -> str:
         """One member of the quantization settings becomes anything."""
         config = json.loads(json.dumps(self._config))
-        section = config["quantization_config"]
+        section = config["qdqbert_quantization"]
         part = self._pick(
             ("quant_method", "input", "weight", "quantizers", "deviation", "descriptor", "option")
         )

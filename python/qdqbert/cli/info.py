@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Report:
     """Read configuration, headers and ranges."""
     from qdqbert.configuration_qdqbert import QDQBertConfig
+    from qdqbert.quantization_settings import section_of
     from qdqbert.serialization.folder import Source, read_json
     from qdqbert.serialization.weight_files import find_weights
 
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> Report:
     config = QDQBertConfig.from_dict(dict(fields))
     config.validate()
     formats, parameters, ranges = _weights(find_weights(source))
-    section = fields.get("quantization_config") or {}
+    section = section_of(config) or {}
     disabled = sorted(name for name, entry in section.get("quantizers", {}).items() if entry.get("disabled"))
     expected = 20 * int(config.num_hidden_layers)
     task = task_of_architectures(fields.get("architectures"))

@@ -8,13 +8,14 @@ old file by ``os.replace``, and the folder entry is flushed too.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["replacing", "write_text"]
+__all__ = ["flush_folder", "lock", "new_file_mode", "replacing", "write_text"]
 
 
 @contextlib.contextmanager
@@ -31,22 +32,20 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     OSError
         If the file cannot be written; `path` is as it was and the temporary file is gone.
     """
-    # The mode that open() would give: mkstemp's 0600 would lock other users out of a shared model.
-    umask = os.umask(0)
-    os.umask(umask)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
+        lock(descriptor)
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
-            os.fchmod(file.fileno(), 0o666 & ~umask)
+            os.fchmod(file.fileno(), new_file_mode())
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -61,7 +60,32 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def _flush_folder(folder: Path) -> None:
+def lock(descriptor: int) -> None:
+    """Mark a temporary file as that of a living writer; closing it, or dying, takes the mark away.
+
+    Parameters
+    ----------
+    descriptor : int
+    """
+    # Some network file systems have no locks; then nothing removes what killed writers leave either.
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def new_file_mode() -> int:
+    """Return the mode that ``open`` would give a file: `tempfile`'s locks others out of a shared model."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+def flush_folder(folder: Path) -> None:
+    """Write the names of a folder's files to the disk.
+
+    Parameters
+    ----------
+    folder : path
+    """
     # Some file systems refuse to open or to flush a folder; the file itself is safe by then.
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qdqbert.errors import CheckpointError
+from qdqbert.serialization.folder_change import pending_files
 from qdqbert.serialization.foreign_files import HEAD_BYTES, describe_foreign
 
 __all__ = ["Source", "read_json"]
@@ -64,6 +65,7 @@ class Source:
         self.folder: Path | None = None
         if folder.is_dir():
             self.folder = folder / subfolder if subfolder else folder
+            self._pending, self._removed = pending_files(self.folder)
             if not self.folder.is_dir():
                 raise CheckpointError(f"subfolder: {folder} has no folder {subfolder!r}")
         elif folder.exists():
@@ -84,7 +86,10 @@ class Source:
             If it is a folder or a dead link, or the hub cannot be reached or refuses; with the reason.
         """
         if self.folder is not None:
-            return _find_file(self.folder / filename)
+            if filename in self._removed:
+                return None
+            pending = self._pending.get(filename)
+            return (pending and _find_file(pending)) or _find_file(self.folder / filename)
         try:
             from huggingface_hub import hf_hub_download
             from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError

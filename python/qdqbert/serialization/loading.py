@@ -168,7 +168,14 @@ def load_tensors(
             _settle_tied(name, owner, slots[name], tensors[named[name]])
     owners = set(tied.values())
     return LoadingReport(
-        missing_keys=sorted(name for name in required if name not in named and name not in owners),
+        missing_keys=sorted(
+            # Of tied names all are missing, or none.
+            name
+            for name, slot in slots.items()
+            if (slot.required or slot.tied_to is not None)
+            and named.keys().isdisjoint((name, slot.tied_to))
+            and name not in owners
+        ),
         unexpected_keys=sorted(
             key for name, key in named.items() if name not in slots and not name.endswith(_DERIVED)
         ),
@@ -230,7 +237,8 @@ def log_report(report: LoadingReport, class_name: str, source: str, architecture
     """
     if report.unexpected_keys:
         # A configuration file may say anything here.
-        is_for_class = isinstance(architectures, list) and class_name in architectures
+        names = {str(name) for name in architectures} if isinstance(architectures, list) else set()
+        is_for_class = not names.isdisjoint((class_name, class_name.removeprefix("QDQ")))
         level = logging.WARNING if is_for_class else logging.INFO
         _logger.log(
             level,

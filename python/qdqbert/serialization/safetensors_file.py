@@ -20,7 +20,7 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ from qdqbert.serialization.data_file import DataFile
 from qdqbert.serialization.foreign_files import describe_foreign
 from qdqbert.serialization.stored_tensor import FORMAT_BYTES, StoredTensor, contiguous_strides
 
-__all__ = ["SafetensorsFile", "write_safetensors"]
+__all__ = ["SafetensorsFile", "write_safetensors", "write_safetensors_to"]
 
 # Enough for a hundred thousand tensors; the format's own limit is 100 MB, which as Python objects would be
 # gigabytes.
@@ -188,6 +188,31 @@ def write_safetensors(
     Parameters
     ----------
     path : Path
+    tensors, metadata
+        As in `write_safetensors_to`.
+
+    Returns
+    -------
+    int
+        Bytes of tensor data.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; an old file is as it was.
+    """
+    with replacing(path) as file:
+        return write_safetensors_to(file, tensors, metadata)
+
+
+def write_safetensors_to(
+    file: BinaryIO, tensors: Iterable[tuple[str, npt.NDArray[np.float32]]], metadata: dict[str, str]
+) -> int:
+    """Write float32 tensors into an open file.
+
+    Parameters
+    ----------
+    file : binary file
     tensors : iterable of (str, ndarray)
         Written from where they lie, sorted by name as the library does.
     metadata : dict of str to str
@@ -200,7 +225,7 @@ def write_safetensors(
     Raises
     ------
     OSError
-        If the file cannot be written; an old file is as it was.
+        If the file cannot be written.
     """
     entries = sorted(tensors, key=lambda item: item[0])
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
@@ -214,11 +239,10 @@ def write_safetensors(
         position += array.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    with replacing(path) as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
-        for _, array in entries:
-            contiguous = np.ascontiguousarray(array, dtype="<f4").reshape(-1)
-            if contiguous.size:
-                file.write(contiguous.view(np.uint8).data)
+    file.write(len(text).to_bytes(8, "little"))
+    file.write(text)
+    for _, array in entries:
+        contiguous = np.ascontiguousarray(array, dtype="<f4").reshape(-1)
+        if contiguous.size:
+            file.write(contiguous.view(np.uint8).data)
     return position

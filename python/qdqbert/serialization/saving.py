@@ -1,29 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the weights of a model into a folder: one file, or shards with an index.
-
-Every file takes its place at once; files of an older save that the new one does not use go last, so that
-whatever stops the writer, the folder holds a whole checkpoint.
-"""
+"""Write the weights of a model: one file, or shards with an index, and nothing of an older save beside."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
-from qdqbert.serialization.atomic import write_text
-from qdqbert.serialization.safetensors_file import write_safetensors
-from qdqbert.serialization.weight_files import INDEX_NAME, WEIGHTS_NAME
+from qdqbert.serialization.folder_change import FolderChange
+from qdqbert.serialization.safetensors_file import write_safetensors_to
+from qdqbert.serialization.weight_files import INDEX_NAME, WEIGHTS_NAME, with_variant
 
 __all__ = ["parse_size", "save_weights"]
 
 _METADATA = {"format": "pt"}
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors\Z")
+_VARIANT = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
 def parse_size(size: int | str) -> int:
@@ -45,43 +40,52 @@ def parse_size(size: int | str) -> int:
 
 
 def save_weights(
-    folder: Path, state: Mapping[str, npt.NDArray[Any]], max_shard_size: int | str
-) -> list[Path]:
+    change: FolderChange,
+    state: Mapping[str, npt.NDArray[Any]],
+    max_shard_size: int | str,
+    variant: str | None = None,
+) -> None:
     """Write tensors as ``model.safetensors``, or as shards when they need more than `max_shard_size`.
+
+    Weights of this variant that an older save left are removed, as transformers does.
 
     Parameters
     ----------
-    folder : Path
-        Exists.
+    change : FolderChange
     state : mapping of str to ndarray
     max_shard_size : int or str
         Largest amount of tensor data in one file; a tensor that is larger has a file of its own.
+    variant : str, optional
+        To stand in the names of the files.
 
-    Returns
-    -------
-    list of Path
-        The files written.
+    Raises
+    ------
+    ValueError
+        If `max_shard_size` or `variant` cannot be.
     """
     shards = _split(state, parse_size(max_shard_size))
-    if len(shards) == 1:
-        names = [WEIGHTS_NAME]
-    else:
-        names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
+    if variant is not None and not _VARIANT.fullmatch(variant):
+        raise ValueError(f"variant: expected letters, digits, '_' and '-', got {variant!r}")
+    single, index_name = with_variant(WEIGHTS_NAME, variant), with_variant(INDEX_NAME, variant)
+    stem = single.removesuffix(".safetensors")
+    names = [single]
+    if len(shards) > 1:
+        names = [f"{stem}-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
     for name, keys in zip(names, shards, strict=True):
-        write_safetensors(folder / name, ((key, state[key]) for key in keys), _METADATA)
+        with change.open(name) as file:
+            write_safetensors_to(file, ((key, state[key]) for key in keys), _METADATA)
     if len(shards) > 1:
         index = {
             "metadata": {"total_size": sum(array.nbytes for array in state.values())},
             "weight_map": {key: name for name, keys in zip(names, shards, strict=True) for key in keys},
         }
-        write_text(folder / INDEX_NAME, json.dumps(index, indent=2, sort_keys=True) + "\n")
-        names.append(INDEX_NAME)
+        change.write_text(index_name, json.dumps(index, indent=2, sort_keys=True) + "\n")
+        names.append(index_name)
     # A single file is found before an index, so a stale one would hide the new shards.
-    for path in folder.iterdir():
-        is_weights = path.name in (WEIGHTS_NAME, INDEX_NAME) or _SHARD.match(path.name)
-        if is_weights and path.name not in names:
-            path.unlink()
-    return [folder / name for name in names]
+    shard = re.compile(re.escape(stem) + r"-\d{5}-of-\d{5}\.safetensors")
+    for path in change.folder.iterdir():
+        if path.name not in names and (path.name in (single, index_name) or shard.fullmatch(path.name)):
+            change.remove(path.name)
 
 
 def _split(state: Mapping[str, npt.NDArray[Any]], limit: int) -> list[list[str]]:
