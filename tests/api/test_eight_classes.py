@@ -340,7 +340,7 @@ def test_every_class_calibrates_switches_saves_and_loads(stem: str, tmp_path: An
     assert not any(info.values())
     np.testing.assert_array_equal(result_of(again(**inputs)), quantized)
     assert again.config.architectures == [type(model).__name__]
-    assert again.config.quantization_config["quant_method"] == "qdqbert"
+    assert again.config.qdqbert_quantization["input"]["num_bits"] == 8
     again.load_state_dict(model.state_dict())
     for (name, mine), (_, other) in zip(model.state_dict().items(), again.state_dict().items(), strict=True):
         np.testing.assert_array_equal(mine, other, err_msg=name)

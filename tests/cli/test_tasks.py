@@ -258,14 +258,14 @@ def test_scores_that_are_not_defined_are_null(qdqbert, checkpoint, tmp_path):
         (
             "ner",
             "sst2",
-            "sst2 needs a BertForSequenceClassification, config.json names QDQBertForTokenClassification",
+            "sst2 needs a BertForSequenceClassification, config.json names BertForTokenClassification",
         ),
         (
             "sst2",
             "copa",
-            "copa needs a BertForMultipleChoice, config.json names QDQBertForSequenceClassification",
+            "copa needs a BertForMultipleChoice, config.json names BertForSequenceClassification",
         ),
-        ("masked-lm", "causal-lm", "causal-lm needs a BertLMHeadModel, config.json names QDQBertForMaskedLM"),
+        ("masked-lm", "causal-lm", "causal-lm needs a BertLMHeadModel, config.json names BertForMaskedLM"),
         ("copa", "next-sentence", "next-sentence needs a BertForNextSentencePrediction"),
         ("stsb", "sst2", "sst2: config.num_labels: expected 2 (negative, positive), found 1"),
         ("sst2", "stsb", "stsb: config.num_labels: expected 1 (a regression), found 2"),
