@@ -110,7 +110,7 @@ def test_another_head_is_refused_even_if_its_weights_have_the_same_names(task):
     "task", ["question-answering", "token-classification", "fill-mask", "text-generation"]
 )
 def test_a_head_that_was_never_trained_is_refused(saved, task):
-    with pytest.raises(CheckpointError, match=rf"{task} needs a Bert\w+; this is QDQBertModel, without \w+"):
+    with pytest.raises(CheckpointError, match=rf"{task} needs a Bert\w+; this is BertModel, without \w+"):
         pipeline(task, saved("QDQBertModel"))
 
 
