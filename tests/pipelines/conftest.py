@@ -48,7 +48,7 @@ def say(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let a pipeline take these arrays, one for each row in order, for what its model computed."""
 
     def replace(pipe: Any, *taken: Any) -> None:
-        def compute(rows: Any, batch_size: int | None) -> list[Any]:
+        def compute(rows: Any, batch_size: int | None, options: Any) -> list[Any]:
             assert len(rows) == len(taken)
             return [np.asarray(each, dtype=np.float32) for each in taken]
 

@@ -152,7 +152,7 @@ class Pipeline(ABC, Generic[_O]):
         """Make the rows of an input."""
 
     @abstractmethod
-    def _take(self, outputs: Any, index: int, row: Row) -> Any:
+    def _take(self, outputs: Any, index: int, row: Row, options: _O) -> Any:
         """Take from the outputs of a batch what the result of row `index` needs, as a copy."""
 
     @abstractmethod
@@ -194,11 +194,11 @@ class Pipeline(ABC, Generic[_O]):
         self, items: Sequence[Any], options: _O, given: frozenset[str], batch_size: int | None
     ) -> Iterator[Any]:
         rows_of = [self._rows(item, options) for item in items]
-        taken = iter(self._compute([row for rows in rows_of for row in rows], batch_size))
+        taken = iter(self._compute([row for rows in rows_of for row in rows], batch_size, options))
         for item, rows in zip(items, rows_of, strict=True):
             yield self._result(item, rows, list(islice(taken, len(rows))), options, given)
 
-    def _compute(self, rows: Sequence[Row], batch_size: int | None) -> list[Any]:
+    def _compute(self, rows: Sequence[Row], batch_size: int | None, options: _O) -> list[Any]:
         """Run the model on rows, sorted by length, and return what was taken, in their order."""
         taken: list[Any] = [None] * len(rows)
         lengths = [len(row.input_ids) for row in rows]
@@ -211,7 +211,7 @@ class Pipeline(ABC, Generic[_O]):
             for part in chunks(group, most or len(group)):
                 outputs = self._forward([rows[index] for index in part])
                 for i, index in enumerate(part):
-                    taken[index] = self._take(outputs, i, rows[index])
+                    taken[index] = self._take(outputs, i, rows[index], options)
         return taken
 
     def _forward(self, rows: Sequence[Row]) -> Any:

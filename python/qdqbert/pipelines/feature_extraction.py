@@ -95,9 +95,16 @@ class FeatureExtractionPipeline(Pipeline[FeatureExtractionOptions]):
             tokenize["truncation"] = options.truncation
         return self._encode(item, **tokenize)
 
-    def _take(self, outputs: Any, index: int, row: Row) -> npt.NDArray[np.float32]:
-        vectors: npt.NDArray[np.float32] = outputs.last_hidden_state[index, : len(row.input_ids)].copy()
-        return vectors
+    def _take(
+        self, outputs: Any, index: int, row: Row, options: FeatureExtractionOptions
+    ) -> npt.NDArray[np.float32]:
+        # Pooled here, so that a window of texts does not keep the vectors of all their tokens.
+        vectors: npt.NDArray[np.float32] = outputs.last_hidden_state[index, : len(row.input_ids)]
+        if options.pooling == "mean":
+            vectors = vectors[row.attention_mask == 1].mean(axis=0)
+        elif options.pooling == "cls":
+            vectors = vectors[int(row.attention_mask.argmax())]
+        return vectors.copy()
 
     def _result(
         self,
@@ -107,10 +114,7 @@ class FeatureExtractionPipeline(Pipeline[FeatureExtractionOptions]):
         options: FeatureExtractionOptions,
         given: frozenset[str],
     ) -> Any:
-        vectors = np.stack(taken)
-        if options.pooling is not None:
-            tokens = taken[0][rows[0].attention_mask == 1]
-            vectors = tokens.mean(axis=0) if options.pooling == "mean" else tokens[0]
+        vectors = np.stack(taken) if options.pooling is None else taken[0]
         if options.normalize:
             # The smallest divisor of torch.nn.functional.normalize: a zero vector stays one.
             length = np.linalg.norm(vectors, axis=-1, keepdims=True)

@@ -138,7 +138,7 @@ class FillMaskPipeline(Pipeline[FillMaskOptions]):
         )
         return np.split(run.logits, np.cumsum([len(places) for places in masks])[:-1])
 
-    def _take(self, outputs: Any, index: int, row: Row) -> npt.NDArray[np.float32]:
+    def _take(self, outputs: Any, index: int, row: Row, options: FillMaskOptions) -> npt.NDArray[np.float32]:
         logits: npt.NDArray[np.float32] = outputs[index]
         return logits
 

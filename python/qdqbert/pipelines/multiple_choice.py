@@ -100,7 +100,7 @@ class MultipleChoicePipeline(Pipeline[MultipleChoiceOptions]):
         inputs = {name: array[:, None] for name, array in self._inputs(rows).items()}
         return self.model(**inputs, return_dict=True)
 
-    def _take(self, outputs: Any, index: int, row: Row) -> np.float32:
+    def _take(self, outputs: Any, index: int, row: Row, options: MultipleChoiceOptions) -> np.float32:
         score: np.float32 = outputs.logits[index, 0]
         return score
 

@@ -84,7 +84,9 @@ class NextSentencePredictionPipeline(Pipeline[NextSentencePredictionOptions]):
                 raise ValueError(f"{key}: expected a text, got {item[key]!r:.60}")
         return self._encode(item["text"], item["text_pair"], truncation=options.truncation)
 
-    def _take(self, outputs: Any, index: int, row: Row) -> npt.NDArray[np.float32]:
+    def _take(
+        self, outputs: Any, index: int, row: Row, options: NextSentencePredictionOptions
+    ) -> npt.NDArray[np.float32]:
         logits: npt.NDArray[np.float32] = outputs.logits[index].copy()
         return logits
 

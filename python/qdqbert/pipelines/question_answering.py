@@ -183,7 +183,9 @@ class QuestionAnsweringPipeline(Pipeline[QuestionAnsweringOptions]):
             return_overflowing_tokens=True,
         )
 
-    def _take(self, outputs: Any, index: int, row: Row) -> npt.NDArray[np.float32]:
+    def _take(
+        self, outputs: Any, index: int, row: Row, options: QuestionAnsweringOptions
+    ) -> npt.NDArray[np.float32]:
         length = len(row.input_ids)
         return np.stack([outputs.start_logits[index, :length], outputs.end_logits[index, :length]])
 

@@ -114,7 +114,9 @@ class TextClassificationPipeline(Pipeline[TextClassificationOptions]):
             add_special_tokens=options.add_special_tokens,
         )
 
-    def _take(self, outputs: Any, index: int, row: Row) -> npt.NDArray[np.float32]:
+    def _take(
+        self, outputs: Any, index: int, row: Row, options: TextClassificationOptions
+    ) -> npt.NDArray[np.float32]:
         logits: npt.NDArray[np.float32] = outputs.logits[index].copy()
         return logits
 

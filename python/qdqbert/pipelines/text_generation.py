@@ -159,10 +159,12 @@ class TextGenerationPipeline(Pipeline[TextGenerationOptions]):
             attention_mask=row.attention_mask[-kept:],
         )
 
-    def _compute(self, rows: Sequence[Row], batch_size: int | None) -> list[Any]:
+    def _compute(
+        self, rows: Sequence[Row], batch_size: int | None, options: TextGenerationOptions
+    ) -> list[Any]:
         return [None] * len(rows)  # `_result` generates: it knows the options
 
-    def _take(self, outputs: Any, index: int, row: Row) -> Any:
+    def _take(self, outputs: Any, index: int, row: Row, options: TextGenerationOptions) -> Any:
         raise AssertionError("nothing is computed in batches")
 
     def _result(

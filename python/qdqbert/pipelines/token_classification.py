@@ -151,7 +151,9 @@ class TokenClassificationPipeline(Pipeline[TokenClassificationOptions]):
             stride=options.stride or 0,
         )
 
-    def _take(self, outputs: Any, index: int, row: Row) -> npt.NDArray[np.float32]:
+    def _take(
+        self, outputs: Any, index: int, row: Row, options: TokenClassificationOptions
+    ) -> npt.NDArray[np.float32]:
         logits: npt.NDArray[np.float32] = outputs.logits[index, : len(row.input_ids)].copy()
         return logits
 

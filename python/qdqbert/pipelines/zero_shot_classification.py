@@ -132,7 +132,9 @@ class ZeroShotClassificationPipeline(Pipeline[ZeroShotClassificationOptions]):
             for row in self._encode(item, options.hypothesis_template.format(label), truncation="only_first")
         ]
 
-    def _take(self, outputs: Any, index: int, row: Row) -> npt.NDArray[np.float32]:
+    def _take(
+        self, outputs: Any, index: int, row: Row, options: ZeroShotClassificationOptions
+    ) -> npt.NDArray[np.float32]:
         logits: npt.NDArray[np.float32] = outputs.logits[index].copy()
         return logits
 
