@@ -55,11 +55,10 @@ plan_item(const qb_kernels *kernels, const qb_attention *layer, int64_t keys, qb
     buffers->mask = qb_arena_take(arena, keys, sizeof *buffers->mask);
     if (layer->positions != QB_POSITIONS_ABSOLUTE) {
         product_sizes(kernels, distances, d, &packed_distances, &scratch[2]);
-        buffers->q_distances = qb_arena_take(arena, distances, BLOCK_ROWS * sizeof *buffers->q_distances);
     }
-    if (layer->positions == QB_POSITIONS_RELATIVE_KEY_QUERY) {
-        buffers->k_distances = qb_arena_take(arena, keys, (size_t)distances * sizeof *buffers->k_distances);
-    }
+    buffers->q_distances = qb_arena_take(arena, distances, BLOCK_ROWS * sizeof *buffers->q_distances);
+    const int64_t distant_keys = layer->positions == QB_POSITIONS_RELATIVE_KEY_QUERY ? keys : 0;
+    buffers->k_distances = qb_arena_take(arena, distant_keys, (size_t)distances * sizeof *buffers->k_distances);
     const size_t larger = scratch[0] > scratch[1] ? scratch[0] : scratch[1];
     buffers->product = qb_arena_take(arena, 1, larger > scratch[2] ? larger : scratch[2]);
 }
@@ -235,7 +234,8 @@ softmax_masked_rows(const qb_attention_job *job, const item *it, int64_t row, in
             of_row += (it->sequence * it->rows + r) * s;
         }
         for (int64_t j = 0; j < s; j++) {
-            const int is_seen = of_row != NULL ? of_row[j] != 0 : padding[j] == 0.0f && j < visible_keys(it, r);
+            const int is_padding = padding != NULL && padding[j] != 0.0f;
+            const int is_seen = of_row != NULL ? of_row[j] != 0 : !is_padding && j < visible_keys(it, r);
             mask[j] = is_seen ? 0.0f : -FLT_MAX;
         }
         job->kernels->softmax_f32(scores + (r - row) * s, 1, (size_t)s, (size_t)s, mask);

@@ -71,7 +71,8 @@ class SequenceTask(FeatureTask[EncodedText, _Logits]):
         tokenizer: Tokenizer,
         max_length: int,
     ) -> None:
-        self.examples, self.labels = examples, labels
+        self.examples: Sequence[TextExample] = examples
+        self.labels: npt.NDArray[Any] = labels
         self._tokenizer, self._max_length = tokenizer, max_length
 
     def __len__(self) -> int:
@@ -87,7 +88,7 @@ class SequenceTask(FeatureTask[EncodedText, _Logits]):
     def _like(cls, other: Self) -> Self:
         """Return a shallow copy."""
         copy = cls.__new__(cls)
-        copy.__dict__.update(other.__dict__)
+        vars(copy).update(vars(other))
         return copy
 
     def _features(self, index: int) -> list[EncodedText]:
@@ -124,7 +125,7 @@ class PairOfClasses:
     """
 
     def __init__(self, names: tuple[tuple[str, ...], tuple[str, ...]]) -> None:
-        self.names = (names[0][0], names[1][0])
+        self.names: tuple[str, str] = (names[0][0], names[1][0])
         self._numbers = {_plain(name): number for number in (0, 1) for name in (*names[number], str(number))}
 
     def number(self, label: str) -> int | None:

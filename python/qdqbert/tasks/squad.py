@@ -370,7 +370,8 @@ class SQuAD(Task):
     item = "question"
 
     def __init__(self, dataset: SquadDataset, tokenizer: Tokenizer, options: SquadOptions) -> None:
-        self.dataset, self._tokenizer, self._options = dataset, tokenizer, options
+        self.dataset: SquadDataset = dataset
+        self._tokenizer, self._options = tokenizer, options
 
     @classmethod
     def read(
