@@ -91,6 +91,7 @@ def test_inputs_hold_both_alternatives_of_each_question(write, words):
         ("a.txt", "", r"expected a file named \.xml or \.jsonl"),
         ("a.xml", xml()[:-20], r"a\.xml:\d+: not XML"),
         ("a.xml", xml(()), "at least one question"),
+        ("a.xml", xml().replace("red", "r\xe9d").encode("latin-1"), r"a\.xml:6: not XML"),
         ("a.xml", "<corpus/>", r"a\.xml:1: expected copa-corpus, found corpus"),
         ("a.xml", "<copa-corpus>\n<thing/></copa-corpus>", r"a\.xml:2: expected item, found thing"),
         (

@@ -96,7 +96,8 @@ class _Reader:
             data = self._file.read_bytes()
         except OSError as error:
             raise DataError(f"{self._file}: cannot be read: {error.strerror or error}") from error
-        parser = self._parser = expat.ParserCreate()
+        # Text is UTF-8 whatever the file declares: other encodings would be looked up by name.
+        parser = self._parser = expat.ParserCreate("UTF-8")
         parser.buffer_text = True
         parser.StartElementHandler = self._start
         parser.EndElementHandler = self._end
