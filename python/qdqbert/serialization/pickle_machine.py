@@ -27,8 +27,9 @@ from typing import Any
 
 __all__ = ["MAX_STEPS", "IncompletePickle", "PickleError", "PickleMachine", "Symbol"]
 
-# Some 40 for a tensor.  Each step makes at most one small object, so this bounds the memory as well.
-MAX_STEPS = 1 << 20
+# Some 40 for a tensor, so 13,000 tensors.  Each step makes at most one small object, so this bounds the
+# memory as well.
+MAX_STEPS = 1 << 19
 _MAX_NAME = 200
 _KEY_LIMIT = 1 << 63
 _HIGHEST_PROTOCOL = 5
