@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-# ruff: noqa: E501
 """Weights that lie, in every format, are refused by an error of ours, at once and without taking memory.
 
 ``QDQBERT_FUZZ`` is the number of damaged files of each kind; a long run takes 100000 and more.
@@ -135,7 +134,7 @@ def test_damaged_files_give_typed_errors_only(kind: str, tmp_path: Path) -> None
 
 
 def with_checksums(index: bytes) -> bytes:
-    """Make the checksums of a damaged index right again where its blocks can be found, so that parsing goes on."""
+    """Make the checksums of a damaged index right again, so that it is parsed further."""
     from qdqbert.serialization.crc32c import crc32c
 
     data = bytearray(index)

@@ -124,9 +124,9 @@ def _shard_names(index: Path) -> list[str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index}: expected a 'weight_map' from tensor to file")
     for key, name in weight_map.items():
-        # A shard lies beside its index: a path would lead out of the folder.
-        if not isinstance(name, str) or not name or Path(name).name != name or name in (".", ".."):
+        # A shard lies beside its index: a path would lead out of the folder; no file system has longer names.
+        if not isinstance(name, str) or not 0 < len(name) < 256 or Path(name).name != name or name == "..":
             raise CheckpointError(
-                f"{index}: {key}: expected the name of a file in the same folder, got {name!r:.80}"
+                f"{index}: {key:.120}: expected the name of a file in the same folder, got {name!r:.80}"
             )
     return sorted(set(weight_map.values()))
