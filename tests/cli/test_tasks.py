@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -332,3 +333,36 @@ def test_drop_is_relative_to_float_in_the_direction_of_the_metric():
     assert relative_drop(score(0.0), score(-0.1)) == math.inf
     assert relative_drop(score(0.5), score(math.nan)) == math.inf
     assert relative_drop(score(math.nan), score(math.nan)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("higher_is_better", "scores", "best"),
+    [
+        (True, {"max": 1.0, "mse": 3.0, "entropy": 3.0}, "mse"),
+        (False, {"max": 4.0, "mse": 3.0, "entropy": 9.0}, "mse"),
+        (True, {"max": math.nan, "mse": -2.0, "entropy": math.nan}, "mse"),
+        (False, {"max": math.nan, "mse": math.inf, "entropy": 2.0}, "entropy"),
+    ],
+)
+def test_best_method_is_chosen_in_the_direction_of_the_metric(higher_is_better, scores, best):
+    from qdqbert.cli.post_training import FLOAT, try_methods
+    from qdqbert.tasks.task import Evaluation
+
+    class Applied:
+        method = FLOAT
+
+        def apply(self, name):
+            self.method = name
+
+    class Scored:
+        def evaluate(self, model, progress):
+            value = {FLOAT: 2.0, **scores}[applied.method]
+            figure = SimpleNamespace(value=value, higher_is_better=higher_is_better)
+            return Evaluation("t", "item", 1, (figure,), {}, None, 0.0)
+
+    applied = Applied()
+
+    trials = try_methods(build("sst2"), applied, list(scores), Scored())
+
+    assert trials.best == best
+    assert applied.method == best

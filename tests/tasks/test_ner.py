@@ -113,6 +113,13 @@ def test_every_word_is_tagged_once_where_it_sees_most(words, max_length, stride)
                 assert min(first - start, min(start + room, len(pieces.ids)) - 1 - first) == max(sides)
 
 
+def test_first_of_equal_windows_tags_a_word(words):
+    # Windows of two wordpieces: the middle one of three stands at the edge of both.
+    task = NER([TaggedSentence(("red",) * 3, ("O",) * 3)], words, TAGS, max_length=4, stride=1)
+
+    assert [window.words.tolist() for window in task.windows(0)] == [[0, 1], [2]]
+
+
 def test_windows_do_not_change_what_words_alone_decide(write, words):
     path = write("a.conll", FILE + "\n" + "".join(f"{w}\tO\n" for w in ["redish", "alice", "good"] * 13))
 

@@ -78,6 +78,10 @@ def tag_cases(prefixes: str = "BI") -> dict[str, Tagged]:
         "B after B": ([["B-group", "B-group"]], [["B-group", "I-group"]]),
         "no type": ([["B", "I", "O", "B"]], [["B", "I", "O", "I"]]),
         "type with hyphens": ([["B-creative-work", "I-creative-work"]], [["B-creative-work", "I-creative"]]),
+        "hyphens at the ends of a type": (
+            [["B--group", "I-group", "O", "B-group-"]],
+            [["B-group", "I-group", "O", "B-group"]],
+        ),
         "a sentence without words": ([[], ["B-person"]], [[], ["B-person"]]),
     }
     generator = np.random.default_rng(22)

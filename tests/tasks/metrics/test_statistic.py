@@ -13,6 +13,8 @@ from qdqbert.tasks.bootstrap import resampled_counts
 
 GENERATOR = np.random.default_rng(11)
 LABELS, PREDICTED = GENERATOR.integers(0, 3, (2, 53))
+RARE = GENERATOR.integers(0, 40, 53)
+RARE_FOUND = np.where(GENERATOR.random(53) < 0.5, RARE, GENERATOR.integers(0, 40, 53))
 X = np.round(GENERATOR.uniform(0, 5, 53), 1)
 Y = np.round(X + GENERATOR.normal(0, 2, 53))
 TAGS = [["O", "B-a", "I-a"], ["B-b", "O"], ["I-a", "B-b"], ["O"], ["B-a", "B-a"]] * 10 + [["O"]] * 3
@@ -41,6 +43,15 @@ STATISTICS = {
         )
         for average in ("macro", "micro", "weighted")
     },
+    # Of 53 items of 40 classes a resample lacks many classes: the mean is over those that it holds.
+    "f1 macro of rare classes": (
+        metrics.F1(RARE, RARE_FOUND, average="macro"),
+        lambda i: metrics.f1(RARE[i], RARE_FOUND[i], average="macro"),
+    ),
+    "f1 macro of given classes": (
+        metrics.F1(RARE, RARE_FOUND, average="macro", classes=range(40)),
+        lambda i: metrics.f1(RARE[i], RARE_FOUND[i], average="macro", classes=range(40)),
+    ),
     "f1 binary": (
         metrics.F1(LABELS % 2, PREDICTED % 2),
         lambda i: metrics.f1(LABELS[i] % 2, PREDICTED[i] % 2),
@@ -84,12 +95,16 @@ def test_correlation_does_not_depend_on_the_unit(scale):
 
 
 def test_correlation_of_a_resample_without_variance_is_undefined():
-    # 0.1 seven times: its mean rounds to another number, which must not pass for variance.
-    x, y = np.array([0.1, 0.3, 0.2]), np.array([1.0, 2.0, 4.0])
-    counts = np.array([[7.0, 0.0, 0.0], [6.0, 1.0, 0.0]])
+    # 13 times -0.41, divided by 13, is not -0.41: that must not pass for variance. (-1 and 1 make that -0.41
+    # what the values are after scaling.)
+    x, y = np.array([-1.0, 1.0, -0.41]), np.array([1.0, -1.0, -0.41])
+    constant = np.array([[0.0, 0.0, float(n)] for n in range(1, 100)])
+    assert np.isnan(metrics.Pearson(x, y)(constant)).all()
+    assert np.isnan(metrics.Spearman(x, y)(constant)).all()
 
-    assert np.isnan(metrics.Pearson(x, y)(counts)).tolist() == [True, False]
-    assert np.isnan(metrics.Spearman(x, y)(counts)).tolist() == [True, False]
+    varying = constant + np.array([1.0, 0.0, 0.0])
+    assert np.isfinite(metrics.Pearson(x, y)(varying)).all()
+    assert np.isfinite(metrics.Spearman(x, y)(varying)).all()
 
 
 def test_perplexity_beyond_floats_is_infinite():
