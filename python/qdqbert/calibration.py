@@ -426,6 +426,11 @@ class Calibration:
             f"pass {self._pass} of {self.passes}, {self.batches_done} batches)"
         )
 
+    def _repr_html_(self) -> str:
+        from qdqbert.notebook import calibration_html
+
+        return calibration_html(self)
+
 
 def calibrate(
     model: Module,

@@ -22,6 +22,7 @@ from qdqbert.quant_modules import require_exportable
 
 if TYPE_CHECKING:
     from qdqbert.modeling_qdqbert import QDQBertModel
+    from qdqbert.summary import ModelSummary
 
 __all__ = ["QDQBertPreTrainedModel"]
 
@@ -208,6 +209,24 @@ class QDQBertPreTrainedModel(CheckpointModule):
     def execution_sites(self) -> list[tuple[str, str, str]]:
         """Return (name, ``"integer"`` or ``"float"`` or ``"dequantized"``, why) of every product."""
         return self._engine.core.sites()
+
+    def summary(self) -> ModelSummary:
+        """Return a table of the model: weights, quantizers, and how each product is computed.
+
+        Returns
+        -------
+        ModelSummary
+            ``print`` shows it, notebooks too; `ModelSummary.as_dict` is for programs.
+
+        Examples
+        --------
+        >>> from qdqbert import QDQBertConfig, QDQBertModel
+        >>> print(QDQBertModel(QDQBertConfig(num_hidden_layers=2)).summary().totals()[-1])
+        20 products: 20 integer
+        """
+        from qdqbert.summary import summarize
+
+        return summarize(self)
 
     @property
     def is_gradient_checkpointing(self) -> bool:

@@ -101,6 +101,11 @@ class ModelOutput(OrderedDict[str, Any]):
         """
         raise TypeError(f"You cannot use ``update`` on a {type(self).__name__} instance.")
 
+    def __repr__(self) -> str:
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        values = (f"{field.name}={getattr(self, field.name)!r}" for field in fields)
+        return f"{type(self).__name__}({', '.join(values)})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), tuple(getattr(self, field.name) for field in dataclasses.fields(self))  # type: ignore[arg-type]
 

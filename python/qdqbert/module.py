@@ -433,6 +433,11 @@ class Module:
             type(self).__name__, self.extra_repr(), [(n, repr(m)) for n, m in self._modules.items()]
         )
 
+    def _repr_html_(self) -> str:
+        from qdqbert.notebook import module_html
+
+        return module_html(self)
+
 
 class ModuleList(Module):
     """Children numbered from 0; supports ``len``, indexing, slicing and iteration.

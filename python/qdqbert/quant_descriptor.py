@@ -285,6 +285,11 @@ class ScaledQuantDescriptor:
 
     __repr__ = __str__
 
+    def _repr_html_(self) -> str:
+        from qdqbert.notebook import descriptor_html
+
+        return descriptor_html(self)
+
     def __eq__(self, other: object) -> bool:
         """Whether all fields are equal; ranges are compared by shape and value."""
         if not isinstance(other, ScaledQuantDescriptor):

@@ -157,6 +157,11 @@ class Changes(Mapping[str, tuple[QuantizerState, QuantizerState]]):
         lines += [f"  {name}: {before!r} -> {after!r}" for name, (before, after) in self.items()]
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        from qdqbert.notebook import changes_html
+
+        return changes_html(self)
+
 
 def named_quantizers(model: Module) -> list[tuple[str, TensorQuantizer]]:
     """Return (dotted name, quantizer) of every quantizer, in the order of `Module.named_modules`.

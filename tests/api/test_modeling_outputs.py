@@ -95,3 +95,11 @@ def test_field_order_is_the_originals() -> None:
         "hidden_states",
         "attentions",
     ]
+
+
+def test_the_text_names_every_field_as_that_of_transformers_does() -> None:
+    output = SequenceClassifierOutput(logits=np.zeros((1, 2), np.float32))
+    assert repr(output) == (
+        "SequenceClassifierOutput(loss=None, logits=array([[0., 0.]], dtype=float32), hidden_states=None, "
+        "attentions=None)"
+    )

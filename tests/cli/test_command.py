@@ -164,7 +164,7 @@ def test_colours_need_a_terminal_and_no_color(monkeypatch):
 
 
 def test_table_aligns_wide_and_combining_letters():
-    from qdqbert.cli.report import format_table
+    from qdqbert.text_table import format_table
 
     lines = format_table(["a", "n"], [["東京", "1"], ["e\u0301", "10"]])
 
@@ -172,7 +172,7 @@ def test_table_aligns_wide_and_combining_letters():
 
 
 def test_sizes_have_three_digits():
-    from qdqbert.cli.report import format_bytes
+    from qdqbert.text_table import format_bytes
 
     sizes = [0, 999, 1000, 45_144_116, 1.2e9, 3e12]
     assert [format_bytes(s) for s in sizes] == ["0 B", "999 B", "1 kB", "45.1 MB", "1.2 GB", "3000 GB"]

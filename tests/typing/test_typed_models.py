@@ -156,3 +156,12 @@ def test_names_that_do_not_exist_are_errors_for_checkers_too() -> None:
         qdqbert.QDQBertForPoetry  # type: ignore[attr-defined] # noqa: B018 # pyright: ignore
     with pytest.raises(AttributeError, match="QuantLSTN"):
         qdqbert.nn.QuantLSTN  # type: ignore[attr-defined] # noqa: B018 # pyright: ignore
+
+
+def test_summary(config: qdqbert.QDQBertConfig) -> None:
+    summary = qdqbert.QDQBertModel(config).summary()
+    assert_type(summary.parameters, int)
+    assert_type(summary.quantizers, dict[str, int])
+    largest = max(summary.rows, key=lambda row: row.parameters)
+    assert_type(largest.shape, tuple[int, ...] | None)
+    assert largest.name == "embeddings.position_embeddings"

@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from qdqbert.cli.report import format_bytes, format_table
 from qdqbert.tasks.task import Evaluation, Task
+from qdqbert.text_table import format_bytes, format_table
 
 __all__ = ["add_comparison", "comparison_lines", "model_bytes", "relative_drop", "score_entry"]
 

@@ -24,9 +24,10 @@ from qdqbert.cli.post_training import (
     held_out,
     try_methods,
 )
-from qdqbert.cli.report import Report, UsageError, emphasize, format_table
+from qdqbert.cli.report import Report, UsageError, emphasize
 from qdqbert.cli.workload import add_task_arguments, open_task
 from qdqbert.tasks.task import Evaluation, Task
+from qdqbert.text_table import format_table
 
 __all__ = ["add_arguments", "bundled_folder", "run"]
 

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from qdqbert.cli.report import OK, VERIFICATION_FAILED, Report, emphasize, format_table
+from qdqbert.cli.report import OK, VERIFICATION_FAILED, Report, emphasize
+from qdqbert.text_table import format_table
 
 __all__ = ["add_arguments", "run"]
 

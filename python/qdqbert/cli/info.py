@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from qdqbert.cli.report import Report, emphasize, format_bytes, format_table
+from qdqbert.cli.report import Report, emphasize
 from qdqbert.tasks.table import task_of_architectures
+from qdqbert.text_table import format_bytes, format_table
 
 if TYPE_CHECKING:
     from qdqbert.serialization.weight_files import WeightFiles
