@@ -222,7 +222,7 @@ class QDQBertPreTrainedModel(CheckpointModule):
         --------
         >>> from qdqbert import QDQBertConfig, QDQBertModel
         >>> print(QDQBertModel(QDQBertConfig(num_hidden_layers=2)).summary().totals()[-1])
-        20 products: 20 integer
+        21 products: 20 integer, 1 float
         """
         from qdqbert.summary import summarize
 

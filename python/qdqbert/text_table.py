@@ -77,7 +77,7 @@ def shorten(text: str, columns: int) -> str:
     Examples
     --------
     >>> shorten("crossattention.self.query", 16)
-    'crossa...f.query'
+    'crossat....query'
     """
     letters = "".join(letter if letter.isprintable() else "?" for letter in text)
     if _width(letters) <= columns:
