@@ -70,7 +70,7 @@ class FolderChange:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
+        self.folder: Path = Path(folder)
         self._temporaries: dict[str, str] = {}
         self._locks: list[int] = []
         self._removed: list[str] = []

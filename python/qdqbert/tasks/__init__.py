@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from qdqbert.tasks.data_error import DataError
+from qdqbert.tasks.data_error import DataError as DataError
 
 # public name -> module that defines it
 _HOMES = {
@@ -37,8 +37,6 @@ _HOMES = {
     "TextClassification": "text_classification",
 }
 
-__all__ = ["DataError", *_HOMES]
-
 if TYPE_CHECKING:
     from qdqbert.tasks.causal_lm import CausalLM as CausalLM
     from qdqbert.tasks.cola import CoLA as CoLA
@@ -55,16 +53,16 @@ if TYPE_CHECKING:
     from qdqbert.tasks.task import Figure as Figure
     from qdqbert.tasks.task import Task as Task
     from qdqbert.tasks.text_classification import TextClassification as TextClassification
+else:  # a type checker reads the imports above, and should go on refusing names that do not exist
+    __all__ = ["DataError", *_HOMES]
 
+    def __getattr__(name: str) -> Any:
+        """Load a public name on first use (PEP 562)."""
+        if name in _HOMES:
+            value = getattr(importlib.import_module(f"qdqbert.tasks.{_HOMES[name]}"), name)
+            globals()[name] = value
+            return value
+        raise AttributeError(f"module 'qdqbert.tasks' has no attribute {name!r}")
 
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use (PEP 562)."""
-    if name in _HOMES:
-        value = getattr(importlib.import_module(f"qdqbert.tasks.{_HOMES[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'qdqbert.tasks' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    def __dir__() -> list[str]:
+        return sorted(__all__)

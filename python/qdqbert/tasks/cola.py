@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +37,8 @@ class CoLA(TwoClassTask):
 
     name = "cola"
     metric = "Matthews"
-    classes = PairOfClasses((("unacceptable",), ("acceptable",)))
-    columns = Columns(text=("sentence", "text"), label=("label",))
+    classes: ClassVar[PairOfClasses] = PairOfClasses((("unacceptable",), ("acceptable",)))
+    columns: ClassVar[Columns] = Columns(text=("sentence", "text"), label=("label",))
 
     @classmethod
     def _examples(cls, file: Path) -> Iterator[TextExample]:

@@ -6,6 +6,8 @@ Reference: Dolan and Brockett, 2005, "Automatically Constructing a Corpus of Sen
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import numpy.typing as npt
 
@@ -31,13 +33,13 @@ class MRPC(TwoClassTask):
     name = "mrpc"
     metric = "F1"
     item = "pair"
-    classes = PairOfClasses(
+    classes: ClassVar[PairOfClasses] = PairOfClasses(
         (
             ("not_equivalent", "not_duplicate", "not_paraphrase"),
             ("equivalent", "duplicate", "paraphrase"),
         )
     )
-    columns = Columns(
+    columns: ClassVar[Columns] = Columns(
         text=("sentence1", "#1 String", "question1"),
         pair=("sentence2", "#2 String", "question2"),
         label=("label", "Quality", "is_duplicate"),

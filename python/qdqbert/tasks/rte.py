@@ -7,6 +7,8 @@ editions that GLUE joins.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import numpy.typing as npt
 
@@ -29,8 +31,8 @@ class RTE(TwoClassTask):
     name = "rte"
     metric = "accuracy"
     item = "pair"
-    classes = PairOfClasses((("entailment",), ("not_entailment",)))
-    columns = Columns(
+    classes: ClassVar[PairOfClasses] = PairOfClasses((("entailment",), ("not_entailment",)))
+    columns: ClassVar[Columns] = Columns(
         text=("sentence1", "premise"), pair=("sentence2", "hypothesis"), label=("label", "gold_label")
     )
 

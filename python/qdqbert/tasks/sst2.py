@@ -8,6 +8,8 @@ Language Understanding".
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import numpy.typing as npt
 
@@ -29,8 +31,8 @@ class SST2(TwoClassTask):
 
     name = "sst2"
     metric = "accuracy"
-    classes = PairOfClasses((("negative", "neg"), ("positive", "pos")))
-    columns = Columns(text=("sentence", "text"), label=("label",))
+    classes: ClassVar[PairOfClasses] = PairOfClasses((("negative", "neg"), ("positive", "pos")))
+    columns: ClassVar[Columns] = Columns(text=("sentence", "text"), label=("label",))
 
     def _scores(self, predicted: npt.NDArray[np.int64]) -> tuple[Figure, ...]:
         return (Figure("accuracy", correct_mean(self.labels, predicted)),)
