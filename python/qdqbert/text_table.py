@@ -76,8 +76,8 @@ def shorten(text: str, columns: int) -> str:
 
     Examples
     --------
-    >>> shorten("crossattention.self.query", 16)
-    'crossat....query'
+    >>> shorten("abcdefghijklmnop", 9)
+    'abc...nop'
     """
     letters = "".join(letter if letter.isprintable() else "?" for letter in text)
     if _width(letters) <= columns:
