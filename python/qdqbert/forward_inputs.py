@@ -26,6 +26,8 @@ __all__ = [
     "as_mask",
     "as_past",
     "as_rows",
+    "require_past",
+    "spread_mask",
 ]
 
 Floats = npt.NDArray[np.float32]
@@ -96,16 +98,23 @@ def as_integers(argument: str, value: Any) -> npt.NDArray[np.int64] | None:
     return np.ascontiguousarray(array, dtype=np.int64).reshape(array.shape)
 
 
-def as_rows(argument: str, value: Any, batch: int) -> npt.NDArray[np.int64] | None:
-    """Return one row of integers for each sequence: a single one, shape (1, length), counts for all.
+def as_rows(argument: str, value: Any, batch: int, length: int) -> npt.NDArray[np.int64] | None:
+    """Return one integer for each token: what broadcasts to (batch, length) counts as often as it says.
 
     Parameters
     ----------
     argument : str
         Its name, for messages.
     value : array_like or None
-    batch : int
-        Sequences.
+        (batch, length), (1, length), (batch, 1), (1, 1), (length,), (1,), or one number; the original adds
+        the embeddings of any of them.
+    batch, length : int
+        Sequences, and tokens of each.
+
+    Returns
+    -------
+    ndarray, shape (batch, length), int64, or None
+        As it came if it does not broadcast: the C side says what does not fit.
 
     Raises
     ------
@@ -113,9 +122,36 @@ def as_rows(argument: str, value: Any, batch: int) -> npt.NDArray[np.int64] | No
         As in `as_integers`.
     """
     rows = as_integers(argument, value)
-    if rows is not None and rows.ndim == 2 and len(rows) == 1:
-        rows = rows.repeat(batch, axis=0)
-    return rows
+    return rows if rows is None or rows.ndim > 2 else _spread(rows, (batch, length))
+
+
+def spread_mask(
+    mask: npt.NDArray[np.int64] | None, batch: int, length: int, keys: int
+) -> npt.NDArray[np.int64] | None:
+    """Return a mask of every sequence and key: an axis of size 1 counts for all, as in the original.
+
+    Parameters
+    ----------
+    mask : ndarray, int64, shape (batch, keys) or (batch, length, keys), or None
+        Any axis may be 1.
+    batch, length, keys : int
+
+    Returns
+    -------
+    ndarray, shape (batch, keys) or (batch, length, keys), int64, or None
+        As it came if it has another shape: the C side says what does not fit.
+    """
+    if mask is None or mask.ndim not in (2, 3):
+        return mask
+    return _spread(mask, (batch, keys) if mask.ndim == 2 else (batch, length, keys))
+
+
+def _spread(array: npt.NDArray[np.int64], shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Return `array` broadcast to `shape` and contiguous, or as it came if it does not broadcast."""
+    sizes = zip(reversed(array.shape), reversed(shape), strict=False)
+    if array.shape == shape or any(mine not in (1, size) for mine, size in sizes):
+        return array
+    return np.ascontiguousarray(np.broadcast_to(array, shape))
 
 
 def as_mask(argument: str, value: Any) -> npt.NDArray[np.int64] | None:
@@ -233,8 +269,13 @@ def as_past(value: Any, num_layers: int) -> Past:
     """
     if value is None:
         return Past(0, None, None, None, None)
-    if not isinstance(value, list | tuple) or not all(isinstance(layer, list | tuple) for layer in value):
-        raise TypeError("past_key_values: expected a tuple of arrays for each layer, in a tuple")
+    if not isinstance(value, list | tuple):
+        raise TypeError(
+            f"past_key_values: expected a tuple of arrays for each layer, in a tuple, got {_kind(value)}"
+        )
+    for index, layer in enumerate(value):
+        if not isinstance(layer, list | tuple):
+            raise TypeError(f"past_key_values[{index}]: expected a tuple of arrays, got {_kind(layer)}")
     if len(value) != num_layers:
         raise ShapeError(f"past_key_values: expected {num_layers} layers, got {len(value)}")
     sizes = {len(layer) for layer in value}
@@ -256,6 +297,44 @@ def as_past(value: Any, num_layers: int) -> Past:
     length = int(columns[0][0].shape[2])
     keys, values = (columns[0], columns[1]) if length else (None, None)
     return Past(length, keys, values, *(columns[2:] or (None, None)))
+
+
+def require_past(past: Past, batch: int, heads: Sequence[int], cross_heads: int, head_size: int) -> None:
+    """Check that a cache is one of these sequences and of a model of these sizes.
+
+    Parameters
+    ----------
+    past : Past
+    batch : int
+        Sequences.
+    heads : sequence of int
+        Of the self-attention of each layer.
+    cross_heads : int
+        Of the cross-attention of every layer.
+    head_size : int
+
+    Raises
+    ------
+    ShapeError
+        Naming the first array that has another shape.
+    """
+    places = (past.keys, past.values, past.cross_keys, past.cross_values)
+    for place, arrays in enumerate(places):
+        for index, array in enumerate(arrays or ()):
+            first = past.cross_keys[0] if past.cross_keys is not None and place > 1 else None
+            keys, count = (past.length, heads[index]) if first is None else (first.shape[2], cross_heads)
+            expected = (batch, count, keys, head_size)
+            if array.shape != expected:
+                raise ShapeError(
+                    f"past_key_values[{index}][{place}]: expected (batch, heads, length, head size) = "
+                    f"{expected}, got {array.shape}"
+                )
+
+
+def _kind(value: Any) -> str:
+    """Return what a value is, for messages: its type, and of texts and numbers themselves."""
+    kind = type(value).__name__
+    return f"{kind} {value!r:.40}" if isinstance(value, str | bytes | int | float) else kind
 
 
 def as_labels(argument: str, value: Any) -> npt.NDArray[Any]:

@@ -13,7 +13,16 @@ from qdqbert.arrays import Array
 from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.device import Device, default_device
 from qdqbert.errors import CheckpointError, ShapeError
-from qdqbert.forward_inputs import as_floats, as_head_mask, as_integers, as_mask, as_past, as_rows
+from qdqbert.forward_inputs import (
+    as_floats,
+    as_head_mask,
+    as_integers,
+    as_mask,
+    as_past,
+    as_rows,
+    require_past,
+    spread_mask,
+)
 from qdqbert.modeling_tree import Handles
 from qdqbert.nn.quant_mixin import require_fake_quant
 from qdqbert.nn.tensor_quantizer import descriptor_options
@@ -256,6 +265,13 @@ class Engine:
         states, encoder_mask = self._encoder_inputs(
             config, encoder_hidden_states, encoder_attention_mask, past.cross_keys is not None
         )
+        if past_key_values is not None:
+            all_heads = config.num_attention_heads
+            left = [len(layer) for layer in kept_heads(config)]
+            require_past(past, batch, left, all_heads, config.hidden_size // all_heads)
+        encoder_length = _encoder_length(states, past.cross_keys)
+        mask = spread_mask(mask, batch, length, past.length + length)
+        encoder_mask = spread_mask(encoder_mask, batch, length, encoder_length)
         self._warn_of_padding(config, ids, mask)
         wanted |= self._wanted(config, output_attentions, output_hidden_states, use_cache)
         keep = bool(wanted & (_core.OUTPUT_ATTENTIONS | _core.OUTPUT_CROSS_ATTENTIONS)) or heads is not None
@@ -268,15 +284,15 @@ class Engine:
             length,
             keep or bound.model.needs_probabilities(),
             past=past.length,
-            encoder_length=_encoder_length(states, past.cross_keys),
+            encoder_length=encoder_length,
         ) as session:
             last, pooled, logits, hidden, attentions, crossed, keys, values, cross_keys, cross_values = (
                 session.forward(
                     ids,
                     embeds,
                     mask,
-                    as_rows("token_type_ids", token_type_ids, batch),
-                    as_rows("position_ids", position_ids, batch),
+                    as_rows("token_type_ids", token_type_ids, batch, length),
+                    as_rows("position_ids", position_ids, batch, length),
                     heads,
                     compute_padding or is_square or self.padding == "compute",
                     bool(config.is_decoder),

@@ -253,7 +253,7 @@ class QDQBertForMultipleChoice(QDQBertPreTrainedModel):
         Parameters
         ----------
         input_ids, attention_mask, token_type_ids, position_ids : shape (batch, choices, length)
-            As in `QDQBertModel.forward`, of each choice.
+            As in `QDQBertModel.forward`, of each choice.  Of all but `input_ids` one row counts for all.
         head_mask : floats, shape (heads,) or (layers, heads)
         inputs_embeds : floats, shape (batch, choices, length, hidden)
         labels : integers, shape (batch,)
@@ -496,10 +496,12 @@ def _number_of_choices(argument: str, value: Any, rank: int) -> int:
 
 
 def _flat(argument: str, value: Any, choices: int, rank: int) -> Array | None:
-    """Turn (batch, choices, ...) into (batch * choices, ...)."""
+    """Turn (batch, choices, ...) into (batch * choices, ...); one row of integers counts for all choices."""
     if value is None:
         return None
     array = as_array(argument, value)
+    if rank == 3 and array.ndim <= 3 and array.ndim > 0 and array.size == array.shape[-1]:
+        return array.reshape(1, -1)
     if array.ndim != rank or array.shape[1] != choices:
         last = ", hidden" if rank == 4 else ""
         raise ShapeError(

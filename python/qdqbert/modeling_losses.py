@@ -80,7 +80,7 @@ def token_loss(
         logits, classes = np.ascontiguousarray(logits[:, :-1]), classes[:, 1:]
     if mask is not None and mask.ndim == 2:
         # Of the positions that logits come from: a mask also covers cached tokens, before those of this call.
-        computed = mask[:, mask.shape[1] - length :][:, : classes.shape[1]]
+        computed = mask[:, -length:][:, : classes.shape[1]]
         classes = np.where(computed == 0, _IGNORED, classes)
     rows = np.ascontiguousarray(classes).reshape(-1)
     return np.float32(_core.cross_entropy(logits.reshape(-1, count), rows, _IGNORED))

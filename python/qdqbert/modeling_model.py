@@ -102,10 +102,10 @@ class QDQBertModel(QDQBertPreTrainedModel):
             In [0, vocab_size).
         attention_mask : integers or bool, shape (batch, past + length) or (batch, length, past + length)
             0 where nobody looks; a mask with three dimensions implies ``padding="compute"`` and says all,
-            also in a decoder.
-        token_type_ids : integers, shape (batch, length) or (1, length)
+            also in a decoder.  An axis of size 1 counts for all sequences, queries or keys.
+        token_type_ids : integers, shape (batch, length), or (1, length), (length,), or what else broadcasts
             In [0, type_vocab_size); zeros if left out.
-        position_ids : integers, shape (batch, length) or (1, length)
+        position_ids : integers, shape (batch, length), or (1, length), (length,), or what else broadcasts
             In [0, max_position_embeddings); past .. past + length - 1 in each row if left out.
         head_mask : floats, shape (heads,) or (layers, heads)
             Factors on the probabilities of each head, pruned ones included.
@@ -114,7 +114,7 @@ class QDQBertModel(QDQBertPreTrainedModel):
         encoder_hidden_states : floats, shape (batch, encoder length, hidden)
             What cross-attention looks at; it is left out without them.
         encoder_attention_mask : integers or bool, (batch, encoder length) or (batch, length, encoder length)
-            0 where cross-attention does not look.
+            0 where cross-attention does not look; an axis of size 1 counts for all.
         past_key_values : sequence of sequences of floats
             What an earlier call returned, for the tokens before these.  Cached projections of an encoder are
             used as they are, whether its states are given again or not.

@@ -167,13 +167,38 @@ def test_an_encoder_takes_keys_that_come_before_its_own() -> None:
 @pytest.mark.parametrize(
     ("past", "kind", "message"),
     [
-        (np.zeros(3), TypeError, "past_key_values: expected a tuple of arrays for each layer"),
-        ([np.zeros((3, 3, 2, 8))] * 2, TypeError, "past_key_values"),
-        ([[np.zeros((3, 3, 2, 8))] * 2], ShapeError, "expected 2 layers, got 1"),
+        (np.zeros(3), TypeError, "past_key_values: expected a tuple of arrays .* in a tuple, got ndarray"),
+        ("abc", TypeError, "past_key_values: expected .*, got str 'abc'"),
+        (b"ab", TypeError, "past_key_values: expected .*, got bytes b'ab'"),
+        (3, TypeError, "past_key_values: expected .*, got int 3"),
+        (True, TypeError, "past_key_values: expected .*, got bool True"),
+        ({}, TypeError, "past_key_values: expected .*, got dict"),
+        (iter([]), TypeError, "past_key_values: expected .*, got list_iterator"),
+        (["ab", "cd"], TypeError, r"past_key_values\[0\]: expected a tuple of arrays, got str 'ab'"),
+        ([("a", "b")] * 2, TypeError, r"past_key_values\[0\]\[0\]: expected real numbers, got <U1"),
+        ([np.zeros((3, 3, 2, 8))] * 2, TypeError, r"past_key_values\[0\]: .* tuple of arrays, got ndarray"),
+        ([], ShapeError, "past_key_values: expected 2 layers, got 0"),
+        ([[np.zeros((3, 3, 2, 8))] * 2], ShapeError, "past_key_values: expected 2 layers, got 1"),
+        ([[np.zeros((3, 3, 2, 8))] * 2] * 3, ShapeError, "past_key_values: expected 2 layers, got 3"),
+        ([[], []], ShapeError, "past_key_values: expected 2 arrays for each layer, or 4.* got 0"),
         ([[np.zeros((3, 3, 2, 8))] * 3] * 2, ShapeError, "expected 2 arrays for each layer, or 4.* got 3"),
         ([[np.zeros((3, 3, 8))] * 2] * 2, ShapeError, r"past_key_values\[0\]\[0\]: expected \(batch"),
-        ([[np.zeros((3, 2, 2, 8))] * 2] * 2, ShapeError, r"past_keys: expected .*\(3, 3, 2, 8\)"),
-        ([[np.zeros((2, 3, 2, 8))] * 2] * 2, ShapeError, "past_keys"),
+        ([[None, None]] * 2, ShapeError, r"past_key_values\[0\]\[0\]: expected \(batch.* got None"),
+        (
+            [[np.zeros((3, 2, 2, 8))] * 2] * 2,
+            ShapeError,
+            r"past_key_values\[0\]\[0\]: expected .* = \(3, 3, 2, 8\), got \(3, 2, 2, 8\)",
+        ),
+        (
+            [[np.zeros((2, 3, 2, 8))] * 2] * 2,
+            ShapeError,
+            r"past_key_values\[0\]\[0\]: expected .* = \(3, 3, 2, 8\), got \(2, 3, 2, 8\)",
+        ),
+        (
+            [[np.zeros((3, 3, 2, 8))] * 2, [np.zeros((3, 3, 2, 8)), np.zeros((3, 3, 1, 8))]],
+            ShapeError,
+            r"past_key_values\[1\]\[1\]: expected .* = \(3, 3, 2, 8\), got \(3, 3, 1, 8\)",
+        ),
         (
             [[np.zeros((3, 3, 25, 8))] * 2] * 2,
             ShapeError,
@@ -243,6 +268,41 @@ def test_masked_encoder_states_have_no_influence(calibrate: bool) -> None:
     square = np.repeat(mask[:, None], LENGTH, axis=1)
     third = model(ids_of(), encoder_hidden_states=states, encoder_attention_mask=square)
     np.testing.assert_array_equal(first.logits, third.logits)
+
+
+@pytest.mark.parametrize("place", [2, 3])
+def test_a_cached_encoder_of_another_length_is_refused_by_its_place(place: int) -> None:
+    model = make(**CROSS)
+    past = [list(layer) for layer in model(ids_of(), encoder_hidden_states=states_of()).past_key_values]
+    past[1][place] = past[1][place][:, :, :4]
+    message = rf"past_key_values\[1\]\[{place}\]: expected .* = \(3, 3, 5, 8\), got \(3, 3, 4, 8\)"
+    with pytest.raises(ShapeError, match=message):
+        model(ids_of(length=1), past_key_values=past)
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (3, 1), (1, LENGTH, 5), (3, 1, 5)])
+def test_an_encoders_mask_broadcasts_as_it_does_over_scores(shape: tuple[int, ...]) -> None:
+    model = make(**CROSS)
+    some = np.ones(shape, int)
+    if shape[-1] > 1:
+        some[..., 3] = 0
+    every = np.broadcast_to(some, (3, 5) if len(shape) == 2 else (3, LENGTH, 5))
+    one, all_rows = (
+        model(ids_of(), encoder_hidden_states=states_of(), encoder_attention_mask=mask).logits
+        for mask in (some, every)
+    )
+    np.testing.assert_array_equal(one, all_rows)
+
+
+def test_one_row_of_a_mask_counts_for_all_sequences_of_a_cache() -> None:
+    model = make()
+    past = model(ids_of(length=4)).past_key_values
+    mask = np.array([[1, 1, 0, 1, 1, 1]])
+    one, all_rows = (
+        model(ids_of(length=2), attention_mask=each, past_key_values=past).logits
+        for each in (mask, mask.repeat(3, axis=0))
+    )
+    np.testing.assert_array_equal(one, all_rows)
 
 
 @pytest.mark.parametrize(

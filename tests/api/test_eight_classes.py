@@ -281,6 +281,16 @@ def test_bad_labels_are_refused_by_name(stem: str, labels: Any, kind: type[Excep
 # ---- multiple choice ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("shape", [(LENGTH,), (1, LENGTH), (1, 1, LENGTH)])
+@pytest.mark.parametrize("name", ["attention_mask", "position_ids", "token_type_ids"])
+def test_one_row_counts_for_all_choices(name: str, shape: tuple[int, ...]) -> None:
+    model, inputs = make("ForMultipleChoice"), inputs_of("ForMultipleChoice")
+    row = (np.arange(LENGTH) + 1) % 2
+    every = np.broadcast_to(row, (ROWS, CHOICES, LENGTH))
+    expected = model(**{**inputs, name: every}).logits
+    np.testing.assert_array_equal(model(**{**inputs, name: row.reshape(shape)}).logits, expected)
+
+
 def test_choices_are_scored_one_by_one() -> None:
     model, inputs = make("ForMultipleChoice"), inputs_of("ForMultipleChoice")
     qdqbert.calibrate(model, [inputs])

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import array
+import math
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -69,8 +70,10 @@ class OnlyDlpack:
     [
         lambda ids: ids.tolist(),
         lambda ids: tuple(map(tuple, ids.tolist())),
+        lambda ids: ids.astype(np.int8),
         lambda ids: ids.astype(np.int32),
         lambda ids: ids.astype(np.uint8),
+        lambda ids: ids.astype(np.uint16),
         lambda ids: ids.astype(np.uint64),
         lambda ids: ids.astype(">i8"),
         lambda ids: np.asfortranarray(ids),
@@ -85,9 +88,15 @@ def test_whatever_holds_integers_is_accepted(give: Any, model: Any) -> None:
     expected = model(**batch).start_logits
     given = {name: give(value) for name, value in batch.items()}
     np.testing.assert_array_equal(model(**given).start_logits, expected)
-    mask = batch["attention_mask"]
-    for dtype in (bool, np.float32, np.float64):
-        batch["attention_mask"] = mask.astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.float16, np.float32, np.float64, ">f4", np.int8, np.uint64])
+def test_a_mask_may_be_of_any_kind_that_has_0_and_1(dtype: Any, model: Any) -> None:
+    batch = tiny_model.batch()
+    expected = model(**batch).start_logits
+    mask = batch["attention_mask"].astype(dtype)
+    for given in (mask, mask.tolist(), np.asfortranarray(mask)):
+        batch["attention_mask"] = given
         np.testing.assert_array_equal(model(**batch).start_logits, expected)
 
 
@@ -133,13 +142,39 @@ def test_defaults_of_optional_inputs(model: Any, stages: str) -> None:
     np.testing.assert_array_equal(model(ids).start_logits, explicit.start_logits)
 
 
+# Everything whose embedding, (..., hidden), broadcasts to that of the words.
+@pytest.mark.parametrize("shape", [(1, 11), (11,), (3, 1), (1, 1), (1,), ()])
 @pytest.mark.parametrize("name", ["position_ids", "token_type_ids"])
-def test_one_row_of_positions_or_types_counts_for_all_sequences(name: str, model: Any) -> None:
+def test_positions_and_types_broadcast_as_their_embeddings_do(
+    name: str, shape: tuple[int, ...], model: Any
+) -> None:
     ids = tiny_model.batch()["input_ids"]
-    row = np.arange(ids.shape[1])[None, ::-1] % 2
-    one, all_rows = model(ids, **{name: row}), model(ids, **{name: row.repeat(len(ids), axis=0)})
-    np.testing.assert_array_equal(one.start_logits, all_rows.start_logits)
-    assert not np.array_equal(one.start_logits, model(ids).start_logits)
+    some = (1 - np.arange(math.prod(shape)) % 2).reshape(shape)
+    every = np.broadcast_to(some, ids.shape)
+    assert not np.array_equal(model(ids, **{name: every}).start_logits, model(ids).start_logits)
+    for given in (some, some.tolist()):
+        np.testing.assert_array_equal(
+            model(ids, **{name: given}).start_logits, model(ids, **{name: every}).start_logits
+        )
+
+
+# Scores have the axes (batch, heads, length, keys), masks those without heads; see 1.5 of the reference.
+@pytest.mark.parametrize(
+    "shape", [(1, 11), (3, 1), (1, 1), (1, 11, 11), (3, 1, 11), (1, 1, 11), (3, 11, 1), (1, 1, 1)]
+)
+@pytest.mark.parametrize("fields", [{}, {"is_decoder": True}], ids=["encoder", "decoder"])
+def test_masks_broadcast_as_they_do_over_scores(shape: tuple[int, ...], fields: dict[str, Any]) -> None:
+    model = qdqbert.QDQBertForTokenClassification(tiny_model.config(**fields), seed=1)
+    ids = tiny_model.batch()["input_ids"]
+    some = np.ones(shape, int)
+    if shape[-1] > 1:
+        some[..., 3] = some[..., 7] = 0
+    rank = len(shape)
+    every = np.broadcast_to(some, (3, 11) if rank == 2 else (3, 11, 11))
+    labels = ids % 2
+    one, all_rows = (model(ids, mask, labels=labels) for mask in (some, every))
+    np.testing.assert_array_equal(one.logits, all_rows.logits)
+    assert one.loss == all_rows.loss
 
 
 def test_head_masks_of_heads_and_of_layers_and_heads(model: Any) -> None:
@@ -387,7 +422,19 @@ REFUSED = {
         {"input_ids": IDS, "token_type_ids": IDS[:, :2]}, ShapeError, "token_type_ids",
     ),
     "type out of range": ({"input_ids": IDS, "token_type_ids": IDS * 2}, IndexError, r"token_type_ids.*2"),
-    "positions of another shape": ({"input_ids": IDS, "position_ids": [0, 1, 2]}, ShapeError, "position_ids"),
+    "positions of another shape": ({"input_ids": IDS, "position_ids": [0, 1]}, ShapeError, "position_ids"),
+    "positions of other sequences": (
+        {"input_ids": IDS, "position_ids": np.zeros((3, 3), int)}, ShapeError, "position_ids",
+    ),
+    "positions of three dimensions": (
+        {"input_ids": IDS, "position_ids": np.zeros((1, 2, 3), int)}, ShapeError, "position_ids",
+    ),
+    "mask of other sequences": (
+        {"input_ids": IDS, "attention_mask": np.ones((3, 3), int)}, ShapeError, "attention_mask",
+    ),
+    "one row of padding": (
+        {"input_ids": IDS, "attention_mask": [[0, 0, 0]]}, ValueError, r"attention_mask\[0\] is all zero",
+    ),
     "position out of range": ({"input_ids": IDS, "position_ids": IDS * 32}, IndexError, r"position_ids.*32"),
     "head mask of another shape": ({"input_ids": IDS, "head_mask": np.ones(4)}, ShapeError, "head_mask"),
     "start of another shape": (

@@ -211,6 +211,23 @@ def test_the_largest_penalties_that_are_taken_rank_beams(model: Any) -> None:
         assert (out.sequences_scores <= 0).all()
 
 
+def test_inputs_is_the_originals_name_of_the_prompt(model: Any) -> None:
+    ids = [[5, 6, 7], [0, 8, 9]]
+    np.testing.assert_array_equal(
+        model.generate(inputs=ids, max_new_tokens=4), model.generate(ids, max_new_tokens=4)
+    )
+
+
+def test_one_row_of_a_mask_counts_for_all_prompts(model: Any) -> None:
+    ids, mask = [[5, 6, 7], [4, 8, 9]], np.array([[0, 1, 1]])
+    for arguments in ({}, {"num_beams": 2}):
+        one, all_rows = (
+            model.generate(ids, attention_mask=each, max_new_tokens=4, **arguments)
+            for each in (mask, mask.repeat(2, axis=0))
+        )
+        np.testing.assert_array_equal(one, all_rows)
+
+
 def test_no_prompt_begins_with_the_begin_token(model: Any) -> None:
     np.testing.assert_array_equal(model.generate(max_new_tokens=3), model.generate([[1]], max_new_tokens=3))
     crossed = make(**CROSS)
@@ -402,6 +419,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     ),
     "a configuration that is none": ({"generation_config": {}}, TypeError, "expected GenerationConfig"),
     "a mask of another shape": ({"attention_mask": [[1, 1]]}, ShapeError, r"mask: expected \(1, 3\)"),
+    "two prompts": ({"inputs": [[5, 6, 7]]}, ValueError, "inputs: is another name of input_ids, which is"),
     "one dimension": ({"input_ids": [5, 6]}, ShapeError, "input_ids"),
     "no token": ({"input_ids": [[]]}, ShapeError, "input_ids"),
     "padding at the end": (

@@ -161,6 +161,7 @@ class GenerationMixin:
         encoder_hidden_states: Any = None,
         encoder_attention_mask: Any = None,
         token_type_ids: Any = None,
+        inputs: Any = None,
         output_scores: bool | None = None,
         return_dict_in_generate: bool | None = None,
     ) -> Any:
@@ -175,7 +176,7 @@ class GenerationMixin:
         input_ids : integers, shape (batch, length), optional
             The prompts, padded on the left; the begin token alone if left out.
         generation_config : GenerationConfig, optional
-        attention_mask : integers or bool, shape (batch, length), optional
+        attention_mask : integers or bool, shape (batch, length) or (1, length), optional
             0 at padding.  If left out: where `input_ids` is the padding token, unless that also ends
             sequences.
         max_length : int
@@ -213,11 +214,13 @@ class GenerationMixin:
         seed : int or Generator, optional
             Of the draws; with a seed a call can be repeated.
         encoder_hidden_states : floats, shape (batch, encoder length, hidden)
-        encoder_attention_mask : integers or bool, shape (batch, encoder length)
+        encoder_attention_mask : integers or bool, shape (batch, encoder length) or (1, encoder length)
             For cross-attention.
         token_type_ids : integers, shape of `input_ids`, optional
             Zeros, as a tokenizer gives them for one text each.  Generated tokens are of type 0, and the
             original runs the prompt as type 0 whatever it is given; so others are refused.
+        inputs : integers, shape (batch, length), optional
+            The original's name of `input_ids`; only one of the two may be given.
         output_scores : bool
             Keep the processed scores of every step; needs `return_dict_in_generate`.
         return_dict_in_generate : bool
@@ -241,6 +244,12 @@ class GenerationMixin:
             for name, value in locals().items()
             if name in vars(GenerationConfig()) and value is not None
         }
+        if inputs is not None:
+            if input_ids is not None:
+                raise ValueError(
+                    "inputs: is another name of input_ids, which is given as well; give one of them"
+                )
+            input_ids = inputs
         config = self._configuration_of_call(generation_config, given)
         states = as_floats("encoder_hidden_states", encoder_hidden_states)
         ids = self._prompt(input_ids, config, 1 if states is None else len(states))
@@ -311,6 +320,8 @@ class GenerationMixin:
             if pad is None or pad in config.eos_token_ids:
                 return np.ones_like(ids)
             mask = np.asarray(ids != pad, np.int64)
+        if mask.ndim == 2 and len(mask) == 1:
+            mask = mask.repeat(len(ids), axis=0)
         if mask.shape != ids.shape:
             raise ShapeError(f"attention_mask: expected {ids.shape}, got {mask.shape}")
         if not mask[:, -1].all():
@@ -387,6 +398,8 @@ def _encoder_inputs(ids: Ids, states: Scores | None, mask: Ids | None) -> dict[s
         )
     if mask is None:
         return {"encoder_hidden_states": states}
+    if mask.ndim == 2 and len(mask) == 1:
+        mask = mask.repeat(len(ids), axis=0)
     if mask.shape != states.shape[:2]:
         raise ShapeError(f"encoder_attention_mask: expected {states.shape[:2]}, got {mask.shape}")
     return {"encoder_hidden_states": states, "encoder_attention_mask": mask}
