@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, overload
 
+from qdqbert._core import Quantizer
 from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.device import Device
 from qdqbert.errors import CheckpointError, UnsupportedError
@@ -17,6 +18,7 @@ from qdqbert.module import Module
 from qdqbert.quantization_settings import (
     apply_deviations,
     describe,
+    is_float,
     read_descriptors,
     section_of,
     store_section,
@@ -50,6 +52,12 @@ class CheckpointModule(Module):
     name_or_path: str
     padding: Any
     _engine: Any
+    _prefix: str = ""  # of the engine's names; a base model inside another has its own without it
+
+    def _core_quantizers(self) -> list[tuple[str, Quantizer]]:
+        """Return (name in this model, quantizer) of every quantizer."""
+        quantizers = self._engine.core.quantizers()
+        return [(name.removeprefix(self._prefix), quantizer) for name, quantizer in quantizers]
 
     def _initialize(self, seed: int, names: set[str]) -> None:
         """Give the parameters of these names fresh weights."""
@@ -188,7 +196,7 @@ class CheckpointModule(Module):
                 refuse_disproportion(config, checkpoint.tensors, where)
             model = cls(config, device=device, seed=None, **model_kwargs)  # type: ignore[call-arg]
             model.padding = padding
-            apply_deviations(section_of(config), model._engine.core.quantizers())
+            apply_deviations(section_of(config), model._core_quantizers(), cls.base_model_prefix)
             report = model._load(checkpoint, where, ignore_mismatched_sizes)
         fresh = {*report.missing_keys, *(name for name, _, _ in report.mismatched_keys)}
         model._initialize(seed, fresh)
@@ -229,11 +237,11 @@ class CheckpointModule(Module):
         `from_pretrained` finds the old model or the new one, never parts of both. Weights of an older save
         that the new one does not need are removed; other files stay.
 
-        A float model, one with the default quantizers and no ranges, is written as the BERT that it is, with
-        ``model_type`` "bert" and the architecture's plain name, so that it opens with transformers' own
-        classes. Otherwise ``model_type`` is "qdqbert", and the settings stand under
-        ``qdqbert_quantization``, which others ignore: transformers' ``BertFor...`` classes open such a folder
-        too, and leave the ranges out.
+        A float model, one without ranges whose quantizers are all as they come or all off, is written as the
+        BERT that it is, with ``model_type`` "bert" and the architecture's plain name, so that it opens with
+        transformers' own classes. Otherwise ``model_type`` is "qdqbert". Settings that are not the defaults
+        stand under ``qdqbert_quantization``, which others ignore: transformers' ``BertFor...`` classes open
+        such a folder too, and leave the ranges out.
 
         Parameters
         ----------
@@ -273,12 +281,13 @@ class CheckpointModule(Module):
 
     def _saved_config(self) -> str:
         """Text of ``config.json``."""
-        section = describe(self._engine.core.quantizers(), self._engine.input_desc, self._engine.weight_desc)
+        quantizers = self._core_quantizers()
+        section = describe(quantizers, self._engine.input_desc, self._engine.weight_desc)
         config = type(self.config).from_dict(self.config.to_dict())
         config.torch_dtype = "float32"
         store_section(config, section)
         name, model_type = type(self).__name__, config.model_type
-        if section is None:
+        if is_float(section, quantizers):
             name, model_type = name.removeprefix("QDQ"), "bert"
         config.architectures = [name]
         fields = {**config.to_diff_dict(), "model_type": model_type}

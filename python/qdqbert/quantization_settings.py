@@ -12,9 +12,8 @@ a saved folder does not say how it was made.  Here a folder does::
     }
 
 ``input`` and ``weight`` are the arguments of the two descriptors; ``quantizers`` lists those that deviate
-from theirs. Without the section the class attributes of ``QuantLinear`` decide, as in the original.  A model
-whose settings are the package's own defaults and that has no ranges is a float model: the section is left
-out.
+from theirs. Without the section the class attributes of ``QuantLinear`` decide, as in the original.  Where
+all settings are the package's own defaults and there are no ranges the section is left out.
 
 The key is not ``quantization_config``, where transformers keeps the settings of its own methods: version 4.39
 refuses a folder whose method it does not know, later ones warn; a key that no method has is ignored by all.
@@ -26,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from qdqbert._core import STAGE_DISABLED, STAGE_QUANT, Quantizer
+from qdqbert._core import STAGE_CLIP, STAGE_DISABLED, STAGE_QUANT, Quantizer
 from qdqbert.errors import CheckpointError
 from qdqbert.nn.tensor_quantizer import descriptor_options
 from qdqbert.quant_descriptor import (
@@ -38,7 +37,15 @@ from qdqbert.quant_descriptor import (
 if TYPE_CHECKING:
     from qdqbert.configuration_qdqbert import QDQBertConfig
 
-__all__ = ["SECTION", "apply_deviations", "describe", "read_descriptors", "section_of", "store_section"]
+__all__ = [
+    "SECTION",
+    "apply_deviations",
+    "describe",
+    "is_float",
+    "read_descriptors",
+    "section_of",
+    "store_section",
+]
 
 METHOD = "qdqbert"
 SECTION = "qdqbert_quantization"
@@ -109,7 +116,7 @@ def _descriptor(section: Mapping[str, Any], key: str) -> QuantDescriptor:
 def describe(
     quantizers: Iterable[tuple[str, Quantizer]], input_desc: QuantDescriptor, weight_desc: QuantDescriptor
 ) -> dict[str, Any] | None:
-    """Return the section for a model, or None for a float model.
+    """Return the section for a model, or None if all settings are the defaults and there are no ranges.
 
     Parameters
     ----------
@@ -121,19 +128,14 @@ def describe(
     has_ranges = False
     for name, quantizer in quantizers:
         descriptor = weight_desc if name.endswith("_weight_quantizer") else input_desc
-        expected, options = descriptor_options(descriptor), quantizer.options()
-        deviation = {key: _plain(value) for key, value in options.items() if not _same(value, expected[key])}
-        if quantizer.stages & STAGE_DISABLED:
-            deviation["disabled"] = True
-        if not quantizer.stages & STAGE_QUANT:
-            deviation["quant"] = False
+        deviation = _deviation(quantizer, descriptor)
         if deviation:
             deviations[name] = deviation
-        has_ranges = has_ranges or quantizer.amax() is not None or options["learn_amax"]
+        has_ranges = has_ranges or _has_range(quantizer)
     is_default = (
         input_desc == QUANT_DESC_8BIT_PER_TENSOR and weight_desc == QUANT_DESC_8BIT_LINEAR_WEIGHT_PER_ROW
     )
-    if is_default and not has_ranges:
+    if is_default and not deviations and not has_ranges:
         return None
     return {
         "quant_method": METHOD,
@@ -143,7 +145,45 @@ def describe(
     }
 
 
-def apply_deviations(section: Any, quantizers: Iterable[tuple[str, Quantizer]]) -> None:
+def is_float(section: dict[str, Any] | None, quantizers: Iterable[tuple[str, Quantizer]]) -> bool:
+    """Whether a model is the float model that other software makes of its folder: nothing is lost there.
+
+    So it is with default settings and no ranges, as a model is when its float weights have just been loaded,
+    and with every quantizer off and no ranges.
+
+    Parameters
+    ----------
+    section : dict or None
+        As `describe` gives it.
+    quantizers : iterable of (str, _core.Quantizer)
+    """
+    return section is None or all(
+        quantizer.stages & STAGE_DISABLED and not _has_range(quantizer) for _, quantizer in quantizers
+    )
+
+
+def _has_range(quantizer: Quantizer) -> bool:
+    return (
+        quantizer.amax() is not None
+        or quantizer.pre_quant_scale() is not None
+        or bool(quantizer.options()["learn_amax"])
+    )
+
+
+def _deviation(quantizer: Quantizer, descriptor: QuantDescriptor) -> dict[str, Any]:
+    """Return what distinguishes a quantizer from a new one of its descriptor."""
+    expected, options = descriptor_options(descriptor), quantizer.options()
+    deviation = {key: _plain(value) for key, value in options.items() if not _same(value, expected[key])}
+    if quantizer.stages & STAGE_DISABLED:
+        deviation["disabled"] = True
+    if not quantizer.stages & STAGE_QUANT:
+        deviation["quant"] = False
+    if descriptor.learn_amax and not quantizer.stages & STAGE_CLIP:
+        deviation["clip"] = False
+    return deviation
+
+
+def apply_deviations(section: Any, quantizers: Iterable[tuple[str, Quantizer]], base_prefix: str) -> None:
     """Set the quantizers that the settings list.
 
     Parameters
@@ -151,6 +191,10 @@ def apply_deviations(section: Any, quantizers: Iterable[tuple[str, Quantizer]]) 
     section : object
         As `section_of` gives it.
     quantizers : iterable of (str, _core.Quantizer)
+        Of the model.
+    base_prefix : str
+        ``"bert"``: what names of a model with a head start with, and those of a base model do not.  Settings
+        of the one are read by the other, as its tensors are.
 
     Raises
     ------
@@ -161,22 +205,26 @@ def apply_deviations(section: Any, quantizers: Iterable[tuple[str, Quantizer]]) 
     if not isinstance(listed, Mapping):
         raise CheckpointError(f"{SECTION}.quantizers: expected an object, got {listed!r}")
     by_name = dict(quantizers)
+    prefix = f"{base_prefix}."
     for name, deviation in listed.items():
         where = f"{SECTION}.quantizers[{name!r}]"
-        if name not in by_name:
+        other = name.removeprefix(prefix) if name.startswith(prefix) else prefix + name
+        quantizer = by_name.get(name) or by_name.get(other)
+        if quantizer is None or (name not in by_name and other in listed):
             raise CheckpointError(f"{where}: the model has no quantizer of this name")
         if not isinstance(deviation, Mapping):
             raise CheckpointError(f"{where}: expected an object, got {deviation!r}")
         options = {key: tuple(v) if isinstance(v, list) else v for key, v in deviation.items()}
         disabled, quant = options.pop("disabled", False), options.pop("quant", True)
-        quantizer = by_name[name]
+        clip = options.pop("clip", True)
         try:
             if options:
                 quantizer.set_options(options)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{where}: {error}") from error
         stages = quantizer.stages & ~(STAGE_DISABLED | STAGE_QUANT)
-        quantizer.stages = stages | (STAGE_DISABLED if disabled else 0) | (STAGE_QUANT if quant else 0)
+        stages |= (STAGE_DISABLED if disabled else 0) | (STAGE_QUANT if quant else 0)
+        quantizer.stages = stages if clip else stages & ~STAGE_CLIP
 
 
 def _plain_fields(descriptor: QuantDescriptor) -> dict[str, Any]:

@@ -109,6 +109,34 @@ def test_a_float_model_is_saved_without_a_quantization_section(folder: Path) -> 
         assert not [name for name in file.tensors if name.endswith("_amax")]
 
 
+@pytest.mark.parametrize("pattern", ["*.layer.1.*", "*"])
+def test_switches_come_back_without_any_range(pattern: str, tmp_path: Path) -> None:
+    model = tiny_model.question_answering(seed=3)
+    qdqbert.quantizers(model, {pattern: "off"})
+    model.save_pretrained(tmp_path)
+    loaded = QA.from_pretrained(tmp_path)
+    assert repr(loaded) == repr(model)
+    assert loaded(**tiny_model.batch())[0].tobytes() == model(**tiny_model.batch())[0].tobytes()
+    # With every quantizer off it is the float model that others read; with some on it is not.
+    kind = {"*": ("bert", "Bert"), "*.layer.1.*": ("qdqbert", "QDQBert")}[pattern]
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert (saved["model_type"], saved["architectures"]) == (kind[0], [f"{kind[1]}ForQuestionAnswering"])
+
+
+def test_that_learned_bounds_do_not_clip_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    descriptor = qdqbert.tensor_quant.QuantDescriptor(learn_amax=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(qdqbert.nn.QuantLinear, "default_quant_desc_input", descriptor)
+        model = tiny_model.question_answering(seed=3)
+    quantizer = model.bert.encoder.layer[1].output.dense.input_quantizer
+    quantizer.disable_clip()
+    quantizer.disable_quant()
+    model.save_pretrained(tmp_path)
+    loaded = QA.from_pretrained(tmp_path)
+    assert repr(loaded) == repr(model)
+    assert loaded(**tiny_model.batch())[0].tobytes() == model(**tiny_model.batch())[0].tobytes()
+
+
 def test_shards_are_written_and_read(tmp_path: Path) -> None:
     model = calibrated()
     model.save_pretrained(tmp_path, max_shard_size="10KB")
@@ -161,6 +189,36 @@ def test_a_base_model_loads_from_a_head_checkpoint(folder: Path, caplog: pytest.
     np.testing.assert_array_equal(
         without.embeddings.word_embeddings.weight, model.embeddings.word_embeddings.weight
     )
+
+
+def test_settings_of_a_head_model_are_those_of_its_base_model_and_back(tmp_path: Path) -> None:
+    model = calibrated()
+    qdqbert.quantizers(model, {"*.layer.0.*add_*": "off", "*.matmul_a_*": {"num_bits": 7}})
+    ids = tiny_model.batch()["input_ids"]
+    expected = model.bert(ids).last_hidden_state
+    model.save_pretrained(tmp_path / "head")
+    base = QDQBertModel.from_pretrained(tmp_path / "head", add_pooling_layer=False)
+    base.save_pretrained(tmp_path / "base")
+    model.bert.save_pretrained(tmp_path / "inside")
+    files = [(tmp_path / name / "config.json").read_text() for name in ("base", "inside")]
+    assert files[0] == files[1]
+    back = QA.from_pretrained(tmp_path / "base")
+    inside = QDQBertModel.from_pretrained(tmp_path / "inside", add_pooling_layer=False)
+    for found in (base, inside, back.bert):
+        assert repr(found.encoder) == repr(model.bert.encoder).replace("HistogramCalibrator", "MaxCalibrator")
+        np.testing.assert_array_equal(found(ids).last_hidden_state, expected)
+
+
+def test_settings_that_name_a_quantizer_twice_are_refused(tmp_path: Path) -> None:
+    model = calibrated()
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    name = "encoder.layer.0.attention.self.matmul_q_input_quantizer"
+    config["qdqbert_quantization"]["quantizers"] = {f"bert.{name}": {"quant": False}, name: {"num_bits": 7}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for head in (QA, QDQBertModel):
+        with pytest.raises(CheckpointError, match=r"the model has no quantizer of this name"):
+            head.from_pretrained(tmp_path)
 
 
 def test_gamma_and_beta_are_renamed_as_last_part_only(folder: Path) -> None:
