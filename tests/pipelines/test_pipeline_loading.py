@@ -98,6 +98,28 @@ def test_options_of_loading_reach_the_loader(saved):
     assert pipe("it")[0]["label"] in ("no", "yes")
 
 
+def test_a_subfolder_holds_configuration_weights_and_tokenizer(saved, tokenizer):
+    folder = saved("QDQBertForTokenClassification")
+    inside = {"model_kwargs": {"subfolder": folder.name}}
+
+    pipe = pipeline(model=folder.parent, **inside)
+    with_own = pipeline(model=folder.parent, tokenizer=str(folder), config=str(folder), **inside)
+
+    assert pipe.task == with_own.task == "token-classification"
+    assert pipe.tokenizer.get_vocab() == with_own.tokenizer.get_vocab() == tokenizer.get_vocab()
+
+
+def test_a_subclass_of_a_model_is_one(tiny, tokenizer):
+    class Mine(qdqbert.QDQBertForTokenClassification):
+        pass
+
+    model = Mine(tiny("QDQBertForTokenClassification").config, seed=4)
+
+    assert pipeline(model=model, tokenizer=tokenizer).task == "token-classification"
+    with pytest.raises(TypeError, match="fill-mask needs a QDQBertForMaskedLM, got Mine"):
+        pipeline("fill-mask", model=model, tokenizer=tokenizer)
+
+
 @pytest.mark.parametrize(
     "task", ["question-answering", "token-classification", "fill-mask", "multiple-choice"]
 )

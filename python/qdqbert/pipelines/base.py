@@ -263,7 +263,7 @@ class Pipeline(ABC, Generic[_O]):
         from qdqbert.auto import MODEL_CLASSES
 
         needed = MODEL_CLASSES[self.auto_class]
-        if type(model).__name__ != needed:
+        if needed not in (kind.__name__ for kind in type(model).__mro__):
             raise TypeError(f"model: {self.task} needs a {needed}, got {type(model).__name__}")
 
     def __repr__(self) -> str:

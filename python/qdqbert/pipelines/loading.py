@@ -69,6 +69,8 @@ _CLASSIFIERS = {
     "BertForTokenClassification",
 }
 
+_HUB = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
+
 Model = str | os.PathLike[str] | QDQBertPreTrainedModel
 
 
@@ -142,7 +144,8 @@ def pipeline(
     device : Device, "cpu" or -1, optional
         Where a model that is loaded runs.
     model_kwargs : mapping, optional
-        Further arguments of ``from_pretrained``.
+        Further arguments of ``from_pretrained``.  Those about the hub and `subfolder` hold for the tokenizer
+        too, `subfolder` only if it is the one beside the model.
     **kwargs
         ``batch_size``, ``progress``, and options of the task; see its class in `qdqbert.pipelines`.
 
@@ -178,12 +181,14 @@ def pipeline(
     if isinstance(model, QDQBertPreTrainedModel):
         if model_kwargs or config is not None or device not in (None, "cpu", -1, model.device):
             raise ValueError("config, device, model_kwargs: are about loading, and the model is here already")
-        task = task or _task([type(model).__name__])
+        task = task or _task([kind.__name__ for kind in type(model).__mro__])
         kind = pipeline_class(task)
         loaded, source = model, model.name_or_path
     else:
         source = os.fspath(model)
         options = {**hub, **(model_kwargs or {})}
+        # Where its files are is said once: the configuration and the tokenizer are beside the weights.
+        hub = {name: options[name] for name in _HUB if name in options}
         refuse_other_kinds(source, "pipeline", options)
         if config is not None:
             options["config"] = config
@@ -202,7 +207,8 @@ def pipeline(
         found = source if tokenizer is None else os.fspath(tokenizer)
         if not found:
             raise ValueError("tokenizer: expected one, since the model does not come from a folder")
-        tokenizer = BertTokenizerFast.from_pretrained(found, **hub)
+        beside = hub if tokenizer is None else {**hub, "subfolder": ""}
+        tokenizer = BertTokenizerFast.from_pretrained(found, **beside)
     return kind(loaded, tokenizer, **kwargs)
 
 
@@ -232,7 +238,9 @@ def _configuration(
 ) -> QDQBertConfig:
     if isinstance(config, QDQBertConfig):
         return config
-    return auto.AutoConfig.from_pretrained(source if config is None else config, **hub)
+    if config is None:
+        return auto.AutoConfig.from_pretrained(source, **hub)
+    return auto.AutoConfig.from_pretrained(config, **{**hub, "subfolder": ""})
 
 
 def _task(architectures: list[str]) -> str:
