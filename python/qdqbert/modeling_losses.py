@@ -151,10 +151,11 @@ def sequence_loss(config: QDQBertConfig, logits: Array, labels: Any) -> np.float
         values = as_floats("labels", given)
         assert values is not None
         if problem_type == "regression" and num_labels == 1:
-            loss = np.float32(_core.mean_squared_error(logits.reshape(-1), values.reshape(-1)))
-        elif problem_type == "regression":
-            loss = np.float32(_core.mean_squared_error(logits, values))
-        else:
-            loss = np.float32(_core.binary_cross_entropy(logits, values))
+            logits, values = logits.reshape(-1), values.reshape(-1)
+        if values.shape != logits.shape:
+            raise ShapeError(f"labels: expected {logits.shape} for {problem_type}, got {given.shape}")
+        is_regression = problem_type == "regression"
+        loss_of = _core.mean_squared_error if is_regression else _core.binary_cross_entropy
+        loss = np.float32(loss_of(logits, values))
     config.problem_type = problem_type
     return loss

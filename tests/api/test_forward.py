@@ -367,6 +367,17 @@ def test_problem_types_are_chosen_from_labels(num_labels: int, labels: np.ndarra
     assert list(out)[:2] == ["loss", "logits"]
 
 
+def test_regression_of_several_numbers_is_the_mean_over_all() -> None:
+    config = tiny_model.config(num_labels=3, problem_type="regression")
+    model = QDQBertForSequenceClassification(config, seed=2)
+    labels = np.array([[0.5, -1.0, 2.0], [1, 2, 3], [0, 0, 4]])
+    out = model(**tiny_model.batch(), labels=labels)
+    # Rounding of the float32 labels and of the loss: a few units in its last place, 2**-24 of 3.
+    assert abs(float(out.loss) - np.mean((out.logits.astype(np.float64) - labels) ** 2)) < 1e-6
+    with pytest.raises(ShapeError, match=r"labels: expected \(3, 3\) for regression, got \(3,\)"):
+        model(**tiny_model.batch(), labels=[0.5, 1.0, 2.0])
+
+
 # ---- what is refused --------------------------------------------------------------------------------
 
 IDS = np.ones((2, 3), int)
@@ -502,11 +513,11 @@ def test_padding_without_a_mask_is_mentioned_once(caplog: pytest.LogCaptureFixtu
 @pytest.mark.parametrize(
     ("num_labels", "labels", "kind", "message"),
     [
-        (3, [0, 3, 1], IndexError, "label"),
-        (3, [0, 1], ShapeError, "labels"),
-        (3, np.zeros((3, 2)), ShapeError, "labels"),
-        (1, [0.5], ShapeError, "expected the shape"),
-        (3, ["a", "b", "c"], TypeError, "labels"),
+        (3, [0, 3, 1], IndexError, r"labels\[1\] is 3, expected 0 .. 2"),
+        (3, [0, 1], ShapeError, r"labels: expected \(3,\), got \(2,\)"),
+        (3, np.zeros((3, 2)), ShapeError, r"labels: expected \(3, 3\) for multi_label.*, got \(3, 2\)"),
+        (1, [0.5], ShapeError, r"labels: expected \(3,\) for regression, got \(1,\)"),
+        (3, ["a", "b", "c"], TypeError, "labels: expected numbers"),
     ],
 )
 def test_bad_labels_are_refused_and_choose_no_problem_type(
