@@ -19,6 +19,7 @@ from qdqbert.modeling_engine import Engine, Run
 from qdqbert.modeling_tree import Embedding, QDQBertEncoder
 from qdqbert.module import Module, Slot
 from qdqbert.quant_modules import require_exportable
+from qdqbert.seeds import require_seed
 
 if TYPE_CHECKING:
     from qdqbert.modeling_qdqbert import QDQBertModel
@@ -68,6 +69,8 @@ class QDQBertPreTrainedModel(CheckpointModule):
     ) -> None:
         if not isinstance(config, QDQBertConfig):
             raise TypeError(f"config: expected QDQBertConfig, got {type(config).__name__}")
+        if seed is not None:
+            require_seed("seed", seed)
         super().__init__()
         self.config = config
         self.name_or_path = config.name_or_path
@@ -107,7 +110,13 @@ class QDQBertPreTrainedModel(CheckpointModule):
         ----------
         seed : int
             At least 0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `seed` is none.
         """
+        require_seed("seed", seed)
         self._initialize(seed, {name for name, _ in self.named_parameters()})
 
     def _init_weights(self, module: Module, seed: int = 0) -> None:
@@ -125,9 +134,10 @@ class QDQBertPreTrainedModel(CheckpointModule):
 
         Raises
         ------
-        ValueError
-            If `module` is not in this model.
+        TypeError, ValueError
+            If `module` is not in this model, or `seed` is none.
         """
+        require_seed("seed", seed)
         path = next((path for path, each in self.named_modules() if each is module), None)
         if path is None:
             raise ValueError(f"module: this {type(module).__name__} is not in the model")
@@ -348,6 +358,8 @@ class QDQBertPreTrainedModel(CheckpointModule):
         ------
         ValueError
             If a number is no integer of at least 1.
+        TypeError, ValueError
+            If `seed` is none.
         MemoryError
             If old and new model do not fit side by side; the model is then as it was.
         """
@@ -356,6 +368,7 @@ class QDQBertPreTrainedModel(CheckpointModule):
             is_integer = isinstance(number, int | np.integer) and not isinstance(number, bool)
             if number is not None and not (is_integer and number >= 1):
                 raise ValueError(f"{name}: expected an integer of at least 1, got {number!r}")
+        require_seed("seed", seed)
         if pad_to_multiple_of is not None:
             size = -(-size // pad_to_multiple_of) * pad_to_multiple_of
         if size != self.config.vocab_size:

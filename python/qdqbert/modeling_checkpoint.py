@@ -23,6 +23,7 @@ from qdqbert.quantization_settings import (
     section_of,
     store_section,
 )
+from qdqbert.seeds import require_seed
 from qdqbert.serialization.checkpoint_tensors import (
     Checkpoint,
     open_bundle,
@@ -154,8 +155,9 @@ class CheckpointModule(Module):
         UnsupportedError
             For formats and features that are not built yet.
         TypeError
-            For an unknown keyword.
+            For an unknown keyword, or a `seed` that is no integer.
         """
+        require_seed("seed", seed)
         model_kwargs = {key: kwargs.pop(key) for key in cls._model_arguments() if key in kwargs}
         if from_flax:
             raise UnsupportedError(

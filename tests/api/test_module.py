@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -267,3 +268,31 @@ def test_seeds_make_weights() -> None:
     for name, value in first.named_parameters():
         np.testing.assert_array_equal(value, state_of(again)[name])
     assert not np.array_equal(first.qa_outputs.weight, other.qa_outputs.weight)
+
+
+@pytest.mark.parametrize(
+    ("seed", "error", "message"),
+    [
+        (-1, ValueError, "seed: expected at least 0, got -1"),
+        (1.5, TypeError, "seed: expected an integer, got float"),
+        (True, TypeError, "seed: expected an integer, got bool"),
+        ("1", TypeError, "seed: expected an integer, got str"),
+    ],
+)
+def test_what_is_no_seed_is_refused_and_changes_nothing(
+    seed: Any, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    model = tiny_model.question_answering(seed=3)
+    before = {name: np.array(value) for name, value in state_of(model).items()}
+    model.save_pretrained(tmp_path)
+    for call in (
+        lambda: tiny_model.question_answering(seed=seed),
+        lambda: type(model).from_pretrained(tmp_path, seed=seed),
+        lambda: model.init_weights(seed),
+        lambda: model._init_weights(model.qa_outputs, seed),
+        lambda: model.resize_token_embeddings(99, seed=seed),
+    ):
+        with pytest.raises(error, match=f"^{message}$"):
+            call()
+    for name, value in state_of(model).items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)

@@ -225,12 +225,6 @@ def test_a_descriptor_of_another_type_is_refused(name: str) -> None:
         QuantLinear(3, 2, **{name: 8})
 
 
-@pytest.mark.parametrize(("columns", "rows"), [(0, 1), (1, 0), (-3, 2)])
-def test_impossible_sizes_are_refused(columns: int, rows: int) -> None:
-    with pytest.raises(ValueError, match="in_features, out_features"):
-        QuantLinear(columns, rows)
-
-
 def test_a_wrong_input_is_named() -> None:
     linear = QuantLinear(3, 2)
     with pytest.raises(ShapeError, match=r"input: expected \(\.\.\., 3\), got \(2, 4\)"):
@@ -278,3 +272,22 @@ def test_quantized_values_come_from_the_public_functions() -> None:
     np.testing.assert_array_equal(
         linear.input_quantizer(x), fake_tensor_quant(x, np.abs(x).max(), narrow_range=False)
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"in_features": 3.5}, TypeError, "in_features: expected an integer, got float"),
+        ({"out_features": True}, TypeError, "out_features: expected an integer, got bool"),
+        ({"in_features": 0}, ValueError, "in_features: expected at least 1, got 0"),
+        ({"in_features": -3}, ValueError, "in_features: expected at least 1, got -3"),
+        ({"out_features": 0}, ValueError, "out_features: expected at least 1, got 0"),
+        ({"seed": -1}, ValueError, "seed: expected at least 0, got -1"),
+        ({"seed": 1.5}, TypeError, "seed: expected an integer, got float"),
+    ],
+)
+def test_a_size_or_seed_that_cannot_be_is_named(
+    arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=f"^{message}$"):
+        QuantLinear(**{"in_features": 3, "out_features": 2, **arguments})

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qdqbert.generation.logits_process import softmax
+from qdqbert.seeds import require_seed
 
 __all__ = ["draw", "draw_distinct", "require_choice", "streams_of"]
 
@@ -39,10 +40,8 @@ def streams_of(seed: int | np.random.Generator | None, count: int) -> list[np.ra
     """
     if isinstance(seed, np.random.Generator):
         return seed.spawn(count)
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer)):
-        raise TypeError(f"seed: expected an integer, a numpy Generator or None, got {type(seed).__name__}")
-    if seed is not None and seed < 0:
-        raise ValueError(f"seed: expected at least 0, got {seed}")
+    if seed is not None:
+        require_seed("seed", seed)
     return [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(count)]
 
 

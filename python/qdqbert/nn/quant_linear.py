@@ -18,6 +18,7 @@ from qdqbert.nn.quant_mixin import QuantMixin, pop_quant_desc_in_kwargs
 from qdqbert.nn.tensor_quantizer import TensorQuantizer
 from qdqbert.parameter import Parameter
 from qdqbert.quant_descriptor import QUANT_DESC_8BIT_LINEAR_WEIGHT_PER_ROW, QuantDescriptor
+from qdqbert.seeds import require_seed
 
 __all__ = ["Linear", "QuantLinear"]
 
@@ -40,9 +41,9 @@ class QuantLinear(Module, QuantMixin):
     Raises
     ------
     TypeError
-        If there are other keywords.
+        If there are other keywords, or a size or the seed is no integer.
     ValueError
-        If a size is below 1, or a descriptor has ``fake_quant=False``.
+        If a size is below 1, the seed below 0, or a descriptor has ``fake_quant=False``.
 
     References
     ----------
@@ -66,10 +67,13 @@ class QuantLinear(Module, QuantMixin):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        if in_features < 1 or out_features < 1:
-            raise ValueError(
-                f"in_features, out_features: expected at least 1, got {in_features}, {out_features}"
-            )
+        for name, size in (("in_features", in_features), ("out_features", out_features)):
+            if isinstance(size, bool) or not isinstance(size, int | np.integer):
+                raise TypeError(f"{name}: expected an integer, got {type(size).__name__}")
+            if size < 1:
+                raise ValueError(f"{name}: expected at least 1, got {size}")
+        if seed is not None:
+            require_seed("seed", seed)
         self.init_quantizer(*pop_quant_desc_in_kwargs(type(self), input_only=False, **kwargs))
         random = np.random.default_rng(seed)
         bound = 1.0 / math.sqrt(in_features)
