@@ -5,6 +5,7 @@
  */
 #include "quant/observer_histogram.h"
 
+#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
@@ -66,14 +67,21 @@ set_edge(qb_histogram *histogram, int64_t i, double fine)
     histogram->edges[i] = (float)fine;
 }
 
-/* torch.linspace(0, last, bins + 1) in float32: from both ends towards the middle. */
+/* torch.linspace(0, last, bins + 1) in float32: from both ends towards the middle.
+ *
+ * A step is rounded by half a unit in its last place, which the middle multiplies by up to points / 2.  That is less
+ * than the step itself as long as it has 24 bits; a subnormal one has fewer, and the edges of the two halves would
+ * cross.  Such edges are i * last / bins, rounded to double and then
+ * to float; both roundings are monotonic. */
 static void
 edges_from_zero(qb_histogram *histogram, float last)
 {
     const int64_t points = histogram->bins + 1;
     const float step = last / (float)histogram->bins;
     for (int64_t i = 0; i < points; i++) {
-        const float edge = i < points / 2 ? step * (float)i : last - step * (float)(points - 1 - i);
+        const float edge = step < FLT_MIN   ? (float)((double)last * (double)i / (double)histogram->bins)
+                           : i < points / 2 ? step * (float)i
+                                            : last - step * (float)(points - 1 - i);
         set_edge(histogram, i, (double)edge);
     }
 }

@@ -180,6 +180,34 @@ def test_data_may_follow_a_batch_of_zeros(data: np.ndarray, torch_hist: bool) ->
     assert abs(amax - np.abs(data).max()) <= edges[1] - edges[0]
 
 
+@pytest.mark.parametrize("method", ["percentile", "mse", "entropy"])
+@pytest.mark.parametrize("torch_hist", [True, False])
+def test_a_batch_of_subnormals_has_a_range(data: np.ndarray, torch_hist: bool, method: str) -> None:
+    tiny = (np.abs(data) / np.abs(data).max() * np.float32(1e-40)).astype(np.float32)
+    calibrator = HistogramCalibrator(8, None, False, torch_hist=torch_hist)
+    calibrator.collect(tiny)
+    counts, edges = calibrator.histogram() or pytest.fail("nothing collected")
+    assert counts.sum() == tiny.size
+    assert (np.diff(edges) >= 0).all()
+    amax = calibrator.compute_amax(method)
+    assert amax is not None
+    assert 0 < amax <= tiny.max()
+
+
+@pytest.mark.parametrize("torch_hist", [True, False])
+def test_data_that_dwarf_the_first_batch_are_refused_and_not_counted(
+    data: np.ndarray, torch_hist: bool
+) -> None:
+    # Bins as wide as the first batch's would need more memory than there is, in the original too.
+    calibrator = HistogramCalibrator(8, None, False, torch_hist=torch_hist)
+    calibrator.collect(np.array([1e-40, 5e-41], np.float32))
+    with pytest.raises(ValueError, match="the first tensor was too small; collect with a fixed range"):
+        calibrator.collect(data)
+    counts, edges = calibrator.histogram() or pytest.fail("nothing collected")
+    assert counts.sum() == 2
+    assert edges[-1] == np.float32(1e-40)
+
+
 @pytest.mark.parametrize("pieces", [1, 2, 7, 64])
 def test_a_fixed_range_makes_counts_independent_of_split_and_order(data: np.ndarray, pieces: int) -> None:
     top = float(np.abs(data).max())

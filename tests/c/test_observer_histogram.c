@@ -147,6 +147,32 @@ a_fixed_range_does_not_care_how_data_are_split(void)
     qb_device_close(four);
 }
 
+/* Steps of such a range are subnormal: their rounding, times the number of bins, is many steps. */
+static void
+edges_of_a_subnormal_range_never_decrease(void)
+{
+    const int64_t sizes[] = {1, 2, 3, 7, 128, 2048, 2049};
+    const float ranges[] = {1e-45f, 3e-44f, 1e-40f, 9.97e-41f, 1.17549421e-38f, 2.4e-35f};
+    qb_device *device = open_device(1, NULL);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        for (size_t j = 0; j < sizeof ranges / sizeof *ranges; j++) {
+            qb_observer *observer = new_observer(device, histogram_options(QB_HISTOGRAM_FROM_ZERO, sizes[i]));
+            const float x[] = {ranges[j], -ranges[j] / 2, ranges[j] / 3, 0.0f};
+            CHECK(collect(observer, x, 4) == QB_OK);
+            const contents c = contents_of(observer);
+            CHECK(c.bins == sizes[i] && c.edges[0] == 0.0f && c.edges[c.bins] == ranges[j] && counted(observer) == 4);
+            for (int64_t k = 0; k < c.bins; k++) {
+                CHECK(c.edges[k] <= c.edges[k + 1]);
+            }
+            float amax = -1.0f;
+            CHECK(qb_amax_percentile(c.counts, c.edges, c.bins, 100.0, &amax, NULL) == QB_OK);
+            CHECK(amax >= 0.0f && amax <= ranges[j]);
+            qb_observer_release(observer);
+        }
+    }
+    qb_device_close(device);
+}
+
 static void
 histograms_of_different_edges_do_not_merge(void)
 {
@@ -240,6 +266,7 @@ main(void)
     RUN(zeros_wait_for_data);
     RUN(reset_restores_the_number_of_bins);
     RUN(a_fixed_range_does_not_care_how_data_are_split);
+    RUN(edges_of_a_subnormal_range_never_decrease);
     RUN(histograms_of_different_edges_do_not_merge);
     RUN(counts_do_not_stop_at_two_to_the_24_or_32);
     RUN(contents_that_are_no_histogram_are_refused);
