@@ -37,6 +37,17 @@ def test_a_row_draws_the_same_in_any_batch() -> None:
     np.testing.assert_array_equal(draw(scores[:2], streams_of(3, 2)), together[:2])
 
 
+def test_streams_may_be_given_one_for_each_row() -> None:
+    scores = np.random.default_rng(0).standard_normal((6, 50))
+    chosen = [streams_of(3, 6)[i] for i in (4, 0, 4)]
+    found = draw(scores[[4, 0, 4]], streams_of(chosen, 3))
+    np.testing.assert_array_equal(found, draw(scores, streams_of(3, 6))[[4, 0, 4]])
+    with pytest.raises(ValueError, match="seed: expected one generator for each of 2 rows, got 3"):
+        streams_of(chosen, 2)
+    with pytest.raises(TypeError, match="seed: expected an integer, got list"):
+        streams_of([1, 2], 2)  # type: ignore[list-item]
+
+
 def test_seeds_repeat_and_generators_go_on() -> None:
     scores = np.zeros((4, 1000))
     np.testing.assert_array_equal(draw(scores, streams_of(5, 4)), draw(scores, streams_of(np.int64(5), 4)))

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+import qdqbert
 from qdqbert import pipelines
 
 
@@ -33,6 +35,91 @@ def test_arguments_of_generate_are_taken_by_name(write):
     assert len(write("it", max_new_tokens=2, return_tensors=True)[0]["generated_token_ids"]) <= 3
     with pytest.raises(TypeError, match="max_tokens"):
         write("it", max_tokens=3)
+
+
+# Of 1, 2 and 3 tokens, mixed, so that batches have to be put together and taken apart.
+PROMPTS = ["it", "what is", "who was", "that", "in the city", "of", "the world is", "he", "they are"]
+ARGUMENTS = {
+    "greedy": {},
+    "penalties": {"repetition_penalty": 1.7, "no_repeat_ngram_size": 2, "min_new_tokens": 2},
+    "max_length": {"max_length": 7, "max_new_tokens": None},
+    "beams": {"num_beams": 3, "num_return_sequences": 2, "length_penalty": 0.3},
+    "sampling": {"do_sample": True, "seed": 5},
+    "several samples": {"do_sample": True, "seed": 5, "num_return_sequences": 3, "top_k": 20},
+    "sampled beams": {"do_sample": True, "seed": 5, "num_beams": 2, "num_return_sequences": 2},
+}
+
+
+@pytest.mark.parametrize("case", sorted(ARGUMENTS))
+@pytest.mark.parametrize("return_tensors", [True, None])
+@pytest.mark.parametrize("batch_size", [None, 1, 2, 3])
+def test_prompts_of_a_batch_are_continued_as_each_alone(write, case, batch_size, return_tensors, monkeypatch):
+    # Ends that some sequences reach after few tokens and others never do.
+    write.model.generation_config.eos_token_id = list(range(3, 4000, 5))
+    arguments = {**ARGUMENTS[case], "return_tensors": return_tensors}
+    alone = [write(prompt, **arguments) for prompt in PROMPTS]
+    rows, generate = [], type(write.model).generate
+
+    def counted(self, ids, **options):
+        rows.append(len(ids))
+        return generate(self, ids, **options)
+
+    monkeypatch.setattr(type(write.model), "generate", counted)
+
+    assert write(PROMPTS, batch_size=batch_size, **arguments) == alone
+    # Four prompts of one token, three of two, two of three.
+    assert rows == {None: [4, 3, 2], 1: [1] * 9, 2: [2, 2, 2, 1, 2], 3: [3, 1, 3, 2]}[batch_size]
+    if return_tensors:
+        assert len({len(each["generated_token_ids"]) for found in alone for each in found}) > 3
+
+
+def test_a_generator_goes_on_from_prompt_to_prompt_in_any_batch(write):
+    def drawn(**options):
+        return write(PROMPTS, do_sample=True, seed=np.random.default_rng(3), **options)
+
+    assert drawn() == drawn(batch_size=1)
+    assert drawn() != write(PROMPTS, do_sample=True, seed=3)
+
+
+def test_an_iterator_of_prompts_is_read_in_batches(write):
+    read = []
+
+    def prompts():
+        for prompt in PROMPTS:
+            read.append(prompt)
+            yield prompt
+
+    results = write(prompts(), batch_size=4)
+
+    assert next(results) == write("it")
+    assert len(read) == 4
+    assert list(results) == [write(prompt) for prompt in PROMPTS[1:]]
+
+
+def test_prompts_are_not_batched_unasked_where_ranges_are_dynamic(write, monkeypatch):
+    qdqbert.quantizers(write.model, {"*": "on"})
+    rows, generate = [], type(write.model).generate
+
+    def counted(self, ids, **options):
+        rows.append(len(ids))
+        return generate(self, ids, **options)
+
+    monkeypatch.setattr(type(write.model), "generate", counted)
+    write(PROMPTS)
+    assert rows == [1] * len(PROMPTS)
+
+
+def test_prompts_without_tokens_begin_with_the_begin_token(write):
+    (alone,) = write("")
+    assert write(["", "it", ""], batch_size=8) == [[alone], write("it"), [alone]]
+
+
+def test_what_would_be_dropped_is_refused(write):
+    with pytest.raises(ValueError, match="return_text: False leaves nothing to return"):
+        write("it", return_text=False)
+    for name in ("return_dict_in_generate", "output_scores"):
+        with pytest.raises(ValueError, match=f"{name}: scores are no text"):
+            write("it", **{name: True})
 
 
 def test_a_stop_sequence_ends_a_text(write, tokenizer):

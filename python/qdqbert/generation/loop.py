@@ -157,7 +157,7 @@ class GenerationMixin:
         pad_token_id: int | None = None,
         bos_token_id: int | None = None,
         use_cache: bool | None = None,
-        seed: int | np.random.Generator | None = None,
+        seed: int | np.random.Generator | Sequence[np.random.Generator] | None = None,
         encoder_hidden_states: Any = None,
         encoder_attention_mask: Any = None,
         token_type_ids: Any = None,
@@ -211,8 +211,9 @@ class GenerationMixin:
         use_cache : bool
             Keep keys and values of the tokens so far; the result is the same, only slower without.  Dynamic
             ranges are the exception: they depend on how many tokens one call computes.
-        seed : int or Generator, optional
-            Of the draws; with a seed a call can be repeated.
+        seed : int, Generator or sequence of Generator, optional
+            Of the draws; with a seed a call can be repeated.  A sequence has one generator for each of the
+            sequences that are made, or with beams for each prompt.
         encoder_hidden_states : floats, shape (batch, encoder length, hidden)
         encoder_attention_mask : integers or bool, shape (batch, encoder length) or (1, encoder length)
             For cross-attention.

@@ -22,14 +22,16 @@ Ids = npt.NDArray[np.int64]
 Scores = npt.NDArray[Any]
 
 
-def streams_of(seed: int | np.random.Generator | None, count: int) -> list[np.random.Generator]:
+def streams_of(
+    seed: int | np.random.Generator | Sequence[np.random.Generator] | None, count: int
+) -> list[np.random.Generator]:
     """Return one generator for each row.
 
     Parameters
     ----------
-    seed : int, Generator or None
-        At least 0; a generator is spawned from, so that a second call gives other streams; None: fresh
-        entropy.
+    seed : int, Generator, sequence of Generator or None
+        At least 0; a generator is spawned from, so that a second call gives other streams; a sequence holds
+        the streams themselves; None: fresh entropy.
     count : int
         Rows.
 
@@ -40,9 +42,14 @@ def streams_of(seed: int | np.random.Generator | None, count: int) -> list[np.ra
     """
     if isinstance(seed, np.random.Generator):
         return seed.spawn(count)
+    if isinstance(seed, list | tuple) and all(isinstance(each, np.random.Generator) for each in seed):
+        if len(seed) != count:
+            raise ValueError(f"seed: expected one generator for each of {count} rows, got {len(seed)}")
+        return list(seed)
     if seed is not None:
         require_seed("seed", seed)
-    return [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(count)]
+    entropy: Any = seed
+    return [np.random.default_rng(child) for child in np.random.SeedSequence(entropy).spawn(count)]
 
 
 def draw(scores: Scores, streams: Sequence[np.random.Generator]) -> Ids:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from qdqbert.tokenization import BatchEncoding, BertTokenizerFast
 
-__all__ = ["Options", "Pipeline", "PipelineException", "Row"]
+__all__ = ["Options", "Pipeline", "PipelineException", "Row", "has_dynamic_range"]
 
 # Inputs in memory at a time: enough that sorting by length leaves almost no padding.
 _WINDOW = 256
@@ -205,7 +205,7 @@ class Pipeline(ABC, Generic[_O]):
         budget, most = MAX_BATCH_TOKENS, batch_size
         if batch_size is not None:
             budget = len(rows) * max(lengths, default=1)  # one group, which is cut by its rows
-        elif _has_dynamic_range(self.model):
+        elif has_dynamic_range(self.model):
             most = 1
         for group in by_length(lengths, max(budget, 1)):
             for part in chunks(group, most or len(group)):
@@ -307,8 +307,13 @@ def _check_batch_size(batch_size: int | None) -> int | None:
     return batch_size
 
 
-def _has_dynamic_range(model: Any) -> bool:
-    """Whether a quantizer of activations takes its range from the tensor at hand."""
+def has_dynamic_range(model: Any) -> bool:
+    """Whether a quantizer of activations takes its range from the tensor at hand.
+
+    Parameters
+    ----------
+    model : QDQBertPreTrainedModel
+    """
     from qdqbert._core import STAGE_DISABLED, STAGE_QUANT
     from qdqbert.rules import named_quantizers
 

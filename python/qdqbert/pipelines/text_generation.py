@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``text-generation``: how a causal model continues a text.
 
-A prompt is continued by itself: prompts of one batch would need padding, and what is drawn from one would
-depend on the others.
+Prompts of one length are continued together, and each as if it were alone: no bit of it depends on the
+others, and each draws from streams of its own.  Prompts of different lengths never share a batch, since
+padding before a prompt would move its tokens to other positions.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from qdqbert.pipelines.base import Options, Pipeline, Row
+from qdqbert.generation.sampling import streams_of
+from qdqbert.pipelines.base import Options, Pipeline, Row, has_dynamic_range
+from qdqbert.tasks.batching import MAX_BATCH_TOKENS, chunks
 
 __all__ = ["TextGenerationOptions", "TextGenerationPipeline"]
 
@@ -30,7 +33,7 @@ class TextGenerationOptions(Options):
     return_full_text : bool, optional
         Whether the prompt stands before what was generated; True if nothing is said.
     return_tensors, return_text : bool, optional
-        Token ids instead of text; only one of the three may be named.
+        Token ids instead of text; only one of the three may be named, and `return_text` is True if it is.
     clean_up_tokenization_spaces : bool
         As in decoding.
     prefix : str
@@ -64,6 +67,13 @@ class TextGenerationOptions(Options):
         ]
         if len(named) > 1:
             raise ValueError(f"{named[0]}, {named[1]}: only one of them may be named")
+        if self.return_text is False:
+            raise ValueError(
+                "return_text: False leaves nothing to return; return_tensors=True gives token ids"
+            )
+        for name in ("return_dict_in_generate", "output_scores"):
+            if self.generate.get(name):
+                raise ValueError(f"{name}: scores are no text; call model.generate, which returns them")
         if self.handle_long_generation not in (None, "hole"):
             raise ValueError(
                 f"handle_long_generation: expected None or 'hole', got {self.handle_long_generation!r}"
@@ -78,7 +88,7 @@ class TextGenerationPipeline(Pipeline[TextGenerationOptions]):
     model : QDQBertLMHeadModel
     tokenizer : BertTokenizerFast
     batch_size, progress
-        As in every `Pipeline`; prompts are continued one by one.
+        As in every `Pipeline`; rows of one call are prompts with one number of tokens.
     **options
         `TextGenerationOptions`, and arguments of ``model.generate``.
 
@@ -162,10 +172,29 @@ class TextGenerationPipeline(Pipeline[TextGenerationOptions]):
     def _compute(
         self, rows: Sequence[Row], batch_size: int | None, options: TextGenerationOptions
     ) -> list[Any]:
-        return [None] * len(rows)  # `_result` generates: it knows the options
+        arguments = self._arguments(options)
+        streams = self._streams(arguments, len(rows))
+        by_length: dict[int, list[int]] = {}
+        for index, row in enumerate(rows):
+            by_length.setdefault(len(row.input_ids), []).append(index)
+        taken: list[Any] = [None] * len(rows)
+        for length, group in by_length.items():
+            for part in chunks(group, self._most_rows(length, batch_size)):
+                own = {} if streams is None else {"seed": [each for index in part for each in streams[index]]}
+                found = self._generate([rows[index].input_ids for index in part], {**arguments, **own})
+                for index, sequences in zip(part, found, strict=True):
+                    taken[index] = sequences
+        return taken
+
+    def _most_rows(self, length: int, batch_size: int | None) -> int:
+        if length == 0:
+            return 1  # it begins with the model's begin token, which `generate` puts there
+        if batch_size is not None:
+            return batch_size
+        return 1 if has_dynamic_range(self.model) else max(MAX_BATCH_TOKENS // length, 1)
 
     def _take(self, outputs: Any, index: int, row: Row, options: TextGenerationOptions) -> Any:
-        raise AssertionError("nothing is computed in batches")
+        raise AssertionError("`_compute` takes nothing from the outputs of a forward")
 
     def _result(
         self,
@@ -175,15 +204,13 @@ class TextGenerationPipeline(Pipeline[TextGenerationOptions]):
         options: TextGenerationOptions,
         given: frozenset[str],
     ) -> list[dict[str, Any]]:
-        prompt = rows[0].input_ids
-        sequences = self._generate(prompt, options)
+        prompt, sequences = rows[0].input_ids, taken[0]
         if options.return_tensors:
             return [{"generated_token_ids": sequence.tolist()} for sequence in sequences]
         return [{"generated_text": self._text(item, prompt, sequence, options)} for sequence in sequences]
 
-    def _generate(
-        self, prompt: npt.NDArray[np.int64], options: TextGenerationOptions
-    ) -> npt.NDArray[np.int64]:
+    def _arguments(self, options: TextGenerationOptions) -> dict[str, Any]:
+        """Return the arguments of ``model.generate`` that are those of every prompt."""
         arguments = dict(options.generate)
         if options.stop_sequence is not None:
             stop = self.tokenizer.encode(options.stop_sequence, add_special_tokens=False)
@@ -197,12 +224,45 @@ class TextGenerationPipeline(Pipeline[TextGenerationOptions]):
             arguments["max_length"] = length + prefix
         if arguments.get("pad_token_id") is None and self.model.generation_config.pad_token_id is None:
             arguments["pad_token_id"] = self.tokenizer.pad_token_id
-        sequences: npt.NDArray[np.int64] = self.model.generate(
-            prompt[None] if len(prompt) else None,
-            attention_mask=np.ones((1, len(prompt)), np.int64) if len(prompt) else None,
-            **arguments,
+        return {**arguments, "return_dict_in_generate": False, "output_scores": False}
+
+    def _streams(self, arguments: Mapping[str, Any], count: int) -> list[list[np.random.Generator]] | None:
+        """Return the streams that each prompt would draw from if it were alone, or None for fresh ones."""
+        seed = arguments.get("seed")
+        if seed is None:
+            return None
+        config = arguments.get("generation_config") or self.model.generation_config
+        beams, copies = (
+            arguments.get(name) or getattr(config, name, 1) for name in ("num_beams", "num_return_sequences")
         )
-        return sequences
+        of_each = copies if beams == 1 and isinstance(copies, int) else 1
+        return [streams_of(seed, of_each) for _ in range(count)]
+
+    def _generate(
+        self, prompts: Sequence[npt.NDArray[np.int64]], arguments: Mapping[str, Any]
+    ) -> list[npt.NDArray[np.int64]]:
+        """Continue prompts of one length; return the sequences of each, as long as if it were alone."""
+        ids, length = np.stack(prompts), len(prompts[0])
+        states = arguments.get("encoder_hidden_states")
+        encoder = {} if states is None else {"encoder_hidden_states": np.repeat(states, len(ids), axis=0)}
+        sequences: npt.NDArray[np.int64] = self.model.generate(
+            ids if length else None,
+            attention_mask=np.ones_like(ids) if length else None,
+            **{**arguments, **encoder},
+        )
+        if len(ids) == 1:
+            return [sequences]
+        ends = arguments.get("eos_token_id")
+        if ends is None:
+            config = arguments.get("generation_config") or self.model.generation_config
+            ends = config.eos_token_id
+            ends = self.model.generation_config.eos_token_id if ends is None else ends
+        is_end = np.isin(sequences[:, length:], [] if ends is None else ends)
+        lengths = np.where(is_end.any(axis=1), length + is_end.argmax(axis=1) + 1, sequences.shape[1])
+        return [
+            own[:, : longest.max()]
+            for own, longest in zip(np.split(sequences, len(ids)), np.split(lengths, len(ids)), strict=True)
+        ]
 
     def _text(
         self,
