@@ -330,6 +330,18 @@ qb_model_parameter(const qb_model *model, int64_t index)
 }
 
 qb_status
+qb_model_begin_change(qb_model *model, qb_error *error)
+{
+    return qb_guard_begin_write(&model->guard, error);
+}
+
+void
+qb_model_end_change(qb_model *model)
+{
+    qb_guard_end_write(&model->guard);
+}
+
+qb_status
 qb_model_parameter_write(qb_model *model, int64_t index, float **data, qb_error *error)
 {
     if (index < 0 || index >= model->parameter_names.count) {

@@ -61,8 +61,9 @@ core_exec(PyObject *module)
     }
     if (qb_py_device_register(module, state) < 0 || qb_py_observer_register(module, state) < 0 ||
         qb_py_quantizer_register(module, state) < 0 || qb_py_model_register(module, state) < 0 ||
-        qb_py_session_register(module, state) < 0 || qb_py_functional_register(module, state) < 0 ||
-        qb_py_range_finder_register(module, state) < 0 || qb_py_loss_register(module, state) < 0) {
+        qb_py_session_register(module, state) < 0 || qb_py_change_register(module, state) < 0 ||
+        qb_py_functional_register(module, state) < 0 || qb_py_range_finder_register(module, state) < 0 ||
+        qb_py_loss_register(module, state) < 0) {
         return -1;
     }
     return 0;
@@ -77,6 +78,7 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->session_type);
     Py_VISIT(state->quantizer_type);
     Py_VISIT(state->observer_type);
+    Py_VISIT(state->change_type);
     Py_VISIT(state->shape_error);
     Py_VISIT(state->state_error);
     Py_VISIT(state->backend_error);
@@ -93,6 +95,7 @@ core_clear(PyObject *module)
     Py_CLEAR(state->session_type);
     Py_CLEAR(state->quantizer_type);
     Py_CLEAR(state->observer_type);
+    Py_CLEAR(state->change_type);
     Py_CLEAR(state->shape_error);
     Py_CLEAR(state->state_error);
     Py_CLEAR(state->backend_error);

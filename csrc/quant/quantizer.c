@@ -108,6 +108,20 @@ qb_quantizer_end_write(qb_quantizer *quantizer)
     }
 }
 
+qb_status
+qb_quantizer_begin_change(qb_quantizer *quantizer, qb_error *error)
+{
+    return quantizer->owner.begin_write != NULL ? quantizer->owner.begin_write(quantizer->owner.context, error) : QB_OK;
+}
+
+void
+qb_quantizer_end_change(qb_quantizer *quantizer)
+{
+    if (quantizer->owner.end_write != NULL) {
+        quantizer->owner.end_write(quantizer->owner.context);
+    }
+}
+
 /* ---- contents -----------------------------------------------------------------------------------------------------
  */
 

@@ -110,6 +110,12 @@ OUTPUT_CROSS_ATTENTIONS: int
 OUTPUT_CACHE: int
 
 @final
+class Change:
+    def __new__(cls, owners: Sequence[Model | Quantizer]) -> Self: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, kind: object, exception: object, traceback: object, /) -> None: ...
+
+@final
 class Session:
     def __new__(
         cls,

@@ -30,7 +30,7 @@ from qdqbert.calib import HistogramCalibrator, MaxCalibrator, calibrate_weights
 from qdqbert.errors import CheckpointError, ShapeError, StateError
 from qdqbert.module import Module
 from qdqbert.nn import TensorQuantizer
-from qdqbert.rules import QuantizerState, named_quantizers
+from qdqbert.rules import QuantizerState, changing_quantizers, named_quantizers
 from qdqbert.serialization.atomic import replacing
 from qdqbert.serialization.statistics_file import FORMAT, read_statistics
 
@@ -317,22 +317,24 @@ class Calibration:
         Raises
         ------
         StateError, ValueError
-            See `ranges`; also a weight that is NaN or infinite.  The model is then as it was.
+            See `ranges`; also a weight that is NaN or infinite, and a forward that runs on the model at this
+            moment.  The model is then as it was.
         """
         if weights not in _WEIGHT_METHODS:
             raise ValueError(f"weights: expected 'max', 'percentile', 'mse' or None, got {weights!r}")
         ranges = self.ranges(method, **options)
         before = [(quantizer, QuantizerState.of(quantizer)) for _, quantizer in self._all]
-        try:
-            if weights is not None:
-                _calibrate_weights(self.model, weights, options.get("percentile", 99.99))
-            for name, quantizer in self._inputs:
-                quantizer._handle.set_amax(ranges[name])
-                quantizer._handle.stages = quantizer._handle.stages & ~STAGE_CALIB | STAGE_QUANT
-        except BaseException:
-            for quantizer, state in before:
-                state.apply(quantizer)
-            raise
+        with changing_quantizers(quantizer for quantizer, _ in before):
+            try:
+                if weights is not None:
+                    _calibrate_weights(self.model, weights, options.get("percentile", 99.99))
+                for name, quantizer in self._inputs:
+                    quantizer._handle.set_amax(ranges[name])
+                    quantizer._handle.stages = quantizer._handle.stages & ~STAGE_CALIB | STAGE_QUANT
+            except BaseException:
+                for quantizer, state in before:
+                    state.apply(quantizer)
+                raise
         return self
 
     # ---- files ---------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from qdqbert.errors import UnsupportedError
 from qdqbert.modeling_checkpoint import CheckpointModule
 from qdqbert.modeling_engine import Engine, Run
 from qdqbert.modeling_tree import Embedding, QDQBertEncoder
-from qdqbert.module import Module, Slot
+from qdqbert.module import Module, Slot, changing
 from qdqbert.quant_modules import require_exportable
 from qdqbert.seeds import require_seed
 
@@ -145,25 +145,15 @@ class QDQBertPreTrainedModel(CheckpointModule):
         self._initialize(seed, set(own))
 
     def _initialize(self, seed: int, names: set[str]) -> None:
-        for index, (name, slot) in enumerate(self._named_slots()):
-            if name not in names or not slot.is_parameter or slot.open is None or slot.tied_to is not None:
-                continue
-            target = slot.open()
-            if name.endswith("LayerNorm.weight"):
-                target.fill(1.0)
-            elif name.endswith(".bias"):
-                target.fill(0.0)
-            else:
-                # One stream per parameter: which others are fresh does not change the numbers.
-                np.random.default_rng([seed, index]).standard_normal(out=target, dtype=np.float32)
-                target *= np.float32(self.config.initializer_range)
-                padding = self.config.pad_token_id
-                if (
-                    name.endswith("word_embeddings.weight")
-                    and padding is not None
-                    and 0 <= padding < len(target)
-                ):
-                    target[padding] = 0.0
+        fresh = [
+            (index, name, slot)
+            for index, (name, slot) in enumerate(self._named_slots())
+            if name in names and slot.is_parameter and slot.open is not None and slot.tied_to is None
+        ]
+        with changing(slot for _, _, slot in fresh):
+            for index, name, slot in fresh:
+                assert slot.open is not None
+                _initialize_one(slot.open(), name, [seed, index], self.config)
 
     # ---- properties ----------------------------------------------------------------------------------------
 
@@ -461,3 +451,17 @@ def _range_check(weight: tuple[int, ...] | None, features: int | None) -> Callab
             raise ValueError(f"expected magnitudes, got {float(amax.min())}")
 
     return check
+
+
+def _initialize_one(target: Array, name: str, stream: list[int], config: QDQBertConfig) -> None:
+    if name.endswith("LayerNorm.weight"):
+        target.fill(1.0)
+    elif name.endswith(".bias"):
+        target.fill(0.0)
+    else:
+        # One stream per parameter: which others are fresh does not change the numbers.
+        np.random.default_rng(stream).standard_normal(out=target, dtype=np.float32)
+        target *= np.float32(config.initializer_range)
+        padding = config.pad_token_id
+        if name.endswith("word_embeddings.weight") and padding is not None and 0 <= padding < len(target):
+            target[padding] = 0.0

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from qdqbert._core import STAGE_CLIP, Model, Quantizer
+from qdqbert._core import STAGE_CLIP, Change, Model, Quantizer
 from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.errors import UnsupportedError
 from qdqbert.module import Module, ModuleList, Slot
@@ -131,6 +131,7 @@ class Handles:
             write=lambda value: _copy(model, index, value),
             shape=view.shape,
             open=lambda: model.parameter_write(index),
+            owner=model,
             state=self.states.setdefault(name, ParameterState()),
         )
 
@@ -167,7 +168,8 @@ class Handles:
 
 
 def _copy(model: Model, index: int, value: npt.NDArray[np.float32]) -> None:
-    model.parameter_write(index)[...] = value
+    with Change((model,)):
+        model.parameter_write(index)[...] = value
 
 
 class Leaf(Module):

@@ -14,12 +14,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from qdqbert import _core
 from qdqbert.errors import CheckpointError, UnsupportedError
 from qdqbert.parameter import Parameter, ParameterState
 
@@ -54,6 +55,8 @@ class Slot:
         Writable view, for loaders that stream into it; to be dropped when they are done.
     check : callable (ndarray) -> None, optional
         Raises ValueError, saying what was expected and what came, for a value that `write` would refuse.
+    owner : _core.Model or _core.Quantizer, optional
+        What is changed by `write`; see `changing`.
     state : ParameterState
         Of a parameter: what its views share.  A slot that is made anew on each call hands on the same one.
     """
@@ -67,7 +70,26 @@ class Slot:
     open: Callable[[], Array] | None = None
     check: Callable[[Array], None] | None = None
     tied_to: str | None = None
+    owner: _core.Model | _core.Quantizer | None = None
     state: ParameterState = dataclasses.field(default_factory=ParameterState)
+
+
+def changing(slots: Iterable[Slot]) -> _core.Change:
+    """Return a context in which no forward sees a part of what is written.
+
+    Parameters
+    ----------
+    slots : iterable of Slot
+        What will be written.
+
+    Raises
+    ------
+    StateError
+        If a forward runs on one of their models at this moment.
+    """
+    return _core.Change(
+        tuple({id(slot.owner): slot.owner for slot in slots if slot.owner is not None}.values())
+    )
 
 
 class IncompatibleKeys(NamedTuple):
@@ -378,7 +400,7 @@ class Module:
             Which is also a RuntimeError: wrong shapes or values that are no numbers, and with `strict`
             missing and unexpected keys; all of them are listed.
         StateError
-            If a forward runs on the model at this moment.
+            If a forward runs on the model at this moment; then nothing is written.
         """
         slots = {name: slot for name, slot in self._named_slots() if slot.persistent}
         missing = [name for name, slot in slots.items() if slot.required and name not in state_dict]
@@ -418,8 +440,9 @@ class Module:
         if kept:
             more = f" and {len(kept) - 3} more" if len(kept) > 3 else ""
             _logger.warning("No amax in state_dict: %s%s stay as they were.", ", ".join(kept[:3]), more)
-        for name, value in values.items():
-            slots[name].write(value)
+        with changing(slots[name] for name in values):
+            for name, value in values.items():
+                slots[name].write(value)
         return IncompatibleKeys(missing, unexpected)
 
     # ---- text ----------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from qdqbert._core import STAGE_CALIB, STAGE_DISABLED, STAGE_QUANT
+from qdqbert._core import STAGE_CALIB, STAGE_DISABLED, STAGE_QUANT, Change
 from qdqbert.arrays import Array
 from qdqbert.errors import RuleError, ShapeError
 from qdqbert.module import Module
@@ -132,14 +132,20 @@ class Changes(Mapping[str, tuple[QuantizerState, QuantizerState]]):
         """Put every quantizer that was changed back into the state before the call.
 
         If its weight has lost rows since, by pruning, the range is the one that was cut with them.
+
+        Raises
+        ------
+        StateError
+            If a forward runs on the model at this moment; then nothing is put back.
         """
-        for _, quantizer, before, _ in self._entries:
-            state = before
-            try:
-                quantizer._require_fit(before.amax)
-            except ShapeError:
-                state = dataclasses.replace(before, amax=quantizer._handle.amax())
-            state.apply(quantizer)
+        with changing_quantizers(quantizer for _, quantizer, _, _ in self._entries):
+            for _, quantizer, before, _ in self._entries:
+                state = before
+                try:
+                    quantizer._require_fit(before.amax)
+                except ShapeError:
+                    state = dataclasses.replace(before, amax=quantizer._handle.amax())
+                state.apply(quantizer)
 
     def __enter__(self) -> Changes:
         return self
@@ -161,6 +167,21 @@ class Changes(Mapping[str, tuple[QuantizerState, QuantizerState]]):
         from qdqbert.notebook import changes_html
 
         return changes_html(self)
+
+
+def changing_quantizers(quantizers: Iterable[TensorQuantizer]) -> Change:
+    """Return a context in which no forward sees a part of what is changed, so that it can be undone.
+
+    Parameters
+    ----------
+    quantizers : iterable of TensorQuantizer
+
+    Raises
+    ------
+    StateError
+        If a forward runs on one of their models at this moment.
+    """
+    return Change(tuple(quantizer._handle for quantizer in quantizers))
 
 
 def named_quantizers(model: Module) -> list[tuple[str, TensorQuantizer]]:
@@ -200,6 +221,8 @@ def quantizers(
         If a rule matches no quantizer; a KeyError, with the nearest names.
     TypeError, ValueError
         If a setting cannot be; the rule is named.  Nothing is changed then.
+    StateError
+        If a forward runs on the model at this moment.  Nothing is changed then.
 
     Examples
     --------
@@ -224,25 +247,25 @@ def quantizers(
         for name in matched:
             wanted.setdefault(name, {}).update(attributes)
     changed: list[tuple[str, TensorQuantizer, QuantizerState, QuantizerState]] = []
-    for name, quantizer in entries:
-        if name not in wanted:
-            continue
-        before = QuantizerState.of(quantizer)
-        try:
-            state = _changed(before, wanted[name])
-            quantizer._require_fit(state.amax)
-            if state.stages & STAGE_CALIB:
-                quantizer._require_calibrator()
-            state.apply(quantizer)
-        except BaseException as error:
-            before.apply(quantizer)
-            Changes(changed).restore()
-            if isinstance(error, TypeError | ValueError):
-                raise type(error)(f"{name}: {error}") from error
-            raise
-        after = QuantizerState.of(quantizer)
-        if after != before:
-            changed.append((name, quantizer, before, after))
+    chosen = [(name, quantizer) for name, quantizer in entries if name in wanted]
+    with changing_quantizers(quantizer for _, quantizer in chosen):
+        for name, quantizer in chosen:
+            before = QuantizerState.of(quantizer)
+            try:
+                state = _changed(before, wanted[name])
+                quantizer._require_fit(state.amax)
+                if state.stages & STAGE_CALIB:
+                    quantizer._require_calibrator()
+                state.apply(quantizer)
+            except BaseException as error:
+                before.apply(quantizer)
+                Changes(changed).restore()
+                if isinstance(error, TypeError | ValueError):
+                    raise type(error)(f"{name}: {error}") from error
+                raise
+            after = QuantizerState.of(quantizer)
+            if after != before:
+                changed.append((name, quantizer, before, after))
     return Changes(changed)
 
 

@@ -234,11 +234,44 @@ test_changes_are_refused_while_a_forward_runs_and_advance_the_epoch(void)
     CHECK(prepared == 2); /* a failed preparation is tried again */
     qb_guard_end_forward(&model->guard);
 
-    CHECK(qb_guard_begin_write(&model->guard, &error) == QB_OK);
+    qb_model_release(model);
+    qb_device_close(device);
+}
+
+static void
+test_no_forward_comes_between_the_changes_of_one_section(void)
+{
+    qb_device *device = case_device("ref", 1);
+    qb_model *model = model_make(device, QB_HEAD_NONE);
+    qb_quantizer *quantizer = qb_model_quantizer(model, 3);
+    qb_error error;
+    float *data = NULL;
+    const float amax = 2.5F;
+    int prepared = 0;
+    CHECK(qb_model_begin_change(model, &error) == QB_OK);
+    CHECK(qb_quantizer_begin_change(quantizer, &error) == QB_OK);
+    CHECK(qb_model_parameter_write(model, 0, &data, &error) == QB_OK);
     CHECK(qb_guard_begin_forward(&model->guard, 0, prepare_nothing, &prepared, &error) == QB_ERR_STATE);
     CHECK_CONTAINS(error.message, "being changed");
-    qb_guard_end_write(&model->guard);
+    CHECK(qb_quantizer_set_amax(quantizer, &amax, 0, NULL, &error) == QB_OK);
+    qb_model_end_change(model);
+    CHECK(qb_guard_begin_forward(&model->guard, 0, prepare_nothing, &prepared, &error) == QB_ERR_STATE);
+    qb_quantizer_end_change(quantizer);
+    CHECK(qb_guard_begin_forward(&model->guard, 0, prepare_nothing, &prepared, &error) == QB_OK);
+    CHECK(qb_model_begin_change(model, &error) == QB_ERR_STATE);
+    CHECK(qb_quantizer_begin_change(quantizer, &error) == QB_ERR_STATE);
+    qb_guard_end_forward(&model->guard);
+    CHECK(prepared == 1);
+
+    /* One that is in no model has nothing to hold, and works as ever. */
+    const qb_quantizer_options options = qb_quantizer_get_options(quantizer);
     qb_model_release(model);
+    qb_quantizer *own = NULL;
+    CHECK(qb_quantizer_create(device, &options, &own, &error) == QB_OK);
+    CHECK(qb_quantizer_begin_change(own, &error) == QB_OK);
+    CHECK(qb_quantizer_set_amax(own, &amax, 0, NULL, &error) == QB_OK);
+    qb_quantizer_end_change(own);
+    qb_quantizer_release(own);
     qb_device_close(device);
 }
 
@@ -272,6 +305,7 @@ main(void)
     RUN(test_sites_say_which_way_and_why);
     RUN(test_a_quantizer_that_was_handed_out_holds_the_model);
     RUN(test_changes_are_refused_while_a_forward_runs_and_advance_the_epoch);
+    RUN(test_no_forward_comes_between_the_changes_of_one_section);
     RUN(test_heads_are_found_by_kind_and_by_name);
     return check_report();
 }

@@ -241,6 +241,9 @@ QB_API qb_quantizer_options qb_quantizer_get_options(const qb_quantizer *quantiz
 QB_API qb_status qb_quantizer_set_options(qb_quantizer *quantizer, const qb_quantizer_options *options,
                                           qb_error *error);
 QB_API uint32_t qb_quantizer_stages(const qb_quantizer *quantizer);
+/* The same as qb_model_begin_change for the model that it is in; nothing for a quantizer of its own. */
+QB_API qb_status qb_quantizer_begin_change(qb_quantizer *quantizer, qb_error *error);
+QB_API void qb_quantizer_end_change(qb_quantizer *quantizer);
 /* QB_ERR_STATE, without a sentence: another thread or a running session uses it. */
 QB_API qb_status qb_quantizer_set_stages(qb_quantizer *quantizer, uint32_t stages);
 
@@ -353,6 +356,12 @@ typedef struct qb_parameter_info {
     int64_t shape[QB_MAX_RANK];
     const float *data; /* all parameters lie in one block, in this order; each starts on a multiple of 64 bytes */
 } qb_parameter_info;
+
+/* Several changes that no forward may come between: it is refused until the matching end, while the functions that
+ * change the model or one of its quantizers work as ever and cannot meet a session.  Sections nest.  QB_ERR_STATE while
+ * a session runs. */
+QB_API qb_status qb_model_begin_change(qb_model *model, qb_error *error);
+QB_API void qb_model_end_change(qb_model *model);
 
 QB_API int64_t qb_model_parameter_count(const qb_model *model);
 QB_API qb_parameter_info qb_model_parameter(const qb_model *model, int64_t index);

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -52,6 +53,7 @@ class Clip(Module):
         learn_max: bool = False,
     ) -> None:
         super().__init__()
+        self._source: Callable[[], _core.Quantizer] | None = None
         self._learned = {"clip_value_min": bool(learn_min), "clip_value_max": bool(learn_max)}
         bounds = {"clip_value_min": clip_value_min, "clip_value_max": clip_value_max}
         self._bounds = {name: self._own_slot(name, value) for name, value in bounds.items()}
@@ -75,6 +77,7 @@ class Clip(Module):
         """View of the learned bounds of the quantizer that `source` returns."""
         self = cls.__new__(cls)
         Module.__init__(self)
+        self._source = source
         self._learned = {"clip_value_min": True, "clip_value_max": True}
         self._bounds = {name: _slot_of(source, index) for index, name in enumerate(self._learned)}
         return self
@@ -112,7 +115,12 @@ class Clip(Module):
         slot.write(bound)
 
     def _slots(self) -> Mapping[str, Slot]:
-        return {name: slot for name, slot in self._bounds.items() if self._learned[name]}
+        owner = None if self._source is None else self._source()
+        return {
+            name: dataclasses.replace(slot, owner=owner)
+            for name, slot in self._bounds.items()
+            if self._learned[name]
+        }
 
     def forward(self, inputs: npt.ArrayLike) -> Array:
         """Clip a tensor; see `qdqbert.nn.functional.clip`.

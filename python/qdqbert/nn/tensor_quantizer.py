@@ -471,7 +471,7 @@ class TensorQuantizer(QuantizerStages):
         for name, read, write in tensors:
             value = read()
             shape = None if value is None else value.shape
-            slots[name] = Slot(read, write, shape, is_parameter=False, required=False)
+            slots[name] = Slot(read, write, shape, is_parameter=False, required=False, owner=self._handle)
         return slots
 
     def extra_repr(self) -> str:

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A change of many tensors while another thread runs forwards: whole or refused, never in part."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import qdqbert
+import tiny_model
+from qdqbert import StateError
+
+TURNS = 20
+
+
+def calibrated(seed: int, method: str = "max") -> tuple[Any, qdqbert.Calibration]:
+    model = tiny_model.question_answering(seed)
+    calibration = qdqbert.calibrate(model, [tiny_model.batch(seed=seed)], method=method)
+    return model, calibration
+
+
+def answer(model: Any) -> bytes:
+    out = model(**tiny_model.batch())
+    return bytes(out.start_logits.tobytes() + out.end_logits.tobytes())
+
+
+@contextlib.contextmanager
+def answering(model: Any) -> Iterator[list[bytes]]:
+    """Forwards in another thread, and what they answered."""
+    answers: list[bytes] = []
+    failures: list[BaseException] = []
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                answers.append(answer(model))
+            except StateError:
+                pass
+            except BaseException as error:
+                failures.append(error)
+                return
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield answers
+    finally:
+        stop.set()
+        thread.join()
+    assert not failures
+
+
+def alternate(model: Any, changes: list[Callable[[], object]]) -> None:
+    """Make the changes in turn while forwards run; every answer is that of one of them."""
+    allowed = []
+    for change in changes:
+        change()
+        allowed.append(answer(model))
+    assert len(set(allowed)) == len(changes)
+    now = allowed[-1]
+    with answering(model) as answers:
+        done = [0] * len(changes)
+        for turn in range(500 * TURNS):
+            which = turn % len(changes)
+            try:
+                changes[which]()
+            except StateError:
+                pass  # a forward ran: nothing may have changed, which the answers below show
+            else:
+                done[which] += 1
+                now = allowed[which]
+            if min(done) >= TURNS and len(answers) >= TURNS:
+                break
+    assert min(done) > 0
+    assert set(answers) <= set(allowed)
+    assert answer(model) == now
+
+
+def test_a_state_dict_is_loaded_whole_or_not_at_all() -> None:
+    model, _ = calibrated(0)
+    states = [{k: np.array(v) for k, v in calibrated(seed)[0].state_dict().items()} for seed in (1, 2)]
+    alternate(model, [lambda state=state: model.load_state_dict(state) for state in states])  # type: ignore[misc]
+
+
+def test_a_calibration_is_applied_whole_or_not_at_all() -> None:
+    model, calibration = calibrated(0, "percentile")
+    alternate(
+        model,
+        [lambda: calibration.apply("percentile", percentile=60.0), lambda: calibration.apply("mse")],
+    )
+
+
+def test_rules_switch_all_or_nothing() -> None:
+    model, _ = calibrated(0)
+    alternate(
+        model,
+        [lambda: qdqbert.quantizers(model, {"*": "off"}), lambda: qdqbert.quantizers(model, {"*": "on"})],
+    )
+
+
+def test_fresh_weights_come_all_at_once() -> None:
+    model, _ = calibrated(0)
+    alternate(model, [lambda: model.init_weights(1), lambda: model.init_weights(2)])
+
+
+@pytest.mark.parametrize("part", ["bert.encoder.layer.1", "bert.encoder.layer.0.attention.self.query"])
+def test_a_part_of_the_model_is_loaded_whole_or_not_at_all(part: str) -> None:
+    model, _ = calibrated(0)
+    module = dict(model.named_modules())[part]
+    states = [
+        {k: np.array(v) for k, v in dict(calibrated(seed)[0].named_modules())[part].state_dict().items()}
+        for seed in (1, 2)
+    ]
+    alternate(model, [lambda state=state: module.load_state_dict(state) for state in states])  # type: ignore[misc]
