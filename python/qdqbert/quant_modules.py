@@ -81,7 +81,8 @@ class QuantModuleReplacementHelper:
     def __init__(self) -> None:
         self._next = _Choice()
         self._entries: list[_Entry] = []
-        self._originals: list[_Entry] = []
+        self._patched: list[_Entry] = []  # what is in force,
+        self._originals: list[_Entry] = []  # and what it stands for
 
     def prepare_state(
         self,
@@ -110,11 +111,22 @@ class QuantModuleReplacementHelper:
         self._entries = entries
 
     def apply_quant_modules(self) -> None:
-        """Put what `prepare_state` decided into force, in place of what was in force before."""
+        """Put what `prepare_state` decided into force, in place of what was in force before.
+
+        Raises
+        ------
+        TypeError, AttributeError
+            If an attribute cannot be set; everything is as it was then.
+        """
+        before, choice = self._patched, _in_force[0]
         self.restore_float_modules()
-        self._originals = [_Entry(module, name, getattr(module, name)) for module, name, _ in self._entries]
-        for module, name, replacement in self._entries:
-            setattr(module, name, replacement)
+        try:
+            self._patch(self._entries)
+        except BaseException:
+            self.restore_float_modules()
+            self._patch(before)
+            _in_force[:] = [choice]
+            raise
         _in_force[:] = [self._next]
 
     def restore_float_modules(self) -> None:
@@ -122,8 +134,15 @@ class QuantModuleReplacementHelper:
         # Backwards: of an attribute that was patched twice, the first record has the original.
         for module, name, original in reversed(self._originals):
             setattr(module, name, original)
-        self._originals = []
+        self._patched, self._originals = [], []
         _in_force[:] = [_Choice()]
+
+    def _patch(self, entries: Iterable[_Entry]) -> None:
+        for entry in entries:
+            original = getattr(entry.orig_mod, entry.mod_name)
+            setattr(*entry)
+            self._patched.append(entry)
+            self._originals.append(entry._replace(replace_mod=original))
 
 
 def initialize(
@@ -151,7 +170,8 @@ def initialize(
     UnsupportedError
         If that subclass has a forward of its own.
     AttributeError
-        If a Python module has no such attribute.
+        If a Python module has no such attribute, or it cannot be set (a TypeError in some); nothing has
+        changed then.
 
     Examples
     --------

@@ -168,6 +168,18 @@ def test_an_entry_that_cannot_be_is_refused_and_changes_nothing(
     assert disabled(tiny_model.question_answering()) == []
 
 
+def test_an_attribute_that_cannot_be_set_leaves_everything_as_it_was() -> None:
+    holder = types.SimpleNamespace(first=1, second=2)
+    qdqbert.initialize(["Linear"], [(holder, "first", 10)])
+    with pytest.raises(TypeError, match="real"):
+        qdqbert.initialize([], [(holder, "second", 20), (holder, "first", 11), (int, "real", 30)])
+    assert (holder.first, holder.second) == (10, 2)
+    assert disabled(tiny_model.question_answering())
+    qdqbert.deactivate()
+    assert (holder.first, holder.second) == (1, 2)
+    assert not disabled(tiny_model.question_answering())
+
+
 def test_a_linear_whose_forward_models_would_not_run_is_refused() -> None:
     class Own(QuantLinear):
         def forward(self, input: Any) -> Any:
