@@ -129,6 +129,15 @@ def test_values_that_cannot_be_are_refused_by_name(
         GenerationConfig(**fields).validate()
 
 
+def test_fields_over_those_of_a_file_are_checked_and_made_plain(tmp_path: Path) -> None:
+    GenerationConfig(top_k=3, do_sample=True, mine=[1]).save_pretrained(tmp_path)
+    config = GenerationConfig.from_pretrained(tmp_path, top_p=np.float32(0.5), top_k=4)
+    assert config == GenerationConfig(top_k=4, top_p=0.5, do_sample=True, mine=[1])
+    assert type(config.top_p) is float
+    with pytest.raises(ValueError, match="'validate' cannot be a key"):
+        GenerationConfig.from_pretrained(tmp_path, validate=1)
+
+
 def test_numbers_of_numpy_are_taken_as_pythons() -> None:
     config = GenerationConfig(max_new_tokens=np.int64(3), eos_token_id=np.array([2, 4]))
     config.update(temperature=np.float64(0.5), do_sample=np.True_)

@@ -356,6 +356,8 @@ class GenerationConfig:
         ------
         CheckpointError
             If there is no such file or it is damaged.
+        ValueError
+            If a name in `kwargs` cannot be a field.
         """
         from qdqbert.serialization.folder import Source
 
@@ -368,9 +370,7 @@ class GenerationConfig:
             subfolder=subfolder,
         )
         made = cls.from_json_file(source.require(GENERATION_CONFIG_NAME))
-        for name, value in kwargs.items():
-            setattr(made, name, value)
-        return made
+        return cls(**{**made.to_dict(), **kwargs})
 
     @classmethod
     def from_model_config(cls, config: QDQBertConfig) -> Self:
