@@ -433,6 +433,12 @@ class QDQBertPreTrainedModel(CheckpointModule):
     def _returns_tuple(self, return_dict: bool | None) -> bool:
         return not (self.config.use_return_dict if return_dict is None else return_dict)
 
+    def _output(self, return_dict: bool | None, **fields: Any) -> Any:
+        """Return the fields as the model's output, or as a tuple of those that are there, in this order."""
+        if self._returns_tuple(return_dict):
+            return tuple(value for value in fields.values() if value is not None)
+        return self._output_class(**fields)
+
 
 def _range_check(weight: tuple[int, ...] | None, features: int | None) -> Callable[[Array], None]:
     """Return the check of a range: magnitudes; of a shape that fits the weight, one number, or features."""

@@ -114,10 +114,12 @@ class QDQBertForNextSentencePrediction(QDQBertPreTrainedModel):
             output_hidden_states=output_hidden_states,
         )
         loss = None if labels is None else choice_loss("labels", run.logits, labels)
-        if self._returns_tuple(return_dict):
-            return _filled(loss, run.logits, run.hidden_states, run.attentions)
-        return self._output_class(
-            loss=loss, logits=run.logits, hidden_states=run.hidden_states, attentions=run.attentions
+        return self._output(
+            return_dict,
+            loss=loss,
+            logits=run.logits,
+            hidden_states=run.hidden_states,
+            attentions=run.attentions,
         )
 
 
@@ -200,10 +202,12 @@ class QDQBertForSequenceClassification(QDQBertPreTrainedModel):
             output_hidden_states=output_hidden_states,
         )
         loss = None if labels is None else sequence_loss(self.config, run.logits, labels)
-        if self._returns_tuple(return_dict):
-            return _filled(loss, run.logits, run.hidden_states, run.attentions)
-        return self._output_class(
-            loss=loss, logits=run.logits, hidden_states=run.hidden_states, attentions=run.attentions
+        return self._output(
+            return_dict,
+            loss=loss,
+            logits=run.logits,
+            hidden_states=run.hidden_states,
+            attentions=run.attentions,
         )
 
 
@@ -289,10 +293,12 @@ class QDQBertForMultipleChoice(QDQBertPreTrainedModel):
         )
         logits = run.logits.reshape(-1, choices)
         loss = None if labels is None else choice_loss("labels", logits, labels)
-        if self._returns_tuple(return_dict):
-            return _filled(loss, logits, run.hidden_states, run.attentions)
-        return self._output_class(
-            loss=loss, logits=logits, hidden_states=run.hidden_states, attentions=run.attentions
+        return self._output(
+            return_dict,
+            loss=loss,
+            logits=logits,
+            hidden_states=run.hidden_states,
+            attentions=run.attentions,
         )
 
 
@@ -376,10 +382,12 @@ class QDQBertForTokenClassification(QDQBertPreTrainedModel):
         loss = None
         if labels is not None:
             loss = token_loss(labels, run.logits, attention_mask, skips_padding=self.padding == "skip")
-        if self._returns_tuple(return_dict):
-            return _filled(loss, run.logits, run.hidden_states, run.attentions)
-        return self._output_class(
-            loss=loss, logits=run.logits, hidden_states=run.hidden_states, attentions=run.attentions
+        return self._output(
+            return_dict,
+            loss=loss,
+            logits=run.logits,
+            hidden_states=run.hidden_states,
+            attentions=run.attentions,
         )
 
 
@@ -470,19 +478,14 @@ class QDQBertForQuestionAnswering(QDQBertPreTrainedModel):
         loss = None
         if start_positions is not None and end_positions is not None:
             loss = span_loss(start, end, start_positions, end_positions)
-        if self._returns_tuple(return_dict):
-            return _filled(loss, start, end, run.hidden_states, run.attentions)
-        return self._output_class(
+        return self._output(
+            return_dict,
             loss=loss,
             start_logits=start,
             end_logits=end,
             hidden_states=run.hidden_states,
             attentions=run.attentions,
         )
-
-
-def _filled(*values: Any) -> tuple[Any, ...]:
-    return tuple(value for value in values if value is not None)
 
 
 def _number_of_choices(argument: str, value: Any, rank: int) -> int:

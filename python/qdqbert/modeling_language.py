@@ -196,17 +196,15 @@ class QDQBertLMHeadModel(_LanguageModel):
                 skips_padding=self.padding == "skip",
                 is_shifted=True,
             )
-        fields = {
-            "loss": loss,
-            "logits": run.logits,
-            "past_key_values": run.past_key_values,
-            "hidden_states": run.hidden_states,
-            "attentions": run.attentions,
-            "cross_attentions": run.cross_attentions,
-        }
-        if self._returns_tuple(return_dict):
-            return tuple(value for value in fields.values() if value is not None)
-        return self._output_class(**fields)
+        return self._output(
+            return_dict,
+            loss=loss,
+            logits=run.logits,
+            past_key_values=run.past_key_values,
+            hidden_states=run.hidden_states,
+            attentions=run.attentions,
+            cross_attentions=run.cross_attentions,
+        )
 
     # ---- generation ----------------------------------------------------------------------------------------
 
@@ -339,11 +337,12 @@ class QDQBertForMaskedLM(_LanguageModel):
         loss = None
         if labels is not None:
             loss = token_loss(labels, run.logits, attention_mask, skips_padding=self.padding == "skip")
-        if self._returns_tuple(return_dict):
-            values = (loss, run.logits, run.hidden_states, run.attentions)
-            return tuple(value for value in values if value is not None)
-        return self._output_class(
-            loss=loss, logits=run.logits, hidden_states=run.hidden_states, attentions=run.attentions
+        return self._output(
+            return_dict,
+            loss=loss,
+            logits=run.logits,
+            hidden_states=run.hidden_states,
+            attentions=run.attentions,
         )
 
     # ---- generation ----------------------------------------------------------------------------------------

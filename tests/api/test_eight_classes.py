@@ -122,8 +122,30 @@ def test_tuples_hold_what_outputs_hold(stem: str) -> None:
         arguments = {**inputs_of(stem), **labels, "output_hidden_states": True, "output_attentions": True}
         output, plain = model(**arguments), model(**arguments, return_dict=False)
         assert isinstance(plain, tuple)
-        assert len(plain) == len(output)
         assert ("loss" in output) == bool(labels)
+        for mine, other in zip(plain, output.to_tuple(), strict=True):
+            assert isinstance(mine, tuple) == isinstance(other, tuple)
+            np.testing.assert_array_equal(mine, other)
+
+
+BEFORE = "input_ids attention_mask token_type_ids position_ids head_mask inputs_embeds"
+ENCODER = "encoder_hidden_states encoder_attention_mask"
+CACHE = "past_key_values use_cache"
+AFTER = "output_attentions output_hidden_states return_dict"
+ARGUMENTS = {
+    "Model": f"{BEFORE} {ENCODER} {CACHE} {AFTER}",
+    "LMHeadModel": f"{BEFORE} {ENCODER} labels {CACHE} {AFTER}",
+    "ForMaskedLM": f"{BEFORE} {ENCODER} labels {AFTER}",
+    "ForQuestionAnswering": f"{BEFORE} start_positions end_positions {AFTER}",
+}
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_arguments_have_the_originals_names_order_and_defaults(stem: str) -> None:
+    parameters = inspect.signature(getattr(qdqbert, f"QDQBert{stem}").forward).parameters.values()
+    positional = [each for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD][1:]
+    assert [each.name for each in positional] == ARGUMENTS.get(stem, f"{BEFORE} labels {AFTER}").split()
+    assert all(each.default is None for each in positional)
 
 
 @pytest.mark.parametrize("stem", STEMS)
