@@ -8,6 +8,7 @@ import re
 import pytest
 
 import qdqbert
+from qdqbert.tasks.table import TASKS
 from test_layout import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -46,3 +47,9 @@ def test_a_named_file_exists(path: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`(QDQBert\w+|Auto[A-Z]\w+|pipeline)`", README))))
 def test_a_public_name_can_be_imported(name: str) -> None:
     assert hasattr(qdqbert, name)
+
+
+def test_every_task_of_the_command_line_is_named() -> None:
+    listed = re.search(r"^Tasks: (.*?);", README, flags=re.MULTILINE | re.DOTALL)
+    assert listed is not None
+    assert re.findall(r"`([\w-]+)`", listed[1]) == [entry.name for entry in TASKS]
