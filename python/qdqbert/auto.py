@@ -206,7 +206,7 @@ class _AutoModelClass:
         TypeError
             If `config` is no `QDQBertConfig`.
         """
-        made: ModelT = cls.model_class()(config, device=device, seed=seed, **kwargs)  # type: ignore[call-arg]
+        made: ModelT = cls.model_class()(config, device=device, seed=seed, **kwargs)
         return made
 
     @overload

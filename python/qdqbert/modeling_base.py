@@ -44,6 +44,16 @@ class _Gives(Protocol[OutputT]):
 class QDQBertPreTrainedModel(CheckpointModule):
     """What all models share; it is made through its subclasses.
 
+    Parameters
+    ----------
+    *args, **kwargs
+        Not looked at: those of a subclass.
+
+    Raises
+    ------
+    UnsupportedError
+        If it is made itself.
+
     Attributes
     ----------
     config : QDQBertConfig
@@ -63,6 +73,12 @@ class QDQBertPreTrainedModel(CheckpointModule):
     config: QDQBertConfig
     name_or_path: str
     _engine: Engine
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise UnsupportedError(
+            f"{type(self).__name__}: the base of all models has no layers of its own; make one of its "
+            "subclasses, such as QDQBertModel"
+        )
 
     def _build(
         self, config: QDQBertConfig, device: Device | None, seed: int | None, add_pooling_layer: bool = True

@@ -40,6 +40,10 @@ from qdqbert.serialization.weight_files import find_weights
 __all__ = ["CheckpointModule", "load_tf_weights_in_qdqbert"]
 
 
+# As str() shows what users may mean by it.
+_FLOAT32 = ("float32", "auto", "torch.float32", "<class 'numpy.float32'>")
+
+
 class CheckpointModule(Module):
     """A module that is built from a configuration, and that a folder can hold.
 
@@ -102,6 +106,8 @@ class CheckpointModule(Module):
         from_flax: bool = False,
         use_safetensors: bool | None = None,
         variant: str | None = None,
+        torch_dtype: Any = None,
+        low_cpu_mem_usage: bool | None = None,
         padding: str = "skip",
         device: Device | None = None,
         seed: int = 0,
@@ -136,6 +142,12 @@ class CheckpointModule(Module):
             of them that is there. Nothing is unpickled in either case.
         variant : str, optional
             Such as ``"fp16"``: read ``model.fp16.safetensors`` instead.
+        torch_dtype : optional
+            ``"float32"``, ``"auto"``, or PyTorch's or NumPy's float32: weights are float32 whatever the file
+            has.  Anything else is refused.
+        low_cpu_mem_usage : bool, optional
+            Both values mean the same here: a model is filled tensor by tensor from the file, and ranges
+            are never left out.
         padding : {"skip", "compute"}
             See `padding`.
         device : Device, optional
@@ -158,6 +170,10 @@ class CheckpointModule(Module):
             For an unknown keyword, or a `seed` that is no integer.
         """
         require_seed("seed", seed)
+        if torch_dtype is not None and str(torch_dtype) not in _FLOAT32:
+            raise UnsupportedError(f"torch_dtype: expected float32, which all weights are, got {torch_dtype}")
+        if not isinstance(low_cpu_mem_usage, bool | None):
+            raise TypeError(f"low_cpu_mem_usage: expected bool, got {type(low_cpu_mem_usage).__name__}")
         model_kwargs = {key: kwargs.pop(key) for key in cls._model_arguments() if key in kwargs}
         if from_flax:
             raise UnsupportedError(

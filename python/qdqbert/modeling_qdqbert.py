@@ -25,8 +25,21 @@ from qdqbert.modeling_heads import (
 )
 from qdqbert.modeling_language import QDQBertForMaskedLM, QDQBertLMHeadModel
 from qdqbert.modeling_model import QDQBertModel
+from qdqbert.modeling_tree import QDQBertAttention as QDQBertAttention
+from qdqbert.modeling_tree import QDQBertEmbeddings as QDQBertEmbeddings
+from qdqbert.modeling_tree import QDQBertEncoder as QDQBertEncoder
+from qdqbert.modeling_tree import QDQBertIntermediate as QDQBertIntermediate
 from qdqbert.modeling_tree import QDQBertLayer
+from qdqbert.modeling_tree import QDQBertLMPredictionHead as QDQBertLMPredictionHead
+from qdqbert.modeling_tree import QDQBertOnlyMLMHead as QDQBertOnlyMLMHead
+from qdqbert.modeling_tree import QDQBertOnlyNSPHead as QDQBertOnlyNSPHead
+from qdqbert.modeling_tree import QDQBertOutput as QDQBertOutput
+from qdqbert.modeling_tree import QDQBertPooler as QDQBertPooler
+from qdqbert.modeling_tree import QDQBertPredictionHeadTransform as QDQBertPredictionHeadTransform
+from qdqbert.modeling_tree import QDQBertSelfAttention as QDQBertSelfAttention
+from qdqbert.modeling_tree import QDQBertSelfOutput as QDQBertSelfOutput
 
+# The parts of a model are named for isinstance() and annotations, as in transformers; public is what follows.
 __all__ = [
     "QDQBERT_PRETRAINED_MODEL_ARCHIVE_LIST",
     "QDQBertForMaskedLM",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from typing import Any
 
@@ -468,3 +469,35 @@ def test_layers_are_made_by_their_model() -> None:
         qdqbert.QDQBertLayer(tiny_model.config())  # type: ignore[arg-type]
     with pytest.raises(UnsupportedError, match="no forward of its own"):
         model.encoder.layer[0](np.zeros((1, 2, 24)))
+
+
+# ---- parts ----------------------------------------------------------------------------------------------
+
+PARTS = {
+    "QDQBertEmbeddings": "bert.embeddings",
+    "QDQBertEncoder": "bert.encoder",
+    "QDQBertLayer": "bert.encoder.layer.1",
+    "QDQBertAttention": "bert.encoder.layer.1.attention",
+    "QDQBertSelfAttention": "bert.encoder.layer.1.attention.self",
+    "QDQBertSelfOutput": "bert.encoder.layer.1.attention.output",
+    "QDQBertIntermediate": "bert.encoder.layer.1.intermediate",
+    "QDQBertOutput": "bert.encoder.layer.1.output",
+    "QDQBertOnlyMLMHead": "cls",
+    "QDQBertLMPredictionHead": "cls.predictions",
+    "QDQBertPredictionHeadTransform": "cls.predictions.transform",
+}
+
+
+@pytest.mark.parametrize("name", [*PARTS, "QDQBertPooler", "QDQBertOnlyNSPHead"])
+def test_parts_have_the_originals_classes_under_the_originals_module(name: str) -> None:
+    kind = getattr(importlib.import_module("qdqbert.modeling_qdqbert"), name)
+    stem, path = ("ForMaskedLM", PARTS[name]) if name in PARTS else ("ForNextSentencePrediction", "")
+    found = [path for path, module in make(stem).named_modules() if type(module) is kind]
+    assert found
+    assert not path or path in found
+
+
+def test_the_base_of_all_models_cannot_be_made() -> None:
+    for arguments in ((), (tiny_model.config(),)):
+        with pytest.raises(UnsupportedError, match=r"QDQBertPreTrainedModel: .*make one of its subclasses"):
+            qdqbert.QDQBertPreTrainedModel(*arguments)

@@ -489,6 +489,32 @@ def test_a_configuration_and_a_state_dict_replace_files() -> None:
         QA.from_pretrained(None, config=tiny_model.config(), state_dict={"qa_outputs.bias": "x"})
 
 
+@pytest.mark.parametrize("is_low", [True, False])
+def test_ranges_are_kept_with_little_memory_too(is_low: bool, tmp_path: Path) -> None:
+    model = calibrated()
+    model.save_pretrained(tmp_path)
+    loaded, info = QA.from_pretrained(tmp_path, low_cpu_mem_usage=is_low, output_loading_info=True)
+    assert info == NO_REPORT
+    assert {k: v.tobytes() for k, v in state_of(loaded).items()} == {
+        k: v.tobytes() for k, v in state_of(model).items()
+    }
+    with pytest.raises(TypeError, match="low_cpu_mem_usage: expected bool, got str"):
+        QA.from_pretrained(tmp_path, low_cpu_mem_usage="yes")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "auto", np.float32, np.dtype("float32")])
+def test_weights_are_float32_whoever_asks(dtype: Any, folder: Path) -> None:
+    model = QA.from_pretrained(folder, torch_dtype=dtype)
+    assert {value.dtype for value in model.parameters()} == {np.dtype(np.float32)}
+    assert model.config.torch_dtype == "float32"  # of the file, which is not what was asked for
+
+
+@pytest.mark.parametrize("dtype", ["float16", np.float16, "bfloat16", "torch.float64"])
+def test_another_number_format_is_refused_not_ignored(dtype: Any, folder: Path) -> None:
+    with pytest.raises(UnsupportedError, match="torch_dtype: expected float32, which all weights are, got"):
+        QA.from_pretrained(folder, torch_dtype=dtype)
+
+
 def test_the_callers_configuration_is_not_changed(folder: Path) -> None:
     config = tiny_model.config()
     model = QA.from_pretrained(folder, config=config, output_attentions=True)
@@ -497,8 +523,8 @@ def test_the_callers_configuration_is_not_changed(folder: Path) -> None:
 
 
 def test_unknown_keywords_are_refused(folder: Path) -> None:
-    with pytest.raises(TypeError, match="low_cpu_mem_usage"):
-        QA.from_pretrained(folder, low_cpu_mem_usage=True)
+    with pytest.raises(TypeError, match="device_map"):
+        QA.from_pretrained(folder, device_map="auto")
     with pytest.raises(TypeError, match="add_pooling_layer"):
         QA.from_pretrained(folder, add_pooling_layer=True)
     with pytest.raises(ValueError, match="padding"):
