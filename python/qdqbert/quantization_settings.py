@@ -41,6 +41,7 @@ __all__ = [
     "SECTION",
     "apply_deviations",
     "describe",
+    "deviations_of",
     "is_float",
     "read_descriptors",
     "section_of",
@@ -183,6 +184,28 @@ def _deviation(quantizer: Quantizer, descriptor: QuantDescriptor) -> dict[str, A
     return deviation
 
 
+def deviations_of(section: Any) -> Mapping[str, Mapping[str, Any]]:
+    """Return what the settings say of single quantizers, by name.
+
+    Parameters
+    ----------
+    section : object
+        As `section_of` gives it, and `read_descriptors` takes it.
+
+    Raises
+    ------
+    CheckpointError
+        If it is built otherwise.
+    """
+    listed = section.get("quantizers", {}) if section else {}
+    if not isinstance(listed, Mapping):
+        raise CheckpointError(f"{SECTION}.quantizers: expected an object, got {listed!r}")
+    for name, deviation in listed.items():
+        if not isinstance(deviation, Mapping):
+            raise CheckpointError(f"{SECTION}.quantizers[{name!r}]: expected an object, got {deviation!r}")
+    return listed
+
+
 def apply_deviations(section: Any, quantizers: Iterable[tuple[str, Quantizer]], base_prefix: str) -> None:
     """Set the quantizers that the settings list.
 
@@ -201,9 +224,7 @@ def apply_deviations(section: Any, quantizers: Iterable[tuple[str, Quantizer]], 
     CheckpointError
         If one is not in the model or its settings cannot be read.
     """
-    listed = section.get("quantizers", {}) if section else {}
-    if not isinstance(listed, Mapping):
-        raise CheckpointError(f"{SECTION}.quantizers: expected an object, got {listed!r}")
+    listed = deviations_of(section)
     by_name = dict(quantizers)
     prefix = f"{base_prefix}."
     for name, deviation in listed.items():
@@ -212,8 +233,6 @@ def apply_deviations(section: Any, quantizers: Iterable[tuple[str, Quantizer]], 
         quantizer = by_name.get(name) or by_name.get(other)
         if quantizer is None or (name not in by_name and other in listed):
             raise CheckpointError(f"{where}: the model has no quantizer of this name")
-        if not isinstance(deviation, Mapping):
-            raise CheckpointError(f"{where}: expected an object, got {deviation!r}")
         options = {key: tuple(v) if isinstance(v, list) else v for key, v in deviation.items()}
         disabled, quant = options.pop("disabled", False), options.pop("quant", True)
         clip = options.pop("clip", True)

@@ -41,6 +41,79 @@ def test_info_of_a_calibrated_checkpoint_lists_ranges(qdqbert, quantized):
     assert "layer.1.attention.self.matmul_a_input_quantizer" in qdqbert("info", quantized, "--all").out
 
 
+def with_config(folder, **changes):
+    """Change fields of a folder's config.json."""
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_info_counts_the_quantizers_of_cross_attention(qdqbert, tmp_path):
+    from qdqbert import QDQBertLMHeadModel
+    from tiny_model import config
+
+    model = QDQBertLMHeadModel(config(is_decoder=True, add_cross_attention=True))
+    model.save_pretrained(tmp_path)
+
+    found = qdqbert("info", tmp_path, "--json").data["quantizers"]["expected"]
+
+    assert found == len(model._engine.core.quantizers()) == 68
+
+
+def test_info_says_once_that_all_quantizers_are_off(qdqbert, quantized, tmp_path):
+    import qdqbert as package
+
+    model = package.QDQBertForSequenceClassification.from_pretrained(quantized)
+    package.quantizers(model, {"*": "off"})
+    model.save_pretrained(tmp_path)
+
+    text = qdqbert("info", tmp_path).out
+
+    assert "40 are off" in text
+    assert "    off: " not in text
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        [1],
+        {"quant_method": "other"},
+        {"quant_method": "qdqbert", "quantizers": [1]},
+        {"quant_method": "qdqbert", "quantizers": {"x": "off"}},
+        {"quant_method": "qdqbert", "input": {"num_bits": "many"}},
+    ],
+)
+def test_info_refuses_settings_that_cannot_be(qdqbert, topics, tmp_path, section):
+    shutil.copytree(topics, tmp_path / "model")
+    with_config(tmp_path / "model", qdqbert_quantization=section)
+
+    outcome = qdqbert("info", tmp_path / "model")
+
+    assert outcome.status == 3
+    assert "quant" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "verb", [("calibrate", "--method", "max"), ("quantize", "--methods", "max"), ("demo", "--methods", "max")]
+)
+def test_without_a_quantizer_that_is_on_there_is_nothing_to_calibrate(qdqbert, topics, tmp_path, verb):
+    import qdqbert as package
+
+    folder = tmp_path / "off"
+    shutil.copytree(topics, folder)
+    model = package.QDQBertForSequenceClassification.from_pretrained(topics)
+    package.quantizers(model, {"*": "off"})
+    model.save_pretrained(folder)
+    words = ["--model", folder] if verb[0] == "demo" else [folder, "--output", tmp_path / "out"]
+    data = ["--data", topics / "calibration.tsv", "--samples", "8"]
+
+    outcome = qdqbert(verb[0], *words, *data, *verb[1:])
+
+    assert outcome.status == 3
+    assert "no enabled quantizer" in outcome.err
+    assert "--rule '*=on'" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_calibrated_checkpoint_keeps_its_tokenizer_and_opens_again(qdqbert, quantized):
     import qdqbert as package
 

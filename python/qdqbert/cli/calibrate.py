@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 
 from qdqbert.cli.checkpoint import add_rule_arguments, open_checkpoint, parse_rules, save_checkpoint
-from qdqbert.cli.post_training import apply_method, check_methods
+from qdqbert.cli.post_training import apply_method, check_methods, start_calibration
 from qdqbert.cli.report import Report
 from qdqbert.cli.workload import (
     add_calibration_arguments,
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> Report:
     if rules:
         qdqbert.quantizers(model, rules)
     batches = list(task.batches(arguments.samples, seed=arguments.seed, batch_size=arguments.batch_size))
-    calibration = qdqbert.Calibration(model).collect(batches)
+    calibration = start_calibration(model).collect(batches)
     apply_method(calibration, method)
     save_checkpoint(model, arguments.folder, arguments.output)
     ranges = sum(name.endswith("._amax") for name, _ in model.named_buffers())

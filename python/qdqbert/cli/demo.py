@@ -22,6 +22,7 @@ from qdqbert.cli.post_training import (
     add_methods_argument,
     check_methods,
     held_out,
+    start_calibration,
     try_methods,
 )
 from qdqbert.cli.report import Report, UsageError, emphasize
@@ -68,7 +69,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Report:
     """Float evaluation, calibration, every method, evaluation, examples."""
-    import qdqbert
     from qdqbert.rules import QuantizerState, named_quantizers
 
     begin = time.perf_counter()
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> Report:
     judge = held_out(judge, arguments.samples if source is judge else 0, arguments.seed, arguments.limit)
     batches = list(source.batches(arguments.samples, seed=arguments.seed))
     calibrated = time.perf_counter()
-    calibration = qdqbert.Calibration(model).collect(batches)
+    calibration = start_calibration(model).collect(batches)
     calibration_seconds = time.perf_counter() - calibrated
     trials = try_methods(model, calibration, methods, judge)
     quantizers = sum(QuantizerState.of(quantizer).state == "on" for _, quantizer in named_quantizers(model))

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Report:
     """Read configuration, headers and ranges."""
     from qdqbert.configuration_qdqbert import QDQBertConfig
-    from qdqbert.quantization_settings import section_of
+    from qdqbert.quantization_settings import deviations_of, read_descriptors, section_of
     from qdqbert.serialization.folder import Source, read_json
     from qdqbert.serialization.weight_files import find_weights
 
@@ -56,8 +56,9 @@ def run(arguments: argparse.Namespace) -> Report:
     config.validate()
     formats, parameters, ranges = _weights(find_weights(source))
     section = section_of(config) or {}
-    disabled = sorted(name for name, entry in section.get("quantizers", {}).items() if entry.get("disabled"))
-    expected = 20 * int(config.num_hidden_layers)
+    read_descriptors(section or None)
+    disabled = sorted(name for name, deviation in deviations_of(section).items() if deviation.get("disabled"))
+    expected = (34 if config.add_cross_attention else 20) * int(config.num_hidden_layers)
     task = task_of_architectures(fields.get("architectures"))
     data: dict[str, Any] = {
         "folder": arguments.folder,
@@ -130,7 +131,8 @@ def _lines(data: dict[str, Any], ranges: dict[str, _Float], all_of_them: bool) -
         + (f", {len(quantizers['disabled'])} are off" if quantizers["disabled"] else "")
         + ("" if ranges else " (a float checkpoint; `qdqbert quantize` gives it ranges)"),
     ]
-    lines += [f"    off: {name}" for name in quantizers["disabled"]]
+    if 0 < len(quantizers["disabled"]) < quantizers["expected"]:
+        lines += [f"    off: {name}" for name in quantizers["disabled"]]
     if not ranges:
         return lines
     groups: dict[str, list[_Float]] = defaultdict(list)

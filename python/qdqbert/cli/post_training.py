@@ -22,6 +22,7 @@ __all__ = [
     "apply_method",
     "check_methods",
     "held_out",
+    "start_calibration",
     "try_methods",
 ]
 
@@ -79,6 +80,24 @@ def _split(method: str) -> tuple[str, dict[str, float]]:
             f"method: expected max, mse, entropy or percentile-P with P in (0, 100], found {method!r}"
         )
     return name, {"percentile": percentile}
+
+
+def start_calibration(model: Any) -> Any:
+    """Return a `Calibration` of a model as its folder and the rules have switched it.
+
+    Raises
+    ------
+    CheckpointError
+        If that leaves no quantizer of activations on.
+    """
+    import qdqbert
+
+    try:
+        return qdqbert.Calibration(model)
+    except qdqbert.StateError as error:
+        raise qdqbert.CheckpointError(
+            f"{error}; calibrate and quantize take --rule '*=on', which switches them on"
+        ) from error
 
 
 def apply_method(calibration: Any, method: str) -> None:

@@ -10,7 +10,14 @@ from typing import Any
 
 from qdqbert.cli.checkpoint import add_rule_arguments, open_checkpoint, parse_rules, save_checkpoint
 from qdqbert.cli.comparison import add_comparison, comparison_lines, relative_drop, score_entry
-from qdqbert.cli.post_training import FLOAT, add_methods_argument, check_methods, held_out, try_methods
+from qdqbert.cli.post_training import (
+    FLOAT,
+    add_methods_argument,
+    check_methods,
+    held_out,
+    start_calibration,
+    try_methods,
+)
 from qdqbert.cli.report import OK, VERIFICATION_FAILED, Report, UsageError
 from qdqbert.cli.workload import (
     add_calibration_arguments,
@@ -71,7 +78,7 @@ def run(arguments: argparse.Namespace) -> Report:
     if rules:
         qdqbert.quantizers(model, rules)
     batches = list(task.batches(arguments.samples, seed=arguments.seed, batch_size=arguments.batch_size))
-    calibration = qdqbert.Calibration(model).collect(batches)
+    calibration = start_calibration(model).collect(batches)
     trials = try_methods(model, calibration, methods, judge)
     drop = relative_drop(trials.scores[FLOAT], trials.scores[trials.best])
     is_refused = arguments.max_drop is not None and drop > arguments.max_drop
