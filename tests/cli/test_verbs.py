@@ -309,6 +309,21 @@ def test_quantize_beyond_the_allowed_drop_saves_nothing(qdqbert, topics, tmp_pat
     assert not out.exists()
 
 
+@pytest.mark.parametrize("verb", ["calibrate", "quantize"])
+@pytest.mark.parametrize("name", ["model", "./model/", "link"])
+def test_the_checkpoint_that_is_read_is_not_replaced(qdqbert, topics, tmp_path, monkeypatch, verb, name):
+    shutil.copytree(topics, tmp_path / "model")
+    (tmp_path / "link").symlink_to("model")
+    monkeypatch.chdir(tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    data = topics / "calibration.tsv"
+    outcome = qdqbert(verb, "model", "--data", data, "--samples", "8", "--output", name)
+    assert outcome.status == 2
+    assert "--output" in outcome.err
+    assert "another folder" in outcome.err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
+
+
 def test_quantize_needs_held_out_items(qdqbert, topics, tmp_path):
     data = small(tmp_path, topics, 5)
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 
 import argparse
 
-from qdqbert.cli.checkpoint import add_rule_arguments, open_checkpoint, parse_rules, save_checkpoint
+from qdqbert.cli.checkpoint import (
+    add_rule_arguments,
+    check_output,
+    open_checkpoint,
+    parse_rules,
+    save_checkpoint,
+)
 from qdqbert.cli.post_training import apply_method, check_methods, start_calibration
 from qdqbert.cli.report import Report
 from qdqbert.cli.workload import (
@@ -43,6 +49,7 @@ def run(arguments: argparse.Namespace) -> Report:
     (method,) = check_methods([arguments.method])
     rules = parse_rules(arguments)
     check_data(arguments.data)
+    check_output(arguments.folder, arguments.output)
     model, tokenizer, entry = open_checkpoint(arguments.folder, arguments.task)
     files = data_files(arguments.data, entry, training=True)
     task = open_task(arguments, entry, files, tokenizer, model.config)

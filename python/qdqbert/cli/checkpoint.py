@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from qdqbert.tasks.table import TaskEntry, find_task, has_head, task_of_architec
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["add_rule_arguments", "open_checkpoint", "parse_rules", "save_checkpoint"]
+__all__ = ["add_rule_arguments", "check_output", "open_checkpoint", "parse_rules", "save_checkpoint"]
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
@@ -62,6 +63,25 @@ def open_checkpoint(folder: str, task: str | None) -> tuple[Any, Tokenizer, Task
     return model, load_tokenizer(folder), entry
 
 
+def check_output(source: str, output: str) -> None:
+    """Refuse to replace the checkpoint that is read: there may be no other copy of its float weights.
+
+    Parameters
+    ----------
+    source, output : str
+        Folders.
+
+    Raises
+    ------
+    UsageError
+        If they are the same.
+    """
+    if os.path.exists(output) and os.path.exists(source) and os.path.samefile(source, output):
+        raise UsageError(
+            f"--output: {output} is the checkpoint itself, which would be replaced; name another folder"
+        )
+
+
 def save_checkpoint(model: Any, source: str, output: str) -> None:
     """Save a model with the tokenizer files of the folder it came from.
 
@@ -69,7 +89,7 @@ def save_checkpoint(model: Any, source: str, output: str) -> None:
     ----------
     model : QDQBertPreTrainedModel
     source, output : str
-        Folders; they may be the same.
+        Folders.
 
     Raises
     ------

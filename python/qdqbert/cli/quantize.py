@@ -8,7 +8,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-from qdqbert.cli.checkpoint import add_rule_arguments, open_checkpoint, parse_rules, save_checkpoint
+from qdqbert.cli.checkpoint import (
+    add_rule_arguments,
+    check_output,
+    open_checkpoint,
+    parse_rules,
+    save_checkpoint,
+)
 from qdqbert.cli.comparison import add_comparison, comparison_lines, relative_drop, score_entry
 from qdqbert.cli.post_training import (
     FLOAT,
@@ -66,6 +72,7 @@ def run(arguments: argparse.Namespace) -> Report:
     if arguments.eval_samples < 1:
         raise UsageError(f"--eval-samples: expected at least 1, found {arguments.eval_samples}")
     check_data(arguments.data)
+    check_output(arguments.folder, arguments.output)
     model, tokenizer, entry = open_checkpoint(arguments.folder, arguments.task)
     files = data_files(arguments.data, entry, training=True)
     task = open_task(arguments, entry, files, tokenizer, model.config)
