@@ -322,8 +322,10 @@ class QDQBertPreTrainedModel(CheckpointModule):
             If it is no such table.
         MemoryError
             The model is then as it was.
+        StateError
+            If another thread changes the sizes at the same time.
         """
-        words = surgery.table_of("value", value, self.config.hidden_size)
+        words = surgery.table_of("value", value, self.get_input_embeddings().embedding_dim)
         surgery.resize_vocabulary(self._engine, self.config, len(words), 0, words)
 
     def get_output_embeddings(self) -> Module | None:
@@ -368,8 +370,11 @@ class QDQBertPreTrainedModel(CheckpointModule):
             If `seed` is none.
         MemoryError
             If old and new model do not fit side by side; the model is then as it was.
+        StateError
+            If another thread changes the sizes at the same time.
         """
-        size = self.config.vocab_size if new_num_tokens is None else new_num_tokens
+        present = self.get_input_embeddings().num_embeddings
+        size = present if new_num_tokens is None else new_num_tokens
         for name, number in (("new_num_tokens", size), ("pad_to_multiple_of", pad_to_multiple_of)):
             is_integer = isinstance(number, int | np.integer) and not isinstance(number, bool)
             if number is not None and not (is_integer and number >= 1):
@@ -377,8 +382,9 @@ class QDQBertPreTrainedModel(CheckpointModule):
         require_seed("seed", seed)
         if pad_to_multiple_of is not None:
             size = -(-size // pad_to_multiple_of) * pad_to_multiple_of
-        if size != self.config.vocab_size:
+        if size != present:
             surgery.resize_vocabulary(self._engine, self.config, int(size), seed)
+        self.config.vocab_size = int(size)
         return self.get_input_embeddings()
 
     def resize_position_embeddings(self, new_num_position_embeddings: int) -> None:
@@ -427,6 +433,8 @@ class QDQBertPreTrainedModel(CheckpointModule):
             If no head would be left in a layer.
         MemoryError
             If old and new model do not fit side by side; the model is then as it was.
+        StateError
+            If another thread changes the sizes at the same time.
         """
         surgery.prune_heads(self._engine, self.config, heads_to_prune, self.base_model._prefix)
 

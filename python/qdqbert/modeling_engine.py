@@ -142,7 +142,7 @@ class Engine:
             raise
         if not is_from_file:
             set_up_new_model(core.quantizers())
-        self.handles: Handles = Handles(core, self.input_desc, self.weight_desc)
+        self.handles: Handles = Handles(core, config, self.input_desc, self.weight_desc)
 
     def make_core(self, config: QDQBertConfig) -> _core.Model:
         """Return a new C model of the sizes of a configuration, its parameters zero.
@@ -255,15 +255,17 @@ class Engine:
             For arguments of a wrong kind, shape or range; the argument is named.
         """
         require_one_input(input_ids, inputs_embeds)
+        bound = self.handles.bound
+        sizes = bound.config
         ids, embeds = as_integers("input_ids", input_ids), as_floats("inputs_embeds", inputs_embeds)
         mask = as_mask("attention_mask", attention_mask)
         heads = None
         if head_mask is not None:
-            heads = as_head_mask(head_mask, kept_heads(config), config.num_attention_heads)
-        past = as_past(past_key_values, config.num_hidden_layers)
-        batch, length = self._batch_and_length(config, ids, embeds, past.length)
+            heads = as_head_mask(head_mask, kept_heads(sizes), sizes.num_attention_heads)
+        past = as_past(past_key_values, sizes.num_hidden_layers)
+        batch, length = self._batch_and_length(sizes, ids, embeds, past.length)
         states, encoder_mask = self._encoder_inputs(
-            config, encoder_hidden_states, encoder_attention_mask, past.cross_keys is not None
+            sizes, encoder_hidden_states, encoder_attention_mask, past.cross_keys is not None
         )
         if past_key_values is not None:
             all_heads = config.num_attention_heads
@@ -273,10 +275,9 @@ class Engine:
         mask = spread_mask(mask, batch, length, past.length + length)
         encoder_mask = spread_mask(encoder_mask, batch, length, encoder_length)
         self._warn_of_padding(config, ids, mask)
-        wanted |= self._wanted(config, output_attentions, output_hidden_states, use_cache)
+        wanted |= self._wanted(config, sizes, output_attentions, output_hidden_states, use_cache)
         keep = bool(wanted & (_core.OUTPUT_ATTENTIONS | _core.OUTPUT_CROSS_ATTENTIONS)) or heads is not None
         is_square = any(each is not None and each.ndim == 3 for each in (mask, encoder_mask))
-        bound = self.handles.bound
         if only_last_logits:
             logits_positions = np.arange(1, batch + 1) * length - 1
         with bound.sessions.session(
@@ -319,6 +320,7 @@ class Engine:
     def _wanted(
         self,
         config: QDQBertConfig,
+        sizes: QDQBertConfig,
         output_attentions: bool | None,
         output_hidden_states: bool | None,
         use_cache: bool | None,
@@ -328,7 +330,7 @@ class Engine:
             wanted |= _core.OUTPUT_HIDDEN_STATES
         if config.output_attentions if output_attentions is None else output_attentions:
             wanted |= _core.OUTPUT_ATTENTIONS
-            wanted |= _core.OUTPUT_CROSS_ATTENTIONS if config.add_cross_attention else 0
+            wanted |= _core.OUTPUT_CROSS_ATTENTIONS if sizes.add_cross_attention else 0
         if config.is_decoder:
             wanted |= _core.OUTPUT_CACHE if (config.use_cache if use_cache is None else use_cache) else 0
         elif use_cache:

@@ -80,12 +80,11 @@ class _LanguageModel(GenerationMixin, QDQBertPreTrainedModel):
             If it is no such table.
         MemoryError
             The model is then as it was.
+        StateError
+            If another thread changes the sizes at the same time.
         """
-        table = table_of("value", value, self.config.hidden_size)
+        table = table_of("value", value, self.get_input_embeddings().embedding_dim)
         bias = as_floats("value.bias", getattr(value, "bias", None))
-        for name, array in (("value", table), ("value.bias", bias)):
-            if array is not None and len(array) != self.config.vocab_size:
-                raise ShapeError(f"{name}: expected {self.config.vocab_size} rows, got {len(array)}")
         set_output_table(self._engine, self.config, table, bias)
 
     def untie_weights(self) -> None:
@@ -97,6 +96,8 @@ class _LanguageModel(GenerationMixin, QDQBertPreTrainedModel):
         ------
         MemoryError
             If old and new model do not fit side by side; the model is then as it was.
+        StateError
+            If another thread changes the sizes at the same time.
         """
         untie(self._engine, self.config)
 

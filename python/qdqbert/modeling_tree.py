@@ -8,7 +8,9 @@ the original's.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import threading
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -67,7 +69,7 @@ _ACTIVATION_TEXTS = {"leaky_relu": "negative_slope=0.01"}
 
 
 class Bound(NamedTuple):
-    """One C model, its parameters (place and view) and quantizers by name, and its sessions.
+    """One C model, its parameters (place and view) and quantizers by name, its sessions, and its origin.
 
     Attributes
     ----------
@@ -76,23 +78,41 @@ class Bound(NamedTuple):
         Place in the model and read-only view.
     quantizers : dict of str to _core.Quantizer
     sessions : SessionPool
+    config : QDQBertConfig
+        As it was when the C model was made; what a user wrote into his own since changes no size.
     """
 
     model: Model
     parameters: dict[str, tuple[int, npt.NDArray[np.float32]]]
     quantizers: dict[str, Quantizer]
     sessions: SessionPool
+    config: QDQBertConfig
 
     @classmethod
-    def to(cls, model: Model) -> Bound:
+    def to(cls, model: Model, config: QDQBertConfig) -> Bound:
         """Look everything of a model up.
 
         Parameters
         ----------
         model : _core.Model
+        config : QDQBertConfig
+            That it was made from; copied.
         """
         parameters = {name: (index, view) for index, (name, view) in enumerate(model.parameters())}
-        return cls(model, parameters, dict(model.quantizers()), SessionPool(model))
+        return cls(model, parameters, dict(model.quantizers()), SessionPool(model), snapshot(config))
+
+
+def snapshot(config: QDQBertConfig) -> QDQBertConfig:
+    """Return a copy of a configuration whose sizes do not follow it.
+
+    Parameters
+    ----------
+    config : QDQBertConfig
+    """
+    copied = copy.copy(config)
+    copied.id2label = dict(config.id2label)
+    copied.pruned_heads = {layer: list(heads) for layer, heads in config.pruned_heads.items()}
+    return copied
 
 
 class Handles:
@@ -104,12 +124,18 @@ class Handles:
     Parameters
     ----------
     model : _core.Model
+    config : QDQBertConfig
+        What it was made from.
     input_desc, weight_desc : QuantDescriptor
         What its quantizers were made from.
     """
 
-    def __init__(self, model: Model, input_desc: QuantDescriptor, weight_desc: QuantDescriptor) -> None:
-        self.bound: Bound = Bound.to(model)
+    def __init__(
+        self, model: Model, config: QDQBertConfig, input_desc: QuantDescriptor, weight_desc: QuantDescriptor
+    ) -> None:
+        self.bound: Bound = Bound.to(model, config)
+        # Held while `bound` and the user's configuration are set together.
+        self.turning: threading.Lock = threading.Lock()
         # Around the quantizers, by name.  The tree owns them and they ask here: a strong reference would be a
         # cycle, and the memory of a dropped model would wait for the garbage collector.
         self.modules: weakref.WeakValueDictionary[str, TensorQuantizer] = weakref.WeakValueDictionary()

@@ -5,6 +5,10 @@ Sizes are fixed in a C model.  So an operation makes another one, fills it from 
 of that has succeeded turns the modules to it (`qdqbert.modeling_tree.Handles`): every module and quantizer
 that somebody holds stays valid, and a failed operation leaves everything as it was.  For the time of the
 operation both models are in memory.
+
+What an operation starts from is the configuration that the C model was made from (`Bound.config`): sizes that
+somebody wrote into ``model.config`` since are not the model's.  Of two operations at the same time in two
+threads the one that ends first stands, and the other is refused.
 """
 
 from __future__ import annotations
@@ -18,10 +22,10 @@ import numpy as np
 
 from qdqbert.arrays import Array
 from qdqbert.configuration_qdqbert import QDQBertConfig
-from qdqbert.errors import ShapeError
+from qdqbert.errors import ShapeError, StateError
 from qdqbert.forward_inputs import as_floats
 from qdqbert.modeling_engine import Engine, kept_heads
-from qdqbert.modeling_tree import Bound
+from qdqbert.modeling_tree import Bound, snapshot
 
 __all__ = ["prune_heads", "resize_vocabulary", "set_output_table", "table_of", "tie", "untie"]
 
@@ -57,6 +61,7 @@ class Cut(NamedTuple):
 def transplant(
     engine: Engine,
     config: QDQBertConfig,
+    old: Bound,
     fields: Mapping[str, Any],
     value_of: Callable[[str, Bound], Array],
     cuts: Mapping[str, Cut] | None = None,
@@ -68,8 +73,10 @@ def transplant(
     engine : Engine
     config : QDQBertConfig
         The model's; changed when all else has succeeded.
+    old : Bound
+        What the operation was planned from.
     fields : mapping of str to object
-        Fields of `config` that change.
+        Fields of the configuration that change.
     value_of : callable (name, old) -> ndarray
         Value of each parameter of the new model.
     cuts : mapping of str to Cut, optional
@@ -79,13 +86,15 @@ def transplant(
     ------
     ValueError, MemoryError
         If there can be no such model, or not enough memory for it.
+    StateError
+        If another thread has changed the sizes since the operation was planned.
     """
-    planned = copy.deepcopy(config)
+    planned = snapshot(old.config)
     for field, value in fields.items():
         setattr(planned, field, value)
     planned.validate()
-    handles, old = engine.handles, engine.handles.bound
-    new = Bound.to(engine.make_core(planned))
+    handles = engine.handles
+    new = Bound.to(engine.make_core(planned), planned)
     for name, (index, view) in new.parameters.items():
         value = value_of(name, old)
         if value.shape != view.shape:
@@ -103,18 +112,23 @@ def transplant(
             collected = observer.amax()
             if (left := cut.of(collected)) is not collected and left is not None:
                 statistics.append((observer, left))
-    before = {field: getattr(config, field) for field in fields}
-    try:
-        handles.bound = new
-        for field in fields:
-            setattr(config, field, getattr(planned, field))
-        for observer, collected in statistics:
-            observer.set_amax(collected)
-    except BaseException:
-        handles.bound = old
-        for field, value in before.items():
-            setattr(config, field, value)
-        raise
+    with handles.turning:
+        if handles.bound is not old:
+            raise StateError(
+                "another thread changed the sizes of the model in the meantime: nothing was done; call again"
+            )
+        before = {field: getattr(config, field) for field in fields}
+        try:
+            handles.bound = new
+            for field in fields:
+                setattr(config, field, copy.copy(getattr(planned, field)))
+            for observer, collected in statistics:
+                observer.set_amax(collected)
+        except BaseException:
+            handles.bound = old
+            for field, value in before.items():
+                setattr(config, field, value)
+            raise
 
 
 def _copy_quantizer(old: Any, new: Any, cut: Cut | None) -> None:
@@ -145,8 +159,9 @@ def tie(engine: Engine, config: QDQBertConfig) -> None:
     config : QDQBertConfig
         The model's; changed when all else has succeeded.
     """
-    if config.tie_word_embeddings and _SCORES in engine.handles.bound.parameters:
-        transplant(engine, config, {}, _unchanged)
+    old = engine.handles.bound
+    if config.tie_word_embeddings and _SCORES in old.parameters:
+        transplant(engine, config, old, {"tie_word_embeddings": True}, _unchanged)
 
 
 def untie(engine: Engine, config: QDQBertConfig) -> None:
@@ -158,7 +173,7 @@ def untie(engine: Engine, config: QDQBertConfig) -> None:
     config : QDQBertConfig
         The model's; changed when all else has succeeded.
     """
-    transplant(engine, config, {"tie_word_embeddings": False}, _unchanged)
+    transplant(engine, config, engine.handles.bound, {"tie_word_embeddings": False}, _unchanged)
 
 
 def resize_vocabulary(
@@ -195,11 +210,15 @@ def resize_vocabulary(
                 fresh[padding] = 0.0
         return fresh
 
-    transplant(engine, config, {"vocab_size": size}, value_of)
+    # As in the original, a table of the head's own is made or dropped on this occasion.
+    fields = {"vocab_size": size, "tie_word_embeddings": config.tie_word_embeddings}
+    transplant(engine, config, engine.handles.bound, fields, value_of)
 
 
 def set_output_table(engine: Engine, config: QDQBertConfig, table: Array, bias: Array | None) -> None:
     """Give the language head another table, and if it is given another bias; the words keep theirs.
+
+    Raises ShapeError if one has not a row for each word.
 
     Parameters
     ----------
@@ -215,7 +234,11 @@ def set_output_table(engine: Engine, config: QDQBertConfig, table: Array, bias: 
             return table
         return bias if name == _SCORES_BIAS and bias is not None else _unchanged(name, old)
 
-    transplant(engine, config, {"tie_word_embeddings": False}, value_of)
+    old = engine.handles.bound
+    for name, array in (("value", table), ("value.bias", bias)):
+        if array is not None and len(array) != old.config.vocab_size:
+            raise ShapeError(f"{name}: expected {old.config.vocab_size} rows, got {len(array)}")
+    transplant(engine, config, old, {"tie_word_embeddings": False}, value_of)
 
 
 def table_of(argument: str, value: Any, hidden_size: int) -> Array:
@@ -258,13 +281,15 @@ def prune_heads(
     prefix : str
         Of the base model's names: ``""`` or ``"bert."``.
     """
-    wanted = _normalized(heads_to_prune, config)
-    size = config.hidden_size // config.num_attention_heads
-    before = kept_heads(config)
-    pruned = {layer % config.num_hidden_layers: set(heads) for layer, heads in config.pruned_heads.items()}
+    wanted = _normalized(heads_to_prune, engine.handles.bound.config)
+    old = engine.handles.bound
+    sizes = old.config
+    size = sizes.hidden_size // sizes.num_attention_heads
+    before = kept_heads(sizes)
+    pruned = {layer % sizes.num_hidden_layers: set(heads) for layer, heads in sizes.pruned_heads.items()}
     for layer, heads in wanted.items():
         pruned[layer] = pruned.get(layer, set()) | heads
-        if len(pruned[layer]) == config.num_attention_heads:
+        if len(pruned[layer]) == sizes.num_attention_heads:
             raise ValueError(f"heads_to_prune[{layer}]: all heads of the layer; one must be left")
     cuts: dict[str, Cut] = {}
     values: dict[str, Cut] = {}
@@ -293,7 +318,7 @@ def prune_heads(
 
     fields = {"pruned_heads": {layer: sorted(heads) for layer, heads in sorted(pruned.items())}}
     if values:
-        transplant(engine, config, fields, value_of, cuts)
+        transplant(engine, config, old, fields, value_of, cuts)
     else:
         config.pruned_heads = fields["pruned_heads"]
 

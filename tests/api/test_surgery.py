@@ -16,6 +16,7 @@ from qdqbert import (
     QDQBertLMHeadModel,
     QDQBertModel,
     ShapeError,
+    StateError,
     UnsupportedError,
 )
 from qdqbert.tensor_quant import QuantDescriptor
@@ -200,6 +201,75 @@ def test_a_failure_leaves_the_model_as_it_was(
     assert model.config.to_dict() == config
     assert_same_state(state_of(model), state)
     np.testing.assert_array_equal(first(model(**batch)), output)
+
+
+@pytest.mark.parametrize("first_operation", sorted(operations()))
+@pytest.mark.parametrize("operation", sorted(operations()))
+def test_of_two_operations_at_once_one_stands_and_the_other_is_refused(
+    operation: str, first_operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, alone = make(), make()
+    operations()[operation](alone)
+    plain = type(model._engine).make_core
+    others = [lambda: operations()[operation](model)]
+
+    def make_core(self: Any, config: Any) -> Any:
+        # What another thread does while this one makes a C model.
+        if others:
+            others.pop()()
+        return plain(self, config)
+
+    monkeypatch.setattr(type(model._engine), "make_core", make_core)
+    with pytest.raises(StateError, match="another thread changed the sizes"):
+        operations()[first_operation](model)
+    assert_same_state(state_of(model), state_of(alone))
+    assert model.config.to_dict() == alone.config.to_dict()
+    # It is whole: the next operation goes through.
+    operations()[first_operation](model)
+
+
+EDITS = {
+    "num_labels": 5,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "hidden_size": 48,
+    "intermediate_size": 5,
+    "max_position_embeddings": 90,
+    "type_vocab_size": 3,
+    "hidden_act": "relu",
+    "layer_norm_eps": 0.5,
+    "position_embedding_type": "relative_key",
+    "pruned_heads": {0: [1]},
+    "vocab_size": 60,
+}
+
+
+@pytest.mark.parametrize("operation", ["resize up", "prune"])
+@pytest.mark.parametrize("field", EDITS)
+def test_what_was_written_into_a_configuration_since_is_not_the_models(field: str, operation: str) -> None:
+    model, other = make(QDQBertForQuestionAnswering), make(QDQBertForQuestionAnswering)
+    setattr(model.config, field, EDITS[field])
+    heads = np.linspace(0.5, 1.5, LAYERS * HEADS).reshape(LAYERS, HEADS)
+    for each in (model, other):
+        operations()[operation](each)
+    assert_same_state(state_of(model), state_of(other))
+    outputs = [
+        each(**tiny_model.batch(), head_mask=heads, output_hidden_states=True) for each in (model, other)
+    ]
+    assert len(outputs[0].hidden_states) == LAYERS + 1
+    np.testing.assert_array_equal(outputs[0].start_logits, outputs[1].start_logits)
+
+
+def test_a_vocabulary_size_that_was_written_by_hand_is_put_right() -> None:
+    model = make()
+    words, model.config.vocab_size = model.config.vocab_size, 60
+    model.resize_token_embeddings(60)
+    assert model.get_input_embeddings().weight.shape == (60, 24)
+    model.config.vocab_size = 70
+    model.resize_token_embeddings(60)
+    assert model.config.vocab_size == 60
+    model.config.vocab_size = words
+    assert len(model.resize_token_embeddings().weight) == 60
 
 
 # ---- resizing -------------------------------------------------------------------------------------------
