@@ -14,6 +14,8 @@ import pytest
 import qdqbert
 import tiny_model
 from qdqbert import StateError
+from qdqbert.calib import calibrate_weights
+from qdqbert.optim.helper import quant_weight_inplace
 
 TURNS = 20
 
@@ -118,3 +120,41 @@ def test_a_part_of_the_model_is_loaded_whole_or_not_at_all(part: str) -> None:
         for seed in (1, 2)
     ]
     alternate(model, [lambda state=state: module.load_state_dict(state) for state in states])  # type: ignore[misc]
+
+
+def test_ranges_of_weights_are_set_all_at_once() -> None:
+    model, _ = calibrated(0)
+    alternate(
+        model,
+        [lambda: calibrate_weights(model, "max"), lambda: calibrate_weights(model, percentile=60.0)],
+    )
+
+
+def test_a_range_that_keeps_its_shape_keeps_those_of_the_other_weights() -> None:
+    model = tiny_model.question_answering()
+    calibrate_weights(model, "max")
+    last = model.bert.encoder.layer[1].output.dense.weight_quantizer
+    last._amax = np.float32(0.5)
+    before = {name: np.array(value) for name, value in model.named_buffers()}
+    with pytest.raises(StateError, match=r"layer\.1\.output\.dense.*expected \(\), got \(24, 1\)"):
+        calibrate_weights(model, percentile=60.0)
+    assert {name: value.tobytes() for name, value in model.named_buffers()} == {
+        name: value.tobytes() for name, value in before.items()
+    }
+
+
+def test_no_forward_sees_some_weights_quantized_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Quantizing a quantized weight changes nothing, so that answers could not tell.
+    model, _ = calibrated(0)
+    refused = []
+    write = qdqbert.nn.QuantLinear._assign
+
+    def write_and_look(self: Any, name: str, value: Any) -> None:
+        write(self, name, value)
+        with pytest.raises(StateError):
+            answer(model)
+        refused.append(name)
+
+    monkeypatch.setattr(qdqbert.nn.QuantLinear, "_assign", write_and_look)
+    quant_weight_inplace(model)
+    assert refused == ["weight"] * 12

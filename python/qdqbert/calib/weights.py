@@ -35,7 +35,7 @@ def calibrate_weights(
     Parameters
     ----------
     model : Module
-        Changed in place.
+        Changed in place; on failure it is as it was.
     method : {"max", "mse", "percentile"}
     perchannel : bool
         One range per channel, or one per weight.
@@ -51,7 +51,7 @@ def calibrate_weights(
     ValueError
         If an option is out of range, or a weight has a NaN or an infinity.
     StateError
-        If a quantizer has a range of another shape already.
+        If a quantizer has a range of another shape already, or a forward runs on the model at this moment.
     """
     require_method(method, _METHODS, "Unsupported calibration method")
     if method == "percentile":
@@ -69,8 +69,15 @@ def calibrate_weights(
             raise ValueError(f"{name}.weight: {error}" if name else f"weight: {error}") from error
         shape = [] if axis is None else [-1 if each == axis else 1 for each in range(weight.ndim)]
         found.append((quantizer, np.array(ranges, dtype=np.float32).reshape(shape)))
-    for quantizer, amax in found:
-        quantizer.amax = amax
+    with _core.Change(tuple(quantizer._handle for quantizer, _ in found)):
+        before = [quantizer._handle.amax() for quantizer, _ in found]
+        try:
+            for quantizer, amax in found:
+                quantizer.amax = amax
+        except BaseException:
+            for (quantizer, _), amax in zip(found, before, strict=True):
+                quantizer._handle.set_amax(amax)
+            raise
 
 
 def _range_of(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from qdqbert.errors import ShapeError
-from qdqbert.module import Module
+from qdqbert.module import Module, changing
 from qdqbert.parameter import Parameter
 
 __all__ = ["freeze_parameters", "group_parameters", "match_parameters", "quant_weight_inplace"]
@@ -148,7 +148,7 @@ def quant_weight_inplace(model: Module) -> None:
     TypeError
         If an unsigned quantizer meets a negative weight; nothing was changed then.
     StateError
-        If a forward runs on the model at this moment.
+        If a forward runs on the model at this moment; nothing was changed then.
     """
     found = []
     for name, module in model.named_modules():
@@ -165,9 +165,10 @@ def quant_weight_inplace(model: Module) -> None:
             found.append((name, module, quantizer(np.asarray(module.weight))))
         except (ShapeError, TypeError) as error:
             raise type(error)(f"{name}.weight: {error}" if name else f"weight: {error}") from error
-    for name, module, weight in found:
-        _logger.info("In-place quantize weight of %s", name)
-        setattr(module, "weight", weight)  # noqa: B010  its class is known to have one
+    with changing(slot for _, module, _ in found for slot in module._slots().values()):
+        for name, module, weight in found:
+            _logger.info("In-place quantize weight of %s", name)
+            setattr(module, "weight", weight)  # noqa: B010  its class is known to have one
 
 
 def _compiled(patterns: Iterable[str]) -> list[re.Pattern[str]]:
