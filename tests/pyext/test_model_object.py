@@ -166,11 +166,12 @@ def test_a_thousand_good_calls_leave_no_reference(entry: str, device: _core.Devi
     call = good_calls(device)[entry]
     call()
     before, blocks = references(), device.memory_statistics()["live_blocks"]
-    objects = len(gc.get_objects())
+    objects, allocated = len(gc.get_objects()), sys.getallocatedblocks()
     for _ in range(1000):
         call()
     assert abs(references() - before) < 10
     assert len(gc.get_objects()) - objects < 10
+    assert sys.getallocatedblocks() - allocated < 100  # what the collector does not know: arrays
     assert device.memory_statistics()["live_blocks"] == blocks
 
 
@@ -181,12 +182,13 @@ def test_a_thousand_failing_calls_leave_no_reference(entry: str, device: _core.D
     with pytest.raises(expected):
         call()
     before, blocks = references(), device.memory_statistics()["live_blocks"]
-    objects = len(gc.get_objects())
+    objects, allocated = len(gc.get_objects()), sys.getallocatedblocks()
     for _ in range(1000):
         with contextlib.suppress(*expected):
             call()
     assert abs(references() - before) < 10
     assert len(gc.get_objects()) - objects < 10
+    assert sys.getallocatedblocks() - allocated < 100  # what the collector does not know: arrays
     assert device.memory_statistics()["live_blocks"] == blocks
 
 

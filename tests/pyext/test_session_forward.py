@@ -503,9 +503,11 @@ def test_a_thousand_calls_leave_no_reference(name: str, device: _core.Device) ->
 
     run()
     before, blocks = references(), device.memory_statistics()["live_blocks"]
+    allocated = sys.getallocatedblocks()  # what the collector does not know: arrays
     for _ in range(1000):
         run()
     assert abs(references() - before) < 20
+    assert sys.getallocatedblocks() - allocated < 100
     assert device.memory_statistics()["live_blocks"] == blocks
 
 
