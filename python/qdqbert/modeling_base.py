@@ -92,6 +92,7 @@ class QDQBertPreTrainedModel(CheckpointModule):
         self.name_or_path = config.name_or_path
         self._engine = Engine(config, self._head, add_pooling_layer, self._num_labels, device)
         self._build_children()
+        self._fix_children()
         if seed is not None:
             self.init_weights(seed)
         if getattr(config, "gradient_checkpointing", False):

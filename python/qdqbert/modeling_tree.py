@@ -21,6 +21,7 @@ import numpy.typing as npt
 from qdqbert._core import STAGE_CLIP, Change, Model, Quantizer
 from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.errors import UnsupportedError
+from qdqbert.forward_inputs import as_integers
 from qdqbert.module import Module, ModuleList, Slot
 from qdqbert.nn import QuantLinear, TensorQuantizer
 from qdqbert.nn.tensor_quantizer import set_range
@@ -254,6 +255,34 @@ class Embedding(Leaf):
         """Row of the padding token, which starts as zero; None if there is none in the table."""
         index = None if self._config is None else self._config.pad_token_id
         return index if index is not None and 0 <= index < self.num_embeddings else None
+
+    def forward(self, input: Any) -> npt.NDArray[np.float32]:
+        """Look rows up: ``model.get_input_embeddings()(input_ids)`` gives ``inputs_embeds``.
+
+        Parameters
+        ----------
+        input : integers, any shape
+
+        Returns
+        -------
+        ndarray, shape (*input, columns), float32
+
+        Raises
+        ------
+        TypeError
+            If they are no integers.
+        IndexError
+            If there is no such row; the first one is named.
+        """
+        rows = as_integers("input", input)
+        if rows is None:
+            raise TypeError("input: expected integers, got None")
+        table = self._handles.bound.parameters[f"{self._path}.weight"][1]
+        wrong = np.argwhere((rows < 0) | (rows >= len(table)))
+        if wrong.size:
+            place = tuple(int(i) for i in wrong[0])
+            raise IndexError(f"input{list(place)} is {rows[place]}, expected 0 .. {len(table) - 1}")
+        return np.asarray(table)[rows]
 
     def extra_repr(self) -> str:
         """Return rows, columns and the padding row."""

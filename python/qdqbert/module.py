@@ -120,6 +120,7 @@ class Module:
     """
 
     training: bool = False
+    _fixed: frozenset[str] = frozenset()  # children that cannot be replaced
 
     def __init__(self) -> None:
         self._modules: dict[str, Module] = {}
@@ -141,12 +142,29 @@ class Module:
             If `module` is not a `Module`.
         KeyError
             If `name` cannot be used.
+        UnsupportedError
+            If `name` is that of a part of a model, which would go on computing with the part it has.
         """
         if not isinstance(module, Module):
             raise TypeError(f"module: expected Module, got {type(module).__name__}")
+        if self._modules.get(name) is not module:
+            self._require_free(name, "replaced")
         if not name or "." in name or (name not in self._modules and hasattr(self, name)):
             raise KeyError(f"name: {name!r} cannot name a child of {type(self).__name__}")
         self._modules[name] = module
+
+    def _fix_children(self) -> None:
+        """Let nobody replace or delete the children that are there, here and below: a C model computes them."""
+        for module in self.modules():
+            module._fixed = frozenset(module._modules)
+
+    def _require_free(self, name: str, verb: str) -> None:
+        if name in self._fixed:
+            raise UnsupportedError(
+                f"{name}: a part of a model cannot be {verb}: the model computes all of them as one. To "
+                "change quantizers, set their attributes or call qdqbert.quantizers(model, rules); for other "
+                "weights call load_state_dict; for other sizes make a model of another configuration"
+            )
 
     def __getattr__(self, name: str) -> Any:
         # Only reached when ordinary lookup failed; `_modules` itself is missing before __init__ ran.
@@ -169,6 +187,7 @@ class Module:
 
     def __delattr__(self, name: str) -> None:
         if name in self.__dict__.get("_modules", {}):
+            self._require_free(name, "deleted")
             del self._modules[name]
         else:
             super().__delattr__(name)
@@ -255,7 +274,10 @@ class Module:
         UnsupportedError
             If the class does not: modules inside a model are run by the model, as a whole.
         """
-        raise UnsupportedError(f"{type(self).__name__} has no forward of its own")
+        raise UnsupportedError(
+            f"{type(self).__name__} has no forward of its own: a model runs its parts as a whole. Its "
+            "outputs have what they compute: output_hidden_states=True, output_attentions=True"
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call `forward`."""
