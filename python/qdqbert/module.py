@@ -154,7 +154,7 @@ class Module:
         self._modules[name] = module
 
     def _fix_children(self) -> None:
-        """Let nobody replace or delete the children that are there, here and below: a C model computes them."""
+        """Let nobody replace or delete the children that are there, here and below: C computes them."""
         for module in self.modules():
             module._fixed = frozenset(module._modules)
 
