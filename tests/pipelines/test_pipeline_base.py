@@ -98,6 +98,24 @@ def test_rows_of_a_model_with_dynamic_ranges_are_computed_alone(pipe, sizes):
     assert [rows for rows, _ in sizes] == [12]
 
 
+def test_learned_ranges_are_not_dynamic(tiny, tokenizer, monkeypatch):
+    of_config = tiny("QDQBertForSequenceClassification", num_labels=5)
+    descriptor = qdqbert.tensor_quant.QuantDescriptor(learn_amax=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(qdqbert.nn.QuantLinear, "default_quant_desc_input", descriptor)
+        model = type(of_config)(of_config.config, seed=4)
+    pipe = TextClassificationPipeline(model, tokenizer, top_k=None)
+    rows = []
+    forward = pipe._forward
+    monkeypatch.setattr(pipe, "_forward", lambda batch: rows.append(len(batch)) or forward(batch))
+    inputs = texts(12)
+
+    results = pipe(inputs)
+
+    assert max(rows) > 1
+    assert results == [pipe(text) for text in inputs]
+
+
 def test_rows_of_a_calibrated_model_are_batched_with_equal_bits(pipe, sizes):
     qdqbert.quantizers(
         pipe.model, {"*_weight_quantizer": "on", "*_input_quantizer": {"state": "on", "amax": 4.0}}

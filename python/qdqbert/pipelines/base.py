@@ -319,6 +319,7 @@ def has_dynamic_range(model: Any) -> bool:
 
     return isinstance(model, Module) and any(
         quantizer.amax is None
+        and not quantizer._learn_amax  # its bounds are the range
         and quantizer._handle.stages & (STAGE_DISABLED | STAGE_QUANT) == STAGE_QUANT
         and not name.endswith("_weight_quantizer")
         for name, quantizer in named_quantizers(model)
