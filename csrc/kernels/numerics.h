@@ -92,6 +92,59 @@
  * relu_squared(x) = relu(x) * relu(x), |error| <= 1/2 ulp; infinite where the square is above FLT_MAX.
  *
  * leaky_relu(x) = max(x * 0.01f, x), |error| <= 1 ulp of (x < 0) ? x / 100 : x; 0.01f is 2^-25.4 below 1/100.
+ *
+ * Derivatives.  A function x F(x), F rising from 0 to 1 with F(-x) = 1 - F(x), has the derivative d(x) = 1 - d(-x).  So
+ * it is computed as g on the left and 1 - g on the right, where g, the derivative at -|x|, is exp(-...) times a
+ * difference of two positive terms.  They cancel at its zero, where ulp of the derivative say nothing; so on the left
+ * the bound is in S, the sum of the two terms, S = exp(-...) (first + second).  On the right 1 - g lies between 1/2 and
+ * 1.13, and ulp do.
+ *
+ * gelu'(x) = Phi(x) + x phi(x); |error| <= 1 ulp + 2^-22 S on the left, S = Phi(x) + |x| phi(x), and <= 3 ulp on the
+ * right
+ *
+ *     t, h, l, z, n, r, M as in gelu;  p as in exp
+ *     m = fma(t, -1 / sqrt(2 pi), M)
+ *     g = (p * m) * 2^n,  gelu' = (x > 0) ? 1 - g : g
+ *
+ * gelu_clipped'(x) = gelu'(x) for x <= 10 and 0 above.
+ *
+ * The derivative of x / (1 + exp(-v)), v odd in x: with w = |x v'(x)| and e = exp(-|v|)
+ *
+ *     D = 1 + e,  g = (e * (D - w)) / (D * D),  derivative = (x > 0) ? 1 - g : g,    S = e (1 + w / D) / D
+ *
+ * silu'(x), |error| <= 1 ulp + 5 * 2^-24 S on the left, <= 3 ulp on the right
+ *
+ *     e = exp(-|x|),  w = min(128, |x|)
+ *
+ * quick_gelu'(x), |error| as of silu'
+ *
+ *     u, e as in quick_gelu;  w = |u| * K_high
+ *
+ * gelu_tanh'(x), |error| <= 1 ulp + (6 + 3 |v|) 2^-24 S on the left, and <= 3 ulp on the right
+ *
+ *     u, v, e as in gelu_tanh;  w = |u| * fma(u * u, 3 K3, K1)
+ *
+ * Where exp(-|v|) is below 2^-126 its error of 2^-150 meets w: 2^-142 on top of silu' and quick_gelu', whose w is below
+ * 105 there, and 2^-141 of gelu_tanh', whose w is below 312.
+ *
+ * sigmoid'(x) = e / ((1 + e) (1 + e)), e = exp(-|x|), |error| <= 4 ulp
+ *
+ * tanh'(x) = 4 e / ((1 + e) (1 + e)), e = exp(-(|x| + |x|)), |error| <= 4 ulp
+ *
+ * mish'(x) = e ((e + 2) b + 4 x (e + 1)) / b^2, b = (1 + e)^2 + 1, e = exp(x); |error| <= 5 ulp for positive x, and
+ * <= 1 ulp + 6 * 2^-24 S for negative x, S = e ((e + 2) b + 4 |x| (e + 1)) / b^2; and 2^-142 on top where e is below
+ * 2^-126
+ *
+ *     u = max(-128, min(20, x)),  e = exp(u),  b = fma(e, e, e + e) + 2
+ *     mish' = (e * fma(4 u, e + 1, (e + 2) * b)) / (b * b)
+ *
+ * laplace'(x) = exp(-((x - mu) / sigma)^2 / 2) / (sigma sqrt(2 pi)), |error| <= 3 ulp, down to its denormals
+ *
+ *     u = max(-3.5, min(5, x));  v, w, s, h as in laplace;  l = fma(-v, w, fma(v, s, -h))
+ *     z, n, r, p as in laplace;  laplace' = (p * R / sqrt(2 pi)) * 2^n
+ *
+ * relu'(x) = (x > 0) ? 1 : 0, relu6'(x) = (0 < x < 6) ? 1 : 0 and leaky_relu'(x) = (x > 0) ? 1 : 0.01f, so at a corner
+ * the slope that PyTorch takes; relu_squared'(x) = relu(x) + relu(x).  Exact but for 0.01f; NaN where x is NaN.
  */
 #ifndef QB_KERNELS_NUMERICS_H
 #define QB_KERNELS_NUMERICS_H
@@ -124,6 +177,8 @@
 #define QB_MILLS_D4 0x1.a3c1cep-4f
 #define QB_MILLS_D5 0x1.552158p-7f
 
+#define QB_NORMAL_DENSITY 0x1.988454p-2f /* 1 / sqrt(2 pi) */
+
 #define QB_TANH_LIMIT 10.0f            /* 1 - tanh(10) < 2^-27 */
 #define QB_SILU_LOWEST (-128.0f)       /* keeps -infinity * 0 away; any value below -104 would do */
 #define QB_GELU_TANH_LIMIT 15.0f       /* v(15) = 264 > 104 */
@@ -145,9 +200,13 @@
 #define QB_LAPLACE_MU_LOW (-0x1.01d192p-27f)
 #define QB_LAPLACE_RATE_HIGH 0x1.c5bf74p+1f /* the sum of both is 1 / 0.282095 within 2^-49 of it */
 #define QB_LAPLACE_RATE_LOW (-0x1.afc956p-24f)
-#define QB_LAPLACE_DENSITY 0x1.988454p-2f /* 1 / sqrt(2 pi) */
 
 #define QB_RELU6_HIGHEST 6.0f
 #define QB_LEAKY_RELU_SLOPE 0.01f
+
+#define QB_SILU_GRAD_LIMIT 128.0f           /* keeps 0 * infinity away; any value above 104 would do */
+#define QB_GELU_TANH_GRAD_K3 0x1.b6676cp-3f /* 3 K3 */
+#define QB_LAPLACE_GRAD_HIGHEST 5.0f        /* laplace'(5) < 2^-166 */
+#define QB_LAPLACE_GRAD_PEAK 0x1.6a09d4p+0f /* 1 / (sigma sqrt(2 pi)) */
 
 #endif

@@ -45,3 +45,47 @@ activation_f32__ref(qb_activation activation, const float *x, size_t n, float *y
         y[i] = activate(activation, x[i]);
     }
 }
+
+static float
+slope(qb_activation activation, float x)
+{
+    switch (activation) {
+    case QB_ACTIVATION_NONE:
+        return 1.0f;
+    case QB_ACTIVATION_GELU:
+        return ref_gelu_grad(x);
+    case QB_ACTIVATION_GELU_TANH:
+        return ref_gelu_tanh_grad(x);
+    case QB_ACTIVATION_GELU_CLIPPED:
+        return ref_gelu_clipped_grad(x);
+    case QB_ACTIVATION_QUICK_GELU:
+        return ref_quick_gelu_grad(x);
+    case QB_ACTIVATION_RELU:
+        return ref_relu_grad(x);
+    case QB_ACTIVATION_RELU_SQUARED:
+        return ref_relu_squared_grad(x);
+    case QB_ACTIVATION_RELU6:
+        return ref_relu6_grad(x);
+    case QB_ACTIVATION_LEAKY_RELU:
+        return ref_leaky_relu_grad(x);
+    case QB_ACTIVATION_SILU:
+        return ref_silu_grad(x);
+    case QB_ACTIVATION_MISH:
+        return ref_mish_grad(x);
+    case QB_ACTIVATION_LAPLACE:
+        return ref_laplace_grad(x);
+    case QB_ACTIVATION_SIGMOID:
+        return ref_sigmoid_grad(x);
+    case QB_ACTIVATION_TANH:
+        return ref_tanh_grad(x);
+    }
+    return 1.0f;
+}
+
+void
+activation_grad_f32__ref(qb_activation activation, const float *x, const float *dy, size_t n, float *dx)
+{
+    for (size_t i = 0; i < n; ++i) {
+        dx[i] = activation == QB_ACTIVATION_NONE ? dy[i] : dy[i] * slope(activation, x[i]);
+    }
+}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * exp, tanh and the activations on 16 lanes, as kernels/numerics.h defines them.
+ * exp, tanh, the activations and their derivatives on 16 lanes, as kernels/numerics.h defines them.
  */
 #ifndef QB_KERNELS_CPU_SIMD_ELEMENTARY_H
 #define QB_KERNELS_CPU_SIMD_ELEMENTARY_H
@@ -132,19 +132,24 @@ vec_gelu_clipped(vec_f32 x)
     return vec_min(vec_set(QB_GELU_CLIPPED_HIGHEST), vec_gelu(x));
 }
 
+/* exp(-1.702 |u|), |u| <= QB_QUICK_GELU_LIMIT. */
 static inline vec_f32
-vec_quick_gelu(vec_f32 x)
+vec_quick_gelu_exp(vec_f32 u)
 {
-    const vec_f32 limit = vec_set(QB_QUICK_GELU_LIMIT);
-    const vec_f32 zero = vec_set(0.0f);
-    const vec_f32 u = vec_max(vec_set(-QB_QUICK_GELU_LIMIT), vec_min(limit, x));
     const vec_f32 a = vec_copysign(u, vec_set(-0.0f));
     const vec_f32 rate = vec_set(QB_QUICK_GELU_HIGH);
     const vec_f32 h = vec_mul(a, rate);
     const vec_f32 l = vec_fma(a, vec_set(QB_QUICK_GELU_LOW), vec_fma(a, rate, vec_sub(vec_set(-0.0f), h)));
     const vec_f32 z = vec_exp_shifted(h);
-    const vec_f32 e = vec_scale_exponent(vec_exp_reduced(vec_exp_rest_of_sum(h, l, z)), z);
-    return vec_div(vec_select_greater(x, zero, x, vec_mul(u, e)), vec_add(vec_set(1.0f), e));
+    return vec_scale_exponent(vec_exp_reduced(vec_exp_rest_of_sum(h, l, z)), z);
+}
+
+static inline vec_f32
+vec_quick_gelu(vec_f32 x)
+{
+    const vec_f32 u = vec_max(vec_set(-QB_QUICK_GELU_LIMIT), vec_min(vec_set(QB_QUICK_GELU_LIMIT), x));
+    const vec_f32 e = vec_quick_gelu_exp(u);
+    return vec_div(vec_select_greater(x, vec_set(0.0f), x, vec_mul(u, e)), vec_add(vec_set(1.0f), e));
 }
 
 static inline vec_f32
@@ -163,26 +168,39 @@ vec_mish(vec_f32 x)
     return vec_mul(vec_max(vec_set(QB_MISH_LOWEST), x), vec_div(n, vec_add(n, vec_set(2.0f))));
 }
 
-static inline vec_f32
-vec_laplace(vec_f32 x)
+/* (mu - u) / sigma = v + w, w the rounding of v. */
+typedef struct vec_laplace_argument {
+    vec_f32 v, w;
+} vec_laplace_argument;
+
+static inline vec_laplace_argument
+vec_laplace_reduce(vec_f32 u)
 {
     const vec_f32 mu = vec_set(QB_LAPLACE_MU_HIGH);
     const vec_f32 rate = vec_set(QB_LAPLACE_RATE_HIGH);
-    const vec_f32 u = vec_max(vec_set(QB_LAPLACE_LOWEST), vec_min(vec_set(QB_LAPLACE_HIGHEST), x));
     const vec_f32 d = vec_sub(mu, u);
     const vec_f32 b = vec_sub(d, mu);
     const vec_f32 rounding = vec_sub(vec_sub(mu, vec_sub(d, b)), vec_add(u, b));
     const vec_f32 f = vec_add(rounding, vec_set(QB_LAPLACE_MU_LOW));
     const vec_f32 v = vec_mul(d, rate);
     const vec_f32 product = vec_fma(d, rate, vec_sub(vec_set(-0.0f), v));
-    const vec_f32 w = vec_fma(d, vec_set(QB_LAPLACE_RATE_LOW), vec_fma(f, rate, product));
+    return (vec_laplace_argument){v, vec_fma(d, vec_set(QB_LAPLACE_RATE_LOW), vec_fma(f, rate, product))};
+}
+
+static inline vec_f32
+vec_laplace(vec_f32 x)
+{
+    const vec_f32 limit = vec_set(QB_LAPLACE_HIGHEST);
+    const vec_laplace_argument at = vec_laplace_reduce(vec_max(vec_set(QB_LAPLACE_LOWEST), vec_min(limit, x)));
+    const vec_f32 v = at.v;
+    const vec_f32 w = at.w;
     const vec_f32 s = vec_mul(vec_set(-0.5f), v);
     const vec_f32 h = vec_mul(v, s);
     const vec_f32 l = vec_fma(v, s, vec_sub(vec_set(-0.0f), h));
     const vec_f32 z = vec_exp_shifted(h);
     const vec_f32 q = vec_exp_reduced(vec_exp_rest_of_sum(h, l, z));
     const vec_f32 k = vec_select_greater(v, vec_set(0.0f), w, vec_sub(vec_set(-0.0f), w));
-    const vec_f32 m = vec_fma(k, vec_set(-QB_LAPLACE_DENSITY), vec_mills(vec_abs(v)));
+    const vec_f32 m = vec_fma(k, vec_set(-QB_NORMAL_DENSITY), vec_mills(vec_abs(v)));
     const vec_f32 g = vec_scale_exponent(vec_mul(q, m), z);
     return vec_select_greater(v, vec_set(0.0f), g, vec_sub(vec_set(1.0f), g));
 }
@@ -210,6 +228,136 @@ static inline vec_f32
 vec_leaky_relu(vec_f32 x)
 {
     return vec_max(vec_mul(x, vec_set(QB_LEAKY_RELU_SLOPE)), x);
+}
+
+static inline vec_f32
+vec_gelu_grad(vec_f32 x)
+{
+    const vec_f32 t = vec_min(vec_set(QB_MILLS_LIMIT), vec_abs(x));
+    const vec_f32 s = vec_mul(vec_set(-0.5f), t);
+    const vec_f32 h = vec_mul(t, s);
+    const vec_f32 l = vec_fma(t, s, vec_sub(vec_set(-0.0f), h));
+    const vec_f32 z = vec_exp_shifted(h);
+    const vec_f32 p = vec_exp_reduced(vec_exp_rest_of_sum(h, l, z));
+    const vec_f32 m = vec_fma(t, vec_set(-QB_NORMAL_DENSITY), vec_mills(t));
+    const vec_f32 g = vec_scale_exponent(vec_mul(p, m), z);
+    return vec_select_greater(x, vec_set(0.0f), vec_sub(vec_set(1.0f), g), g);
+}
+
+static inline vec_f32
+vec_gelu_clipped_grad(vec_f32 x)
+{
+    return vec_select_greater(x, vec_set(QB_GELU_CLIPPED_HIGHEST), vec_set(0.0f), vec_gelu_grad(x));
+}
+
+/* Derivative of x / (1 + exp(-v)) at x: e = exp(-|v|), w = |x v'(x)|. */
+static inline vec_f32
+vec_times_logistic_grad(vec_f32 x, vec_f32 e, vec_f32 w)
+{
+    const vec_f32 one = vec_set(1.0f);
+    const vec_f32 divisor = vec_add(one, e);
+    const vec_f32 g = vec_div(vec_mul(e, vec_sub(divisor, w)), vec_mul(divisor, divisor));
+    return vec_select_greater(x, vec_set(0.0f), vec_sub(one, g), g);
+}
+
+static inline vec_f32
+vec_silu_grad(vec_f32 x)
+{
+    const vec_f32 e = vec_exp_bounded(vec_copysign(x, vec_set(-0.0f)));
+    return vec_times_logistic_grad(x, e, vec_min(vec_set(QB_SILU_GRAD_LIMIT), vec_abs(x)));
+}
+
+static inline vec_f32
+vec_gelu_tanh_grad(vec_f32 x)
+{
+    const vec_f32 k1 = vec_set(QB_GELU_TANH_K1);
+    const vec_f32 u = vec_max(vec_set(-QB_GELU_TANH_LIMIT), vec_min(vec_set(QB_GELU_TANH_LIMIT), x));
+    const vec_f32 square = vec_mul(u, u);
+    const vec_f32 v = vec_mul(u, vec_fma(square, vec_set(QB_GELU_TANH_K3), k1));
+    const vec_f32 w = vec_mul(vec_abs(u), vec_fma(square, vec_set(QB_GELU_TANH_GRAD_K3), k1));
+    return vec_times_logistic_grad(x, vec_exp_bounded(vec_copysign(v, vec_set(-0.0f))), w);
+}
+
+static inline vec_f32
+vec_quick_gelu_grad(vec_f32 x)
+{
+    const vec_f32 u = vec_max(vec_set(-QB_QUICK_GELU_LIMIT), vec_min(vec_set(QB_QUICK_GELU_LIMIT), x));
+    return vec_times_logistic_grad(x, vec_quick_gelu_exp(u), vec_mul(vec_abs(u), vec_set(QB_QUICK_GELU_HIGH)));
+}
+
+static inline vec_f32
+vec_sigmoid_grad(vec_f32 x)
+{
+    const vec_f32 e = vec_exp_bounded(vec_copysign(x, vec_set(-0.0f)));
+    const vec_f32 divisor = vec_add(vec_set(1.0f), e);
+    return vec_div(e, vec_mul(divisor, divisor));
+}
+
+static inline vec_f32
+vec_tanh_grad(vec_f32 x)
+{
+    const vec_f32 e = vec_exp_bounded(vec_copysign(vec_add(x, x), vec_set(-0.0f)));
+    const vec_f32 divisor = vec_add(vec_set(1.0f), e);
+    return vec_div(vec_mul(vec_set(4.0f), e), vec_mul(divisor, divisor));
+}
+
+static inline vec_f32
+vec_mish_grad(vec_f32 x)
+{
+    const vec_f32 two = vec_set(2.0f);
+    const vec_f32 u = vec_max(vec_set(QB_MISH_LOWEST), vec_min(vec_set(QB_MISH_HIGHEST), x));
+    const vec_f32 e = vec_exp_bounded(u);
+    const vec_f32 b = vec_add(vec_fma(e, e, vec_add(e, e)), two);
+    const vec_f32 sum = vec_fma(vec_mul(vec_set(4.0f), u), vec_add(e, vec_set(1.0f)), vec_mul(vec_add(e, two), b));
+    return vec_div(vec_mul(e, sum), vec_mul(b, b));
+}
+
+static inline vec_f32
+vec_laplace_grad(vec_f32 x)
+{
+    const vec_f32 limit = vec_set(QB_LAPLACE_GRAD_HIGHEST);
+    const vec_laplace_argument at = vec_laplace_reduce(vec_max(vec_set(QB_LAPLACE_LOWEST), vec_min(limit, x)));
+    const vec_f32 s = vec_mul(vec_set(-0.5f), at.v);
+    const vec_f32 h = vec_mul(at.v, s);
+    const vec_f32 square = vec_fma(at.v, s, vec_sub(vec_set(-0.0f), h));
+    const vec_f32 l = vec_fma(vec_sub(vec_set(-0.0f), at.v), at.w, square);
+    const vec_f32 z = vec_exp_shifted(h);
+    const vec_f32 p = vec_exp_reduced(vec_exp_rest_of_sum(h, l, z));
+    return vec_scale_exponent(vec_mul(p, vec_set(QB_LAPLACE_GRAD_PEAK)), z);
+}
+
+/* (x > 0) ? positive : other; x itself if it is NaN. */
+static inline vec_f32
+vec_slope(vec_f32 x, vec_f32 positive, vec_f32 other)
+{
+    const vec_f32 zero = vec_set(0.0f);
+    return vec_select_greater(x, zero, positive, vec_select_less_equal(x, zero, other, x));
+}
+
+static inline vec_f32
+vec_relu_grad(vec_f32 x)
+{
+    return vec_slope(x, vec_set(1.0f), vec_set(0.0f));
+}
+
+static inline vec_f32
+vec_relu_squared_grad(vec_f32 x)
+{
+    const vec_f32 positive = vec_relu(x);
+    return vec_add(positive, positive);
+}
+
+static inline vec_f32
+vec_relu6_grad(vec_f32 x)
+{
+    const vec_f32 zero = vec_set(0.0f);
+    return vec_slope(x, vec_select_greater(vec_set(QB_RELU6_HIGHEST), x, vec_set(1.0f), zero), zero);
+}
+
+static inline vec_f32
+vec_leaky_relu_grad(vec_f32 x)
+{
+    return vec_slope(x, vec_set(1.0f), vec_set(QB_LEAKY_RELU_SLOPE));
 }
 
 #endif
