@@ -7,6 +7,7 @@ kind of save.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -87,8 +88,9 @@ def test_files_have_the_mode_that_open_gives(folder: Path) -> None:
 class Failing:
     """Counts calls of the system, and fails one of them."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, at: int) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch, at: int, error: BaseException | None = None) -> None:
         self.count, self.at = 0, at
+        self.error = error or OSError(28, "No space left on device")
         for name in CALLS:
             patch.setattr(os, name, self.wrap(getattr(os, name)))
 
@@ -96,7 +98,7 @@ class Failing:
         def run(*arguments: Any, **keywords: Any) -> Any:
             self.count += 1
             if self.count == self.at:
-                raise OSError(28, "No space left on device")
+                raise self.error
             return call(*arguments, **keywords)
 
         return run
@@ -108,6 +110,20 @@ def failures(folder: Path) -> Iterator[int]:
         save(folder)
     assert counter.count > 20
     yield from range(1, counter.count + 1)
+
+
+def test_an_interrupt_leaves_no_file_of_the_save_behind(tmp_path: Path) -> None:
+    (tmp_path / "count").mkdir()
+    for at in failures(tmp_path / "count"):
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        for name, text in OLD.items():
+            (folder / name).write_text(text)
+        with pytest.MonkeyPatch.context() as patch:
+            Failing(patch, at, KeyboardInterrupt())
+            with contextlib.suppress(KeyboardInterrupt):
+                save(folder)
+        assert {name: (folder / name).read_text() for name in listed(folder)} in (OLD, NEW), at
 
 
 def test_every_call_that_fails_leaves_the_old_files_or_the_new_ones(tmp_path: Path) -> None:

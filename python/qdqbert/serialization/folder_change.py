@@ -88,7 +88,11 @@ class FolderChange:
                 self._commit()
         finally:
             # Once the journal stands, the temporary files are the model.
-            if not (self.folder / JOURNAL_NAME).exists():
+            if (self.folder / JOURNAL_NAME).exists():
+                # Other programs know no journal: what stopped this should not leave them a mixture.
+                with contextlib.suppress(OSError, CheckpointError):
+                    _finish(self.folder)
+            else:
                 for name in self._temporaries.values():
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(self.folder / name)
