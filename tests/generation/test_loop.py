@@ -236,6 +236,14 @@ def test_no_prompt_begins_with_the_begin_token(model: Any) -> None:
         make(bos_token_id=None).generate(max_new_tokens=3)
 
 
+def test_a_begin_token_that_is_also_the_padding_token_is_attended_to(model: Any) -> None:
+    model.generation_config.bos_token_id = model.generation_config.pad_token_id
+    expected = model.generate(
+        [[model.generation_config.pad_token_id]], attention_mask=[[1]], max_new_tokens=3
+    )
+    np.testing.assert_array_equal(model.generate(max_new_tokens=3), expected)
+
+
 def test_copies_of_a_prompt_follow_it(model: Any) -> None:
     ids, _ = prompts(2)
     out = model.generate(ids, max_new_tokens=3, do_sample=True, seed=1, num_return_sequences=3)

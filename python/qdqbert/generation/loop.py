@@ -254,7 +254,10 @@ class GenerationMixin:
         config = self._configuration_of_call(generation_config, given)
         states = as_floats("encoder_hidden_states", encoder_hidden_states)
         ids = self._prompt(input_ids, config, 1 if states is None else len(states))
-        mask = self._prompt_mask(ids, as_mask("attention_mask", attention_mask), config)
+        given_mask = as_mask("attention_mask", attention_mask)
+        if input_ids is None and given_mask is None:
+            given_mask = np.ones_like(ids)  # the beginning is a token, also where padding has the same number
+        mask = self._prompt_mask(ids, given_mask, config)
         _require_type_0(ids, as_integers("token_type_ids", token_type_ids))
         _require_callables(logits_processor)
         self._set_lengths(config, given, ids.shape[1])
