@@ -209,11 +209,15 @@ class Calibration:
         ValueError
             If an activation is NaN or infinite; with the batch and the quantizer.  What the model raises for
             a bad batch is raised with the batch's number before it.
+        TypeError
+            If `batches` is one batch.
         KeyboardInterrupt
             After at most a tenth of a second; whole batches stay counted.
         """
         if checkpoint_every < 1:
             raise ValueError(f"checkpoint_every: expected at least 1, got {checkpoint_every}")
+        if isinstance(batches, Mapping):
+            raise TypeError("batches: expected batches, got one (a dict of arguments); put it into a list")
         total = len(batches) if isinstance(batches, Sized) else None
         self.batches_done = self.batches_done  # note what an interrupt left open
         try:

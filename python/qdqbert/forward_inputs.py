@@ -9,7 +9,7 @@ by the C side.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,8 @@ __all__ = [
 Floats = npt.NDArray[np.float32]
 
 _INT64 = np.iinfo(np.int64)
+# A view into a file or a packed record may lie at any address.
+_AS_C_READS: tuple[Literal["C"], Literal["A"], Literal["E"]] = ("C", "A", "E")
 
 
 def as_array(argument: str, value: Any) -> npt.NDArray[Any]:
@@ -95,7 +97,7 @@ def as_integers(argument: str, value: Any) -> npt.NDArray[np.int64] | None:
         raise TypeError(f"{argument}: expected integers, got {array.dtype}")
     if array.dtype == np.uint64 and array.size and int(array.max()) > _INT64.max:
         raise ValueError(f"{argument}: {int(array.max())} does not fit int64")
-    return np.ascontiguousarray(array, dtype=np.int64).reshape(array.shape)
+    return np.require(array, np.int64, _AS_C_READS)
 
 
 def as_rows(argument: str, value: Any, batch: int, length: int) -> npt.NDArray[np.int64] | None:
@@ -203,7 +205,7 @@ def as_floats(argument: str, value: Any) -> npt.NDArray[np.float32] | None:
     array = as_array(argument, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{argument}: expected real numbers, got {array.dtype}")
-    return np.ascontiguousarray(array, dtype=np.float32).reshape(array.shape)
+    return np.require(array, np.float32, _AS_C_READS)
 
 
 def as_head_mask(value: Any, kept: Sequence[Sequence[int]], num_heads: int) -> npt.NDArray[np.float32] | None:

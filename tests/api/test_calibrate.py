@@ -465,3 +465,10 @@ def test_memory_does_not_depend_on_the_number_of_batches() -> None:
     calibration.batches_done = 0
     calibration.collect(batches(3) * 20)
     assert statistics()["live_bytes"] == after_six
+
+
+def test_one_batch_instead_of_a_list_is_refused() -> None:
+    model = tiny_model.question_answering()
+    with pytest.raises(TypeError, match="batches: expected batches, got one"):
+        qdqbert.calibrate(model, tiny_model.batch())
+    assert not any(name.endswith("_amax") for name, _ in model.named_buffers())

@@ -100,6 +100,20 @@ def test_a_mask_may_be_of_any_kind_that_has_0_and_1(dtype: Any, model: Any) -> N
         np.testing.assert_array_equal(model(**batch).start_logits, expected)
 
 
+def test_memory_at_any_address_is_read(model: Any) -> None:
+    def moved(array: np.ndarray) -> np.ndarray:
+        return np.frombuffer(b"\0" + array.tobytes(), array.dtype, array.size, offset=1).reshape(array.shape)
+
+    batch = tiny_model.batch()
+    vectors = np.array(model.get_input_embeddings().weight)[batch["input_ids"]]
+    shifted = {name: moved(np.ascontiguousarray(array, np.int64)) for name, array in batch.items()}
+    assert not any(array.flags.aligned for array in shifted.values())
+    expected = model(**batch)[0]
+    np.testing.assert_array_equal(model(**shifted)[0], expected)
+    del shifted["input_ids"]
+    np.testing.assert_array_equal(model(inputs_embeds=moved(vectors), **shifted)[0], expected)
+
+
 def test_arguments_may_be_given_by_position(model: Any) -> None:
     batch = tiny_model.batch()
     np.testing.assert_array_equal(

@@ -101,7 +101,9 @@ class Source:
         try:
             return Path(str(hf_hub_download(self.name, filename, **self._options)))
         except LocalEntryNotFoundError as error:
-            raise CheckpointError(f"{self.name}: {filename} is not in the cache: {error}") from error
+            raise CheckpointError(
+                f"{self.name}: no such folder, and {filename} is not in the cache: {error}"
+            ) from error
         except EntryNotFoundError:
             return None
         except Exception as error:
