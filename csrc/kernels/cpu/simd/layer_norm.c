@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Layer normalisation of rows, of sums of two rows, and of sums of two rows of codes.
+ * Layer normalisation of rows, of sums of two rows, and of sums of two rows of codes; and its gradient.
  *
  * Each row is one chain of additions per lane, and then one chain of fma: the order is part of the contract, and a
  * chain is as slow as the latency of its operation.  So BLOCK rows go together and their chains overlap.  The first
@@ -123,24 +123,32 @@ scale_rows(const float *x, size_t count, size_t columns, const float *mean, cons
     }
 }
 
+/* The first two passes for `count` rows from `row` on. */
 VEC_INLINE void
-normalize_rows(const row_source *source, size_t row, size_t count, size_t columns, const float *weight,
-               const float *bias, float eps, float *y)
+row_statistics(const row_source *source, size_t row, size_t count, size_t columns, float eps, float *y, float *mean,
+               float *rstd)
 {
     vec_f32 sum[BLOCK];
-    float mean[BLOCK];
-    float rstd[BLOCK];
     const float divisor = (float)columns;
-    float *out = y + row * columns;
-    const float *x = source->kind == ROW_INPUT ? source->a + row * columns : out;
     sum_rows(source, row, count, columns, y, sum);
     for (size_t i = 0; i < count; ++i) {
         mean[i] = vec_reduce_add(sum[i]) / divisor;
     }
-    square_rows(x, count, columns, mean, sum);
+    square_rows((source->kind == ROW_INPUT ? source->a : y) + row * columns, count, columns, mean, sum);
     for (size_t i = 0; i < count; ++i) {
         rstd[i] = 1.0f / sqrtf(vec_reduce_add(sum[i]) / divisor + eps);
     }
+}
+
+VEC_INLINE void
+normalize_rows(const row_source *source, size_t row, size_t count, size_t columns, const float *weight,
+               const float *bias, float eps, float *y)
+{
+    float mean[BLOCK];
+    float rstd[BLOCK];
+    float *out = y + row * columns;
+    const float *x = source->kind == ROW_INPUT ? source->a + row * columns : out;
+    row_statistics(source, row, count, columns, eps, y, mean, rstd);
     scale_rows(x, count, columns, mean, rstd, weight, bias, out);
 }
 
@@ -177,4 +185,161 @@ QB_FN(add_layer_norm_qs8)(const int8_t *a, float step_a, const int8_t *b, float 
 {
     normalize((row_source){.kind = ROW_CODES, .codes_a = a, .step_a = step_a, .codes_b = b, .step_b = step_b}, rows,
               columns, weight, bias, eps, y);
+}
+
+/* ---- gradient ------------------------------------------------------------------------------------------------------
+ */
+
+/* The third pass of the gradient: with g = dy * weight and h = (x - mean) * rstd, sums of g and of g * h.  Absent lanes
+ * multiply -0 by +0, since an accumulator may have become -0 by underflow and must stay so. */
+VEC_INLINE void
+gradient_sums(const float *x, const float *dy, size_t count, size_t columns, const float *weight, const float *mean,
+              const float *rstd, vec_f32 *sum_g, vec_f32 *sum_gh)
+{
+    for (size_t i = 0; i < count; ++i) {
+        sum_g[i] = vec_set(0.0f);
+        sum_gh[i] = vec_set(0.0f);
+    }
+    size_t c = 0;
+    for (; c + LANES <= columns; c += LANES) {
+        const vec_f32 w = vec_load(weight + c);
+        for (size_t i = 0; i < count; ++i) {
+            const vec_f32 h = vec_mul(vec_sub(vec_load(x + i * columns + c), vec_set(mean[i])), vec_set(rstd[i]));
+            const vec_f32 d = vec_load(dy + i * columns + c);
+            sum_g[i] = vec_fma(d, w, sum_g[i]);
+            sum_gh[i] = vec_fma(vec_mul(d, w), h, sum_gh[i]);
+        }
+    }
+    if (c < columns) {
+        const size_t n = columns - c;
+        const vec_f32 w = vec_load_n(weight + c, n, 1.0f);
+        for (size_t i = 0; i < count; ++i) {
+            const vec_f32 centred = vec_sub(vec_load_n(x + i * columns + c, n, 0.0f), vec_set(mean[i]));
+            const vec_f32 h = vec_keep_n(vec_mul(centred, vec_set(rstd[i])), n);
+            const vec_f32 d = vec_load_n(dy + i * columns + c, n, -0.0f);
+            sum_g[i] = vec_fma(d, w, sum_g[i]);
+            sum_gh[i] = vec_fma(vec_mul(d, w), h, sum_gh[i]);
+        }
+    }
+}
+
+/* rstd * fma(-h, mean of g * h, g - mean of g) of one vector; `against` is minus the mean of g * h. */
+VEC_INLINE vec_f32
+gradient_of(vec_f32 x, vec_f32 dy, vec_f32 weight, float mean, float rstd, float mean_g, float against)
+{
+    const vec_f32 h = vec_mul(vec_sub(x, vec_set(mean)), vec_set(rstd));
+    const vec_f32 g = vec_sub(vec_mul(dy, weight), vec_set(mean_g));
+    return vec_mul(vec_set(rstd), vec_fma(h, vec_set(against), g));
+}
+
+VEC_INLINE void
+gradient_rows(const float *x, const float *dy, size_t row, size_t count, size_t columns, const float *weight, float eps,
+              float *dx, float *mean, float *rstd)
+{
+    const size_t first = row * columns;
+    vec_f32 sum_g[BLOCK];
+    vec_f32 sum_gh[BLOCK];
+    float mean_g[BLOCK];
+    float against[BLOCK];
+    const row_source source = {.kind = ROW_INPUT, .a = x};
+    row_statistics(&source, row, count, columns, eps, NULL, mean, rstd);
+    gradient_sums(x + first, dy + first, count, columns, weight, mean, rstd, sum_g, sum_gh);
+    for (size_t i = 0; i < count; ++i) {
+        mean_g[i] = vec_reduce_add(sum_g[i]) / (float)columns;
+        against[i] = -(vec_reduce_add(sum_gh[i]) / (float)columns);
+    }
+    size_t c = 0;
+    for (; c + LANES <= columns; c += LANES) {
+        const vec_f32 w = vec_load(weight + c);
+        for (size_t i = 0; i < count; ++i) {
+            const size_t at = first + i * columns + c;
+            vec_store(dx + at,
+                      gradient_of(vec_load(x + at), vec_load(dy + at), w, mean[i], rstd[i], mean_g[i], against[i]));
+        }
+    }
+    if (c < columns) {
+        const size_t n = columns - c;
+        const vec_f32 w = vec_load_n(weight + c, n, 0.0f);
+        for (size_t i = 0; i < count; ++i) {
+            const size_t at = first + i * columns + c;
+            const vec_f32 a = vec_load_n(x + at, n, 0.0f);
+            const vec_f32 d = vec_load_n(dy + at, n, 0.0f);
+            vec_store_n(dx + at, gradient_of(a, d, w, mean[i], rstd[i], mean_g[i], against[i]), n);
+        }
+    }
+}
+
+void
+QB_FN(layer_norm_grad_f32)(const float *x, const float *dy, size_t rows, size_t columns, const float *weight, float eps,
+                           float *dx, float *mean, float *rstd)
+{
+    size_t row = 0;
+    for (; row + BLOCK <= rows; row += BLOCK) {
+        gradient_rows(x, dy, row, BLOCK, columns, weight, eps, dx, mean + row, rstd + row);
+    }
+    for (; row < rows; ++row) {
+        gradient_rows(x, dy, row, 1, columns, weight, eps, dx, mean + row, rstd + row);
+    }
+}
+
+/* `count` rows into the sums of their columns, row after row.  A block of rows shares the loads and stores of the sums,
+ * while x and dy are still read in the order of memory. */
+VEC_INLINE void
+gradient_columns(const float *x, const float *dy, size_t count, size_t columns, size_t stride, const float *mean,
+                 const float *rstd, float *dweight, float *dbias)
+{
+    size_t c = 0;
+    for (; c + LANES <= columns; c += LANES) {
+        vec_f32 sum_weight = dweight != NULL ? vec_load(dweight + c) : vec_set(0.0f);
+        vec_f32 sum_bias = dbias != NULL ? vec_load(dbias + c) : vec_set(0.0f);
+        for (size_t i = 0; i < count; ++i) {
+            const vec_f32 d = vec_load(dy + i * stride + c);
+            if (dweight != NULL) {
+                const vec_f32 h = vec_mul(vec_sub(vec_load(x + i * stride + c), vec_set(mean[i])), vec_set(rstd[i]));
+                sum_weight = vec_fma(d, h, sum_weight);
+            }
+            sum_bias = vec_add(sum_bias, d);
+        }
+        if (dweight != NULL) {
+            vec_store(dweight + c, sum_weight);
+        }
+        if (dbias != NULL) {
+            vec_store(dbias + c, sum_bias);
+        }
+    }
+    if (c == columns) {
+        return;
+    }
+    const size_t n = columns - c;
+    vec_f32 sum_weight = dweight != NULL ? vec_load_n(dweight + c, n, 0.0f) : vec_set(0.0f);
+    vec_f32 sum_bias = dbias != NULL ? vec_load_n(dbias + c, n, 0.0f) : vec_set(0.0f);
+    for (size_t i = 0; i < count; ++i) {
+        const vec_f32 d = vec_load_n(dy + i * stride + c, n, 0.0f);
+        if (dweight != NULL) {
+            const vec_f32 centred = vec_sub(vec_load_n(x + i * stride + c, n, 0.0f), vec_set(mean[i]));
+            sum_weight = vec_fma(d, vec_mul(centred, vec_set(rstd[i])), sum_weight);
+        }
+        sum_bias = vec_add(sum_bias, d);
+    }
+    if (dweight != NULL) {
+        vec_store_n(dweight + c, sum_weight, n);
+    }
+    if (dbias != NULL) {
+        vec_store_n(dbias + c, sum_bias, n);
+    }
+}
+
+void
+QB_FN(layer_norm_grad_columns_f32)(const float *x, const float *dy, size_t rows, size_t columns, size_t stride,
+                                   const float *mean, const float *rstd, float *dweight, float *dbias)
+{
+    size_t row = 0;
+    for (; row + BLOCK <= rows; row += BLOCK) {
+        gradient_columns(x + row * stride, dy + row * stride, BLOCK, columns, stride, mean + row, rstd + row, dweight,
+                         dbias);
+    }
+    for (; row < rows; ++row) {
+        gradient_columns(x + row * stride, dy + row * stride, 1, columns, stride, mean + row, rstd + row, dweight,
+                         dbias);
+    }
 }
