@@ -31,3 +31,24 @@ softmax_f32__ref(float *scores, size_t rows, size_t columns, size_t stride, cons
         softmax_row(scores + r * stride, columns, mask);
     }
 }
+
+static void
+gradient_row(const float *p, float *dp, size_t columns, float factor)
+{
+    float lane[REF_LANES] = {0};
+    for (size_t c = 0; c < columns; ++c) {
+        lane[c % REF_LANES] = fmaf(p[c], dp[c], lane[c % REF_LANES]);
+    }
+    const float sum = ref_lanes_total(lane);
+    for (size_t c = 0; c < columns; ++c) {
+        dp[c] = p[c] * (dp[c] - sum) * factor;
+    }
+}
+
+void
+softmax_grad_f32__ref(const float *p, float *dp, size_t rows, size_t columns, size_t stride, float factor)
+{
+    for (size_t r = 0; r < rows; ++r) {
+        gradient_row(p + r * stride, dp + r * stride, columns, factor);
+    }
+}
