@@ -293,4 +293,37 @@ vec_reduce_max(vec_f32 v)
     return _mm_cvtss_f32(b);
 }
 
+/* 8 x 8 of the 16 x 16. */
+static inline void
+vec_transpose_quarter(const float *x, size_t x_stride, float *y, size_t y_stride)
+{
+    __m256 pairs[8];
+    for (size_t i = 0; i < 8; i += 2) {
+        const __m256 a = _mm256_loadu_ps(x + i * x_stride);
+        const __m256 b = _mm256_loadu_ps(x + (i + 1) * x_stride);
+        pairs[i] = _mm256_unpacklo_ps(a, b);
+        pairs[i + 1] = _mm256_unpackhi_ps(a, b);
+    }
+    for (size_t i = 0; i < 2; ++i) {
+        /* columns 2 i, 2 i + 1 and 2 i + 4, 2 i + 5: their rows 0-3 and 4-7 */
+        const __m256 even0 = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+        const __m256 even4 = _mm256_shuffle_ps(pairs[i + 4], pairs[i + 6], 0x44);
+        const __m256 odd0 = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
+        const __m256 odd4 = _mm256_shuffle_ps(pairs[i + 4], pairs[i + 6], 0xee);
+        _mm256_storeu_ps(y + (2 * i) * y_stride, _mm256_permute2f128_ps(even0, even4, 0x20));
+        _mm256_storeu_ps(y + (2 * i + 1) * y_stride, _mm256_permute2f128_ps(odd0, odd4, 0x20));
+        _mm256_storeu_ps(y + (2 * i + 4) * y_stride, _mm256_permute2f128_ps(even0, even4, 0x31));
+        _mm256_storeu_ps(y + (2 * i + 5) * y_stride, _mm256_permute2f128_ps(odd0, odd4, 0x31));
+    }
+}
+
+static inline void
+vec_transpose(const float *x, size_t x_stride, float *y, size_t y_stride)
+{
+    vec_transpose_quarter(x, x_stride, y, y_stride);
+    vec_transpose_quarter(x + 8, x_stride, y + 8 * y_stride, y_stride);
+    vec_transpose_quarter(x + 8 * x_stride, x_stride, y + 8, y_stride);
+    vec_transpose_quarter(x + 8 * x_stride + 8, x_stride, y + 8 * y_stride + 8, y_stride);
+}
+
 #endif

@@ -247,4 +247,34 @@ vec_reduce_max(vec_f32 v)
     return _mm_cvtss_f32(b);
 }
 
+static inline void
+vec_transpose(const float *x, size_t x_stride, float *y, size_t y_stride)
+{
+    __m512 pairs[16];
+    for (size_t i = 0; i < 16; i += 2) {
+        const __m512 a = _mm512_loadu_ps(x + i * x_stride);
+        const __m512 b = _mm512_loadu_ps(x + (i + 1) * x_stride);
+        pairs[i] = _mm512_unpacklo_ps(a, b);
+        pairs[i + 1] = _mm512_unpackhi_ps(a, b);
+    }
+    /* 128-bit lane k of fours[4 j + i] holds rows 4 j .. 4 j + 3 of column 4 k + i */
+    __m512 fours[16];
+    for (size_t j = 0; j < 16; j += 4) {
+        fours[j] = _mm512_shuffle_ps(pairs[j], pairs[j + 2], 0x44);
+        fours[j + 1] = _mm512_shuffle_ps(pairs[j], pairs[j + 2], 0xee);
+        fours[j + 2] = _mm512_shuffle_ps(pairs[j + 1], pairs[j + 3], 0x44);
+        fours[j + 3] = _mm512_shuffle_ps(pairs[j + 1], pairs[j + 3], 0xee);
+    }
+    for (size_t i = 0; i < 4; ++i) {
+        const __m512 even0 = _mm512_shuffle_f32x4(fours[i], fours[i + 4], 0x88);
+        const __m512 even8 = _mm512_shuffle_f32x4(fours[i + 8], fours[i + 12], 0x88);
+        const __m512 odd0 = _mm512_shuffle_f32x4(fours[i], fours[i + 4], 0xdd);
+        const __m512 odd8 = _mm512_shuffle_f32x4(fours[i + 8], fours[i + 12], 0xdd);
+        _mm512_storeu_ps(y + i * y_stride, _mm512_shuffle_f32x4(even0, even8, 0x88));
+        _mm512_storeu_ps(y + (i + 4) * y_stride, _mm512_shuffle_f32x4(odd0, odd8, 0x88));
+        _mm512_storeu_ps(y + (i + 8) * y_stride, _mm512_shuffle_f32x4(even0, even8, 0xdd));
+        _mm512_storeu_ps(y + (i + 12) * y_stride, _mm512_shuffle_f32x4(odd0, odd8, 0xdd));
+    }
+}
+
 #endif

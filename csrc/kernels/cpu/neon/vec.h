@@ -291,4 +291,26 @@ vec_reduce_max(vec_f32 v)
     return vgetq_lane_f32(one, 0);
 }
 
+/* 4 x 4 of the 16 x 16. */
+static inline void
+vec_transpose_quads(const float *x, size_t x_stride, float *y, size_t y_stride)
+{
+    const float32x4x2_t a = vtrnq_f32(vld1q_f32(x), vld1q_f32(x + x_stride));
+    const float32x4x2_t b = vtrnq_f32(vld1q_f32(x + 2 * x_stride), vld1q_f32(x + 3 * x_stride));
+    vst1q_f32(y, vcombine_f32(vget_low_f32(a.val[0]), vget_low_f32(b.val[0])));
+    vst1q_f32(y + y_stride, vcombine_f32(vget_low_f32(a.val[1]), vget_low_f32(b.val[1])));
+    vst1q_f32(y + 2 * y_stride, vcombine_f32(vget_high_f32(a.val[0]), vget_high_f32(b.val[0])));
+    vst1q_f32(y + 3 * y_stride, vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1])));
+}
+
+static inline void
+vec_transpose(const float *x, size_t x_stride, float *y, size_t y_stride)
+{
+    for (size_t i = 0; i < 16; i += 4) {
+        for (size_t j = 0; j < 16; j += 4) {
+            vec_transpose_quads(x + i * x_stride + j, x_stride, y + j * y_stride + i, y_stride);
+        }
+    }
+}
+
 #endif

@@ -19,10 +19,13 @@
  *   vec_select_greater(a, b, yes, no)     (a > b) ? yes : no; `no` where unordered
  *   vec_select_less_equal(a, b, yes, no)  (a <= b) ? yes : no; `no` where unordered
  *   vec_keep_n(v, n)                      +0 in lanes n and above
- *   vec_scale_exponent(p, z)              p * 2^n rounded once, z = n + QB_EXP_SHIFT, -290 <= n <= 129 (numerics.h);
- * NaN if p is vec_bits(v)  vec_from_bits(b)  vec_magnitude_bits(v)      the float's bits, without sign vec_s32_zero()
- * vec_s32_max(a, b)  vec_s32_reduce_max(v) vec_reduce_add(v)  vec_reduce_max(v)  the tree (l, l+8), (l, l+4), (l, l+2),
- * (l, l+1)
+ *   vec_scale_exponent(p, z)              p * 2^n rounded once, z = n + QB_EXP_SHIFT, -290 <= n <= 129
+ *                                         (numerics.h); NaN if p is
+ *   vec_bits(v)  vec_from_bits(b)         the float's bits
+ *   vec_magnitude_bits(v)                 the same without sign
+ *   vec_s32_zero()  vec_s32_max(a, b)  vec_s32_reduce_max(v)
+ *   vec_reduce_add(v)  vec_reduce_max(v)  the tree (l, l+8), (l, l+4), (l, l+2), (l, l+1)
+ *   vec_transpose(x, x_stride, y, y_stride)  y[j][i] = x[i][j] of 16 x 16 floats, row distances x_stride and y_stride
  */
 #ifndef QB_KERNELS_CPU_SIMD_SIMD_H
 #define QB_KERNELS_CPU_SIMD_SIMD_H
