@@ -117,6 +117,11 @@ gradient_case(size_t v, size_t n, float amax, check_input kind)
     tables.at[0].fake_quant_grad_f32(guarded_floats(&x), guarded_floats(&dy), n, amax, guarded_floats(&expected));
     tables.at[v].fake_quant_grad_f32(guarded_floats(&x), guarded_floats(&dy), n, amax, guarded_floats(&found));
     CHECK(same_floats(guarded_floats(&found), guarded_floats(&expected), n));
+    memcpy(found.data, dy.data, n * sizeof(float));
+    tables.at[v].fake_quant_grad_f32(guarded_floats(&x), guarded_floats(&dy), n, amax, guarded_floats(&dy));
+    CHECK(same_floats(guarded_floats(&dy), guarded_floats(&expected), n));
+    tables.at[v].fake_quant_grad_f32(guarded_floats(&x), guarded_floats(&found), n, amax, guarded_floats(&x));
+    CHECK(same_floats(guarded_floats(&x), guarded_floats(&expected), n));
     guarded_free(&x);
     guarded_free(&dy);
     guarded_free(&expected);
@@ -141,6 +146,55 @@ test_gradient_passes_inside_the_range_including_its_ends(void)
     }
 }
 
+static void
+columns_gradient_case(size_t v, size_t rows, size_t columns, check_input kind)
+{
+    const size_t n = rows * columns;
+    guarded x = guarded_make(n * sizeof(float), 4);
+    guarded dy = guarded_make(n * sizeof(float), 8);
+    guarded amax = guarded_make(columns * sizeof(float), 20);
+    guarded expected = guarded_make(n * sizeof(float), 0);
+    guarded found = guarded_make(n * sizeof(float), 12);
+    check_fill(guarded_floats(&x), n, kind, n);
+    check_fill(guarded_floats(&dy), n, INPUT_WIDE, n + 1);
+    for (size_t c = 0; c < columns; ++c) {
+        const float ranges[] = {0.5f, 0.0f, 1e30f, 2.5f, 0.25f, INFINITY, 1e-40f};
+        guarded_floats(&amax)[c] = ranges[c % COUNT(ranges)];
+    }
+    for (size_t i = 0; i < n; ++i) { /* column by column the kernel of one range */
+        tables.at[0].fake_quant_grad_f32(guarded_floats(&x) + i, guarded_floats(&dy) + i, 1,
+                                         guarded_floats(&amax)[i % columns], guarded_floats(&expected) + i);
+    }
+    float *dx = guarded_floats(&found);
+    const float *limits = guarded_floats(&amax);
+    tables.at[v].fake_quant_grad_columns_f32(guarded_floats(&x), guarded_floats(&dy), rows, columns, limits, dx);
+    CHECK(same_floats(dx, guarded_floats(&expected), n));
+    memcpy(dx, dy.data, dy.bytes);
+    tables.at[v].fake_quant_grad_columns_f32(guarded_floats(&x), dx, rows, columns, limits, dx);
+    CHECK(same_floats(dx, guarded_floats(&expected), n));
+    memcpy(dx, x.data, x.bytes);
+    tables.at[v].fake_quant_grad_columns_f32(dx, guarded_floats(&dy), rows, columns, limits, dx);
+    CHECK(same_floats(dx, guarded_floats(&expected), n));
+    guarded_free(&x);
+    guarded_free(&dy);
+    guarded_free(&amax);
+    guarded_free(&expected);
+    guarded_free(&found);
+}
+
+static void
+test_gradients_of_columns_are_clipped_by_their_own_ranges(void)
+{
+    for (size_t v = 0; v < tables.count; ++v) {
+        for (size_t l = 0; l < COUNT(check_lengths); ++l) {
+            for (int kind = 0; kind < INPUT_KINDS; ++kind) {
+                columns_gradient_case(v, check_lengths[l] > 200 ? 2 : 5, check_lengths[l], (check_input)kind);
+            }
+        }
+        columns_gradient_case(v, 0, 33, INPUT_UNIFORM);
+    }
+}
+
 int
 main(void)
 {
@@ -150,5 +204,6 @@ main(void)
     RUN(test_nan_passes_and_infinities_clamp);
     RUN(test_a_dead_range_gives_zero_and_keeps_nan);
     RUN(test_gradient_passes_inside_the_range_including_its_ends);
+    RUN(test_gradients_of_columns_are_clipped_by_their_own_ranges);
     return check_report();
 }

@@ -31,3 +31,15 @@ fake_quant_grad_f32__ref(const float *x, const float *dy, size_t n, float amax, 
         dx[i] = fabsf(x[i]) <= amax ? dy[i] : 0.0f;
     }
 }
+
+void
+fake_quant_grad_columns_f32__ref(const float *x, const float *dy, size_t rows, size_t columns, const float *amax,
+                                 float *dx)
+{
+    for (size_t r = 0; r < rows; ++r) {
+        for (size_t c = 0; c < columns; ++c) {
+            const size_t at = r * columns + c;
+            dx[at] = fabsf(x[at]) <= amax[c] ? dy[at] : 0.0f;
+        }
+    }
+}

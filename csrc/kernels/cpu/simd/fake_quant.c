@@ -60,3 +60,23 @@ QB_FN(fake_quant_grad_f32)(const float *x, const float *dy, size_t n, float amax
         vec_store_n(dx + i, vec_select_less_equal(magnitude, limit, vec_load_n(dy + i, n - i, 0.0f), zero), n - i);
     }
 }
+
+void
+QB_FN(fake_quant_grad_columns_f32)(const float *x, const float *dy, size_t rows, size_t columns, const float *amax,
+                                   float *dx)
+{
+    const vec_f32 zero = vec_set(0.0f);
+    for (size_t r = 0; r < rows; ++r, x += columns, dy += columns, dx += columns) {
+        size_t c = 0;
+        for (; c + LANES <= columns; c += LANES) {
+            const vec_f32 magnitude = vec_abs(vec_load(x + c));
+            vec_store(dx + c, vec_select_less_equal(magnitude, vec_load(amax + c), vec_load(dy + c), zero));
+        }
+        if (c < columns) {
+            const size_t n = columns - c;
+            const vec_f32 magnitude = vec_abs(vec_load_n(x + c, n, 0.0f));
+            const vec_f32 limit = vec_load_n(amax + c, n, 0.0f);
+            vec_store_n(dx + c, vec_select_less_equal(magnitude, limit, vec_load_n(dy + c, n, 0.0f), zero), n);
+        }
+    }
+}
