@@ -7,13 +7,12 @@ processors this process may use.
 
 from __future__ import annotations
 
-import threading
-
 from qdqbert._core import Device
+from qdqbert.forks import ForkLock
 
 __all__ = ["Device", "default_device", "get_num_threads", "set_num_threads"]
 
-_lock = threading.Lock()
+_lock = ForkLock()
 _opened: list[Device] = []
 
 

@@ -8,11 +8,11 @@ model may be called from several threads, and repeated calls of one size allocat
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from qdqbert._core import Model, Session
+from qdqbert.forks import ForkLock
 
 __all__ = ["SessionPool"]
 
@@ -65,7 +65,7 @@ class SessionPool:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._free: list[tuple[Limits, Session]] = []
 
     @contextlib.contextmanager

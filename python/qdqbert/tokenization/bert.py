@@ -4,7 +4,7 @@
 Names, arguments, results and warnings are transformers'.  Done differently, and on purpose:
 
 - Two threads may use one tokenizer: the library's truncation and padding are settings of a shared object, so
-  they are set and used under a lock.
+  they are set and used under a lock. A fork waits for that lock, so a child can tokenize.
 - ``max_length`` smaller than the number of special tokens, which the library takes for "do not cut", and a
   ``stride`` that leaves no room, on which it panics, are errors that say so.
 - An option of ``tokenizer_config.json`` that is missing there is taken from ``tokenizer.json``; transformers

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import operator
-import threading
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qdqbert.forks import ForkLock
 from qdqbert.tokenization.special_tokens import SpecialTokens, is_token
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Vocabulary(SpecialTokens):
         super().__init__(verbose=verbose, **tokens)
         self.clean_up_tokenization_spaces: bool = bool(clean_up_tokenization_spaces)
         self._tokenizer = backend
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def __getstate__(self) -> dict[str, Any]:
         state = {key: value for key, value in vars(self).items() if key != "_lock"}
@@ -54,7 +54,7 @@ class Vocabulary(SpecialTokens):
         from tokenizers import Tokenizer
 
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._tokenizer = Tokenizer.from_str(state["_tokenizer"])
 
     @property

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Children forked while other threads are inside; each program forks many times, for chance decides."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from qdqbert.forks import ForkLock
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork: this system has none")
+
+FORKS = 40
+_PROGRAM = """
+import os, signal, sys, threading, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # fork in a process with threads is the point
+{setup}
+
+def work():
+    while not stopped:
+        {work}
+
+stopped = []
+threads = [threading.Thread(target=work) for _ in range(2)]
+for thread in threads:
+    thread.start()
+statuses = []
+for _ in range({forks}):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)  # ends a child that hangs, with a status that is not 0
+        {work}
+        os._exit(0)
+    statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    if statuses[-1]:
+        break
+stopped.append(True)
+for thread in threads:
+    thread.join()
+print(statuses.count(0))
+"""
+
+
+def children_that_ended(setup: str, work: str) -> int:
+    program = _PROGRAM.format(setup=setup, work=work, forks=FORKS)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300
+    )
+    return int(done.stdout)
+
+
+def test_a_child_tokenizes_whatever_the_parents_threads_did() -> None:
+    setup = (
+        "from qdqbert.cli.demo import bundled_folder\n"
+        "from qdqbert.tokenization import BertTokenizerFast\n"
+        "tokenizer = BertTokenizerFast.from_pretrained(bundled_folder())\n"
+        "texts = ['What is the largest island of the world, and who lives there?'] * 64\n"
+    )
+    assert children_that_ended(setup, "tokenizer(texts, padding=True)") == FORKS
+
+
+def test_a_child_takes_a_lock_that_the_parents_threads_take_all_the_time() -> None:
+    setup = "import time\nfrom qdqbert.forks import ForkLock\nlock = ForkLock()\n"
+    assert children_that_ended(setup, "with lock: time.sleep(0.001)") == FORKS
+
+
+def test_a_fork_inside_a_lock_of_its_own_thread_does_not_wait_for_itself() -> None:
+    lock = ForkLock()
+    with lock:
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with lock:
+        pass
+
+
+def test_one_thread_at_a_time_is_inside() -> None:
+    lock, inside, seen = ForkLock(), [], []
+
+    def enter() -> None:
+        for _ in range(200):
+            with lock:
+                inside.append(1)
+                seen.append(len(inside))
+                inside.pop()
+
+    threads = [threading.Thread(target=enter) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(seen) == {1}
