@@ -158,8 +158,8 @@ columns_gradient_case(size_t v, size_t rows, size_t columns, check_input kind)
     check_fill(guarded_floats(&x), n, kind, n);
     check_fill(guarded_floats(&dy), n, INPUT_WIDE, n + 1);
     for (size_t c = 0; c < columns; ++c) {
-        const float ranges[] = {0.5f, 0.0f, 1e30f, 2.5f, 0.25f, INFINITY, 1e-40f};
-        guarded_floats(&amax)[c] = ranges[c % COUNT(ranges)];
+        const float limits_in_turn[] = {0.5f, 0.0f, 1e30f, 2.5f, 0.25f, INFINITY, 1e-40f};
+        guarded_floats(&amax)[c] = limits_in_turn[c % COUNT(limits_in_turn)];
     }
     for (size_t i = 0; i < n; ++i) { /* column by column the kernel of one range */
         tables.at[0].fake_quant_grad_f32(guarded_floats(&x) + i, guarded_floats(&dy) + i, 1,
