@@ -6,6 +6,8 @@
  *         num_threads: int                            # settable; 0 restores the default
  *         def kernels(self) -> list[tuple[str, str]]: ...         # (kernel, variant in use)
  *         def memory_statistics(self) -> dict[str, int]: ...
+ *         def __copy__(self) -> Device: ...                       # itself
+ *         def __deepcopy__(self, memo) -> Device: ...             # itself
  *
  *     def variants() -> list[tuple[str, bool]]: ...               # (name, this CPU can run it), weakest first
  *
@@ -173,7 +175,25 @@ device_memory_statistics(PyObject *self, PyObject *unused)
                          (unsigned long long)statistics.peak_bytes);
 }
 
+PyDoc_STRVAR(device_copy_doc, "__copy__($self, /)\n--\n\n"
+                              "Return this device: what runs on it and its copy run on one.");
+
+static PyObject *
+device_copy(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return Py_NewRef(self);
+}
+
+PyDoc_STRVAR(device_deepcopy_doc, "__deepcopy__($self, memo, /)\n--\n\n"
+                                  "Return this device: what runs on it and its copy run on one.\n\n"
+                                  "Parameters\n----------\n"
+                                  "memo : dict\n"
+                                  "    Not looked at.");
+
 static PyMethodDef device_methods[] = {
+    {"__copy__", device_copy, METH_NOARGS, device_copy_doc},
+    {"__deepcopy__", device_copy, METH_O, device_deepcopy_doc},
     {"kernels", device_kernels, METH_NOARGS, device_kernels_doc},
     {"memory_statistics", device_memory_statistics, METH_NOARGS, device_memory_statistics_doc},
     {NULL, NULL, 0, NULL},

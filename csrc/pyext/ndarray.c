@@ -42,6 +42,8 @@ format_matches(const Py_buffer *view, qb_py_dtype dtype)
     switch (dtype) {
     case QB_PY_FLOAT32:
         return format[0] == 'f' && view->itemsize == 4;
+    case QB_PY_FLOAT64:
+        return format[0] == 'd' && view->itemsize == 8;
     case QB_PY_INT64:
         return (format[0] == 'l' || format[0] == 'q') && view->itemsize == 8;
     }
@@ -54,6 +56,8 @@ dtype_name(qb_py_dtype dtype)
     switch (dtype) {
     case QB_PY_FLOAT32:
         return "float32";
+    case QB_PY_FLOAT64:
+        return "float64";
     case QB_PY_INT64:
         return "int64";
     }
@@ -126,6 +130,8 @@ type_number(qb_py_dtype dtype)
     switch (dtype) {
     case QB_PY_FLOAT32:
         return NPY_FLOAT32;
+    case QB_PY_FLOAT64:
+        return NPY_FLOAT64;
     case QB_PY_INT64:
         return NPY_INT64;
     }

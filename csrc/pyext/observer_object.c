@@ -425,6 +425,80 @@ done:
     return result;
 }
 
+PyDoc_STRVAR(fine_edges_doc, "fine_edges($self, /)\n--\n\n"
+                             "Edges that decide, where those of histogram are roundings of them.\n\n"
+                             "Returns\n-------\n"
+                             "ndarray, shape (bins + 1,), float64, or None\n"
+                             "    None unless the rule is \"from_min\" and the histogram has grown.\n\n"
+                             "Raises\n------\n"
+                             "StateError\n"
+                             "    If the observer keeps maxima, nothing was collected, or another thread uses it.");
+
+static PyObject *
+observer_fine_edges(PyObject *object, PyObject *unused)
+{
+    observer_object *self = (observer_object *)object;
+    qb_py_state *state = qb_py_state_of_type(Py_TYPE(object));
+    (void)unused;
+    if (!state || freeze(state, self->observer) < 0) {
+        return NULL;
+    }
+    const int64_t *counts = NULL;
+    const float *edges = NULL;
+    int64_t bins = 0;
+    qb_error error;
+    PyObject *result = NULL;
+    if (qb_observer_histogram(self->observer, &counts, &edges, &bins, &error) == QB_OK) {
+        const double *fine = qb_observer_fine_edges(self->observer);
+        const int64_t edge_count = bins + 1;
+        result = fine ? qb_py_array_copy(QB_PY_FLOAT64, 1, &edge_count, fine) : Py_NewRef(Py_None);
+    }
+    else {
+        qb_py_raise(state, &error);
+    }
+    qb_observer_thaw(self->observer);
+    return result;
+}
+
+PyDoc_STRVAR(set_fine_edges_doc,
+             "set_fine_edges($self, edges, /)\n--\n\n"
+             "Put back what fine_edges returned, after set_histogram.\n\n"
+             "Parameters\n----------\n"
+             "edges : float64, shape (bins + 1,)\n"
+             "    Which round to the edges that are there.\n\n"
+             "Raises\n------\n"
+             "ShapeError\n"
+             "    If they have not one dimension.\n"
+             "ValueError\n"
+             "    If they are others.\n"
+             "StateError\n"
+             "    If the rule is not \"from_min\", there is no histogram, or another thread uses the\n"
+             "    observer.");
+
+static PyObject *
+observer_set_fine_edges(PyObject *object, PyObject *argument)
+{
+    observer_object *self = (observer_object *)object;
+    qb_py_state *state = qb_py_state_of_type(Py_TYPE(object));
+    qb_py_tensor edges = {0};
+    if (!state || qb_py_borrow(state, argument, "edges", QB_PY_FLOAT64, &edges) < 0) {
+        return NULL;
+    }
+    PyObject *result = NULL;
+    if (edges.rank != 1) {
+        char got[QB_PY_SHAPE_TEXT];
+        PyErr_Format(state->shape_error, "edges: expected (bins + 1,), got %s",
+                     qb_py_shape_text(got, edges.rank, edges.shape));
+    }
+    else {
+        qb_error error;
+        const qb_status status = qb_observer_set_fine_edges(self->observer, edges.data, edges.shape[0] - 1, &error);
+        result = status == QB_OK ? Py_NewRef(Py_None) : qb_py_raise(state, &error);
+    }
+    qb_py_give_back(&edges);
+    return result;
+}
+
 static PyObject *
 observer_get_kind(PyObject *self, void *closure)
 {
@@ -454,6 +528,8 @@ static PyMethodDef observer_methods[] = {
     {"set_amax", observer_set_amax, METH_O, set_amax_doc},
     {"tracked", observer_tracked, METH_NOARGS, tracked_doc},
     {"histogram", observer_histogram, METH_NOARGS, histogram_doc},
+    {"fine_edges", observer_fine_edges, METH_NOARGS, fine_edges_doc},
+    {"set_fine_edges", observer_set_fine_edges, METH_O, set_fine_edges_doc},
     {"set_histogram", (PyCFunction)(void (*)(void))observer_set_histogram, METH_FASTCALL, set_histogram_doc},
     {NULL, NULL, 0, NULL},
 };

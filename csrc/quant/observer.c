@@ -11,6 +11,7 @@
  */
 #include "quant/observer.h"
 
+#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdatomic.h>
@@ -541,9 +542,10 @@ check_contents(const qb_observer_options *options, const int64_t *counts, const 
                        "expected counts, edges and 1 .. %" PRId64 " bins, got %" PRId64 " bins", QB_HISTOGRAM_BINS_MAX,
                        bins);
     }
-    const int is_flat = edges[0] == edges[bins];
+    /* A range of one value, or one whose bins are narrower than float can tell (observer_histogram.c). */
+    const int may_repeat = (edges[bins] - edges[0]) / (float)bins < FLT_MIN;
     for (int64_t i = 0; i <= bins; i++) {
-        const int rises = i == 0 || edges[i] > edges[i - 1] || (is_flat && edges[i] == edges[0]);
+        const int rises = i == 0 || edges[i] > edges[i - 1] || (may_repeat && edges[i] == edges[i - 1]);
         if (!isfinite(edges[i]) || !rises) {
             return qb_fail(error, NULL, QB_ERR_VALUE, "edges[%" PRId64 "] is %g, expected finite increasing edges", i,
                            (double)edges[i]);
@@ -593,6 +595,48 @@ qb_observer_set_histogram(qb_observer *observer, const int64_t *counts, const fl
     observer->revision++;
     leave(observer);
     return QB_OK;
+}
+
+const double *
+qb_observer_fine_edges(const qb_observer *observer)
+{
+    return observer->histogram.is_appended ? observer->histogram.fine : NULL;
+}
+
+static qb_status
+set_fine_edges(qb_observer *observer, const double *edges, int64_t bins, qb_error *error)
+{
+    qb_histogram *histogram = &observer->histogram;
+    if (observer->options.rule != QB_HISTOGRAM_FROM_MIN || histogram->bins == 0) {
+        return qb_fail(error, NULL, QB_ERR_STATE, "only a histogram of QB_HISTOGRAM_FROM_MIN has finer edges");
+    }
+    if (edges == NULL || bins != histogram->bins) {
+        return qb_fail(error, NULL, QB_ERR_VALUE, "expected edges of %" PRId64 " bins, got %" PRId64, histogram->bins,
+                       edges == NULL ? 0 : bins);
+    }
+    for (int64_t i = 0; i <= bins; i++) {
+        if (!((float)edges[i] == histogram->edges[i]) || (i > 0 && edges[i] < edges[i - 1])) {
+            return qb_fail(error, NULL, QB_ERR_VALUE, "edges[%" PRId64 "] is %.17g, expected one that rounds to %.9g",
+                           i, edges[i], (double)histogram->edges[i]);
+        }
+    }
+    memcpy(histogram->fine, edges, (size_t)(bins + 1) * sizeof *edges);
+    histogram->is_appended = 1;
+    observer->revision++;
+    return QB_OK;
+}
+
+qb_status
+qb_observer_set_fine_edges(qb_observer *observer, const double *edges, int64_t bins, qb_error *error)
+{
+    const qb_run run = qb_device_run(observer->device, NULL, error);
+    if (observer->options.kind != QB_OBSERVER_HISTOGRAM) {
+        return qb_fail(error, NULL, QB_ERR_STATE, "the observer keeps largest magnitudes, not a histogram");
+    }
+    QB_TRY(enter(observer, &run));
+    const qb_status status = set_fine_edges(observer, edges, bins, error);
+    leave(observer);
+    return status;
 }
 
 static qb_status

@@ -13,8 +13,8 @@
  * Counts are integers, so the split of one tensor over threads does not matter.  The split of the data into tensors
  * does for the first two rules, because the first tensor sets the width; FIXED is the form for which nothing matters.
  *
- * Under FROM_MIN appended edges are float64, as there, while contents that are read and put back are float32: a resumed
- * calibration may then put an element that lies on an edge one bin aside.  The other rules resume exactly.
+ * Under FROM_MIN appended edges are float64, as there, while those that are read are float32: a calibration that is to
+ * be resumed exactly needs the fine edges too.  Under the other rules they are the same.
  *
  * A first tensor of zeros gives edges of width zero.  Under FROM_ZERO they stay so until other data come; then the
  * edges are those of that tensor and the zeros move to bin 0.

@@ -27,6 +27,7 @@ import numpy as np
 from qdqbert._core import STAGE_CALIB, STAGE_DISABLED, STAGE_QUANT
 from qdqbert.arrays import Array
 from qdqbert.calib import HistogramCalibrator, MaxCalibrator, calibrate_weights
+from qdqbert.copies import Copyable, constructed
 from qdqbert.errors import CheckpointError, ShapeError, StateError
 from qdqbert.module import Module
 from qdqbert.nn import TensorQuantizer
@@ -41,7 +42,7 @@ _WEIGHT_METHODS = ("max", "percentile", "mse", None)
 _CHECKPOINT_EVERY = 16  # batches
 
 
-class Calibration:
+class Calibration(Copyable):
     """Statistics of the activations of one model, and the ranges that follow from them.
 
     Parameters
@@ -69,6 +70,10 @@ class Calibration:
     hold whole batches only.
     """
 
+    _machinery = frozenset(
+        ("model", "statistics", "passes", "num_bins", "_all", "_calibrators", "_fixed", "_inputs")
+    ) | {"_is_collecting", "_pass", "_progress"}
+
     def __init__(
         self, model: Module, *, statistics: str = "histogram", passes: int = 1, num_bins: int = 2048
     ) -> None:
@@ -83,6 +88,7 @@ class Calibration:
         self.passes = 1 if statistics == "max" else passes
         self.num_bins = num_bins
         self._pass = 1
+        self._is_collecting = False
         self._all = named_quantizers(model)
         self._inputs = [
             (name, quantizer)
@@ -163,6 +169,7 @@ class Calibration:
     def _collecting(self) -> Iterator[None]:
         before = [(quantizer, quantizer._handle.stages) for _, quantizer in self._all]
         owned = [(quantizer, quantizer._calibrator) for _, quantizer in self._inputs]
+        self._is_collecting = True
         try:
             for _, quantizer in self._all:
                 quantizer._handle.stages &= ~(STAGE_QUANT | STAGE_CALIB)
@@ -171,6 +178,7 @@ class Calibration:
                 quantizer._handle.stages |= STAGE_CALIB
             yield
         finally:
+            self._is_collecting = False
             for quantizer, stages in before:
                 quantizer._handle.stages = stages
             for quantizer, calibrator in owned:
@@ -339,6 +347,48 @@ class Calibration:
                 for quantizer, state in before:
                     state.apply(quantizer)
                 raise
+        return self
+
+    # ---- copies --------------------------------------------------------------------------------------------
+
+    def _copy_state(self) -> dict[str, Any]:
+        """Return the model, the arguments of the constructor, and the statistics of every input quantizer.
+
+        Raises
+        ------
+        StateError
+            If `collect` is running: the model is then in a state that only this calibration can end.
+        """
+        if self._is_collecting:
+            raise StateError(
+                "Calibration: is collecting and cannot be copied or pickled now; wait until collect() returns"
+            )
+        return {
+            "model": self.model,
+            "statistics": self.statistics,
+            "passes": self.passes,
+            "num_bins": self.num_bins,
+            "pass": self._pass,
+            "fixed_ranges": self._fixed,
+            "calibrators": self._calibrators,
+            "progress": self._progress,
+        }
+
+    @classmethod
+    def _restored(cls, state: dict[str, Any]) -> Self:
+        """Make a calibration of the same quantizers, whether they are still enabled or not."""
+        model, calibrators = state["model"], state["calibrators"]
+        before = [(quantizer, quantizer._handle.stages) for _, quantizer in named_quantizers(model)]
+        try:
+            for name, quantizer in named_quantizers(model):
+                quantizer.enable() if name in calibrators else quantizer.disable()
+            options = {name: state[name] for name in ("statistics", "passes", "num_bins")}
+            self: Self = constructed(cls, model, **options)
+        finally:
+            for quantizer, stages in before:
+                quantizer._handle.stages = stages
+        self._pass, self._fixed, self._calibrators = state["pass"], state["fixed_ranges"], calibrators
+        self._progress = state["progress"]
         return self
 
     # ---- files ---------------------------------------------------------------------------------------------

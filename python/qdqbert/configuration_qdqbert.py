@@ -16,6 +16,7 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, overload
 
+from qdqbert.copies import VERSION, constructed, restore
 from qdqbert.errors import CheckpointError, UnsupportedError
 from qdqbert.serialization.atomic import write_text
 
@@ -537,6 +538,17 @@ class QDQBertConfig:
         if unused:
             raise TypeError(f"unknown configuration fields: {', '.join(sorted(unused))}")
         return config
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Take the configuration apart for ``copy`` and ``pickle``; see `qdqbert.copies`."""
+        return restore, (type(self), VERSION, {"fields": dict(vars(self))})
+
+    @classmethod
+    def _restored(cls, state: dict[str, Any]) -> Self:
+        """Make a configuration of its fields, as they are."""
+        self: Self = constructed(cls)
+        self.__dict__.update(state["fields"])
+        return self
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, QDQBertConfig) and self.to_dict() == other.to_dict()

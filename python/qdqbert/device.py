@@ -7,6 +7,9 @@ processors this process may use.
 
 from __future__ import annotations
 
+import copyreg
+from typing import Any
+
 from qdqbert._core import Device
 from qdqbert.forks import ForkLock
 
@@ -46,6 +49,16 @@ def set_num_threads(num_threads: int) -> None:
         If it is out of range.
     """
     default_device().num_threads = num_threads
+
+
+def _reduce(device: Device) -> tuple[Any, ...]:
+    """Take a device apart for ``pickle``: the default one becomes that of the process that reads it."""
+    if device in _opened:
+        return default_device, ()
+    return Device, (device.isa, device.num_threads)
+
+
+copyreg.pickle(Device, _reduce)
 
 
 def get_num_threads() -> int:

@@ -15,6 +15,7 @@ from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.device import Device
 from qdqbert.errors import UnsupportedError
 from qdqbert.modeling_checkpoint import CheckpointModule
+from qdqbert.modeling_copies import CopyableModel
 from qdqbert.modeling_engine import Engine, Run
 from qdqbert.modeling_tree import Embedding, QDQBertEncoder
 from qdqbert.module import Module, Slot, changing
@@ -41,7 +42,7 @@ class _Gives(Protocol[OutputT]):
     def forward(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
-class QDQBertPreTrainedModel(CheckpointModule):
+class QDQBertPreTrainedModel(CopyableModel, CheckpointModule):
     """What all models share; it is made through its subclasses.
 
     Parameters
@@ -69,6 +70,7 @@ class QDQBertPreTrainedModel(CheckpointModule):
     _head: ClassVar[str]
     _output_class: type[Any]
     _num_labels: ClassVar[int | None] = None
+    _prefix: str = ""  # of its names in the C model
 
     config: QDQBertConfig
     name_or_path: str
@@ -87,12 +89,14 @@ class QDQBertPreTrainedModel(CheckpointModule):
             raise TypeError(f"config: expected QDQBertConfig, got {type(config).__name__}")
         if seed is not None:
             require_seed("seed", seed)
+        theirs = frozenset(vars(self)) - {"_prefix", "_has_pooler"}
         super().__init__()
         self.config = config
         self.name_or_path = config.name_or_path
         self._engine = Engine(config, self._head, add_pooling_layer, self._num_labels, device)
         self._build_children()
         self._fix_children()
+        self._engine.note_tree(self, theirs)
         if seed is not None:
             self.init_weights(seed)
         if getattr(config, "gradient_checkpointing", False):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from qdqbert.forward_inputs import (
     spread_mask,
 )
 from qdqbert.modeling_tree import Handles
+from qdqbert.module import Module
 from qdqbert.nn.quant_mixin import require_fake_quant
 from qdqbert.nn.tensor_quantizer import descriptor_options
 from qdqbert.quant_descriptor import QuantDescriptor
@@ -110,6 +112,11 @@ class Engine:
         Rows of the head's classifier; None: the configuration's.
     device : Device or None
         None: the process's default device.
+
+    Attributes
+    ----------
+    own : WeakKeyDictionary of Module to (str, frozenset of str)
+        The modules of the tree as it was made: dotted name, and the attributes that are not users'.
     """
 
     def __init__(
@@ -143,6 +150,21 @@ class Engine:
         if not is_from_file:
             set_up_new_model(core.quantizers())
         self.handles: Handles = Handles(core, config, self.input_desc, self.weight_desc)
+        self.own: weakref.WeakKeyDictionary[Module, tuple[str, frozenset[str]]] = weakref.WeakKeyDictionary()
+
+    def note_tree(self, root: Module, theirs: frozenset[str]) -> None:
+        """Note the modules of the tree, and which of their attributes they were made with.
+
+        Parameters
+        ----------
+        root : Module
+            The model.
+        theirs : frozenset of str
+            Attributes that a derived class had set before.
+        """
+        for path, module in root.named_modules():
+            names = {name for name in vars(module) if name.startswith("_") or name == "config"}
+            self.own[module] = path, frozenset(names - theirs if module is root else names)
 
     def make_core(self, config: QDQBertConfig) -> _core.Model:
         """Return a new C model of the sizes of a configuration, its parameters zero.
@@ -268,9 +290,9 @@ class Engine:
             sizes, encoder_hidden_states, encoder_attention_mask, past.cross_keys is not None
         )
         if past_key_values is not None:
-            all_heads = config.num_attention_heads
-            left = [len(layer) for layer in kept_heads(config)]
-            require_past(past, batch, left, all_heads, config.hidden_size // all_heads)
+            all_heads = sizes.num_attention_heads
+            left = [len(layer) for layer in kept_heads(sizes)]
+            require_past(past, batch, left, all_heads, sizes.hidden_size // all_heads)
         encoder_length = _encoder_length(states, past.cross_keys)
         mask = spread_mask(mask, batch, length, past.length + length)
         encoder_mask = spread_mask(encoder_mask, batch, length, encoder_length)

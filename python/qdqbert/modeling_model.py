@@ -67,6 +67,9 @@ class QDQBertModel(QDQBertPreTrainedModel):
         self._build_children()
         return self
 
+    def _constructor_arguments(self) -> dict[str, Any]:
+        return {"add_pooling_layer": self._has_pooler}
+
     @classmethod
     def _model_arguments(cls) -> tuple[str, ...]:
         return ("add_pooling_layer",)

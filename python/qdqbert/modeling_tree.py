@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from qdqbert._core import STAGE_CLIP, Change, Model, Quantizer
 from qdqbert.configuration_qdqbert import QDQBertConfig
-from qdqbert.errors import UnsupportedError
+from qdqbert.errors import StateError, UnsupportedError
 from qdqbert.forward_inputs import as_integers
 from qdqbert.module import Module, ModuleList, Slot
 from qdqbert.nn import QuantLinear, TensorQuantizer
@@ -199,7 +199,34 @@ def _copy(model: Model, index: int, value: npt.NDArray[np.float32]) -> None:
         model.parameter_write(index)[...] = value
 
 
-class Leaf(Module):
+class Part(Module):
+    """A module that is nothing without its model, and is copied with it alone."""
+
+    def __reduce__(self) -> Any:
+        """Refuse to be pickled.
+
+        Raises
+        ------
+        StateError
+            Always.
+        """
+        raise StateError(
+            f"{type(self).__name__}: is a part of a model, which computes it, and cannot be copied or "
+            "pickled by itself; copy the model"
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Refuse to be copied.
+
+        Raises
+        ------
+        StateError
+            Always.
+        """
+        return self.__reduce__()
+
+
+class Leaf(Part):
     """A module with parameters that stand under its name in the model.
 
     Parameters
@@ -391,7 +418,7 @@ class Dropout(Module):
         return f"p={self.p}, inplace=False"
 
 
-class Activation(Module):
+class Activation(Part):
     """An activation function, one of those that have a name."""
 
     def __init__(self, name: str) -> None:
@@ -418,7 +445,7 @@ def quant_linear(handles: Handles, path: str) -> QuantLinear:
     )
 
 
-class QDQBertEmbeddings(Module):
+class QDQBertEmbeddings(Part):
     """Word, position and token-type embeddings, and their normalization.
 
     Parameters
@@ -446,7 +473,7 @@ class QDQBertEmbeddings(Module):
         }
 
 
-class QDQBertSelfAttention(Module):
+class QDQBertSelfAttention(Part):
     """Query, key and value, and the quantizers of the two products between them."""
 
     def __init__(self, handles: Handles, path: str, config: QDQBertConfig) -> None:
@@ -472,7 +499,7 @@ class QDQBertSelfAttention(Module):
         return self.all_head_size // self.attention_head_size
 
 
-class _Output(Module):
+class _Output(Part):
     """A linear layer, the quantizers of the residual add, and the normalization after it."""
 
     def __init__(self, handles: Handles, path: str, config: QDQBertConfig) -> None:
@@ -492,7 +519,7 @@ class QDQBertOutput(_Output):
     """What follows the feed-forward layer."""
 
 
-class QDQBertAttention(Module):
+class QDQBertAttention(Part):
     """Attention with its output: of a layer's tokens to each other, or to the states of an encoder."""
 
     def __init__(self, handles: Handles, path: str, config: QDQBertConfig) -> None:
@@ -501,7 +528,7 @@ class QDQBertAttention(Module):
         self.add_module("output", QDQBertSelfOutput(handles, f"{path}.output", config))
 
 
-class QDQBertIntermediate(Module):
+class QDQBertIntermediate(Part):
     """The first half of the feed-forward layer."""
 
     def __init__(self, handles: Handles, path: str, config: QDQBertConfig) -> None:
@@ -510,7 +537,7 @@ class QDQBertIntermediate(Module):
         self.add_module("intermediate_act_fn", activation(config.hidden_act))
 
 
-class QDQBertLayer(Module):
+class QDQBertLayer(Part):
     """Attention and feed-forward; in a decoder perhaps also attention to an encoder.
 
     Layers are made by their model and run inside it: the C model computes whole forwards.  The class is there
@@ -538,7 +565,7 @@ class QDQBertLayer(Module):
         self.add_module("output", QDQBertOutput(handles, f"{path}.output", config))
 
 
-class QDQBertEncoder(Module):
+class QDQBertEncoder(Part):
     """The stack of layers.
 
     Parameters
@@ -556,7 +583,7 @@ class QDQBertEncoder(Module):
         self.add_module("layer", ModuleList(layers))
 
 
-class QDQBertPredictionHeadTransform(Module):
+class QDQBertPredictionHeadTransform(Part):
     """A dense layer, the activation and a normalization before tokens are scored."""
 
     def __init__(self, handles: Handles, path: str, config: QDQBertConfig) -> None:
@@ -566,7 +593,7 @@ class QDQBertPredictionHeadTransform(Module):
         self.add_module("LayerNorm", LayerNorm(handles, f"{path}.LayerNorm", config.layer_norm_eps))
 
 
-class QDQBertLMPredictionHead(Module):
+class QDQBertLMPredictionHead(Part):
     """Scores of every token of the vocabulary; the bias is a parameter of its own, shared with `decoder`."""
 
     def __init__(self, handles: Handles, path: str, words: str, config: QDQBertConfig) -> None:
@@ -585,7 +612,7 @@ class QDQBertLMPredictionHead(Module):
         return self._handles.value(self._bias)
 
 
-class QDQBertOnlyMLMHead(Module):
+class QDQBertOnlyMLMHead(Part):
     """The head of both language models.
 
     Parameters
@@ -604,7 +631,7 @@ class QDQBertOnlyMLMHead(Module):
         self.add_module("predictions", predictions)
 
 
-class QDQBertOnlyNSPHead(Module):
+class QDQBertOnlyNSPHead(Part):
     """The head that tells whether a text follows another.
 
     Parameters
@@ -619,7 +646,7 @@ class QDQBertOnlyNSPHead(Module):
         self.add_module("seq_relationship", Linear(handles, f"{path}.seq_relationship"))
 
 
-class QDQBertPooler(Module):
+class QDQBertPooler(Part):
     """A dense layer and tanh over the first token.
 
     Parameters

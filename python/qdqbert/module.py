@@ -192,6 +192,13 @@ class Module:
         else:
             super().__delattr__(name)
 
+    def __copy__(self) -> Self:
+        """Return a module that shares the tensors and children of this one, as in PyTorch."""
+        copied = type(self).__new__(type(self))
+        vars(copied).update(vars(self))
+        vars(copied)["_modules"] = dict(self._modules)
+        return copied
+
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._modules})
 
@@ -354,6 +361,20 @@ class Module:
         for parameter in self.parameters():
             parameter.requires_grad_(requires_grad)
         return self
+
+    def _gradient_flags(self) -> dict[str, bool]:
+        """Return `requires_grad` of every parameter, by its first dotted name."""
+        return {
+            name: slot.state.requires_grad
+            for name, slot in self._named_slots()
+            if slot.is_parameter and slot.tied_to is None
+        }
+
+    def _set_gradient_flags(self, flags: Mapping[str, bool]) -> None:
+        """Set `requires_grad` of the parameters that `flags` names."""
+        for name, slot in self._named_slots():
+            if slot.is_parameter and name in flags:
+                slot.state.requires_grad = flags[name]
 
     def _parameter(self, name: str) -> Parameter:
         """Return the view of one parameter of this module alone."""

@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from qdqbert.copies import VERSION, restore
 from qdqbert.errors import StateError
 
 __all__ = ["Parameter", "ParameterState"]
@@ -34,7 +35,9 @@ class ParameterState:
 class Parameter(np.ndarray[Any, np.dtype[np.float32]]):
     """Read-only view of a parameter, with the `requires_grad` of PyTorch's.
 
-    What is computed from a parameter, cut out of it or copied from it is an array without the flag.
+    What is computed from a parameter, cut out of it or copied from it is an array without the flag; but
+    ``copy.deepcopy`` and ``pickle`` give a parameter of its own, with numbers that may be changed, and
+    ``copy.copy`` another view of this one.
 
     Parameters
     ----------
@@ -72,6 +75,30 @@ class Parameter(np.ndarray[Any, np.dtype[np.float32]]):
 
     def __getitem__(self, key: Any) -> Any:
         return np.asarray(self)[key]
+
+    def __copy__(self) -> Any:
+        """Return another view of the same parameter."""
+        return np.asarray(self).copy() if self._state is None else type(self)(np.asarray(self), self._state)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None) -> Any:
+        """Return a parameter of its own, that belongs to no module."""
+        if self._state is None:
+            return np.asarray(self).copy()
+        return self._restored({"values": np.array(self), "requires_grad": self.requires_grad})
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Take the parameter apart for ``pickle``; see `qdqbert.copies`."""
+        values = np.asarray(self)
+        if self._state is None:
+            return values.__reduce_ex__(protocol)
+        return restore, (type(self), VERSION, {"values": values, "requires_grad": self.requires_grad})
+
+    @classmethod
+    def _restored(cls, state: dict[str, Any]) -> Self:
+        """Make a parameter of its values and flag."""
+        restored = cls(state["values"], ParameterState(state["requires_grad"]))
+        restored.flags.writeable = True
+        return restored
 
     @property
     def state(self) -> ParameterState:

@@ -41,6 +41,7 @@ __all__ = [
     "SECTION",
     "apply_deviations",
     "describe",
+    "describe_descriptors",
     "deviations_of",
     "is_float",
     "read_descriptors",
@@ -138,11 +139,20 @@ def describe(
     )
     if is_default and not deviations and not has_ranges:
         return None
+    return {**describe_descriptors(input_desc, weight_desc), "quantizers": deviations}
+
+
+def describe_descriptors(input_desc: QuantDescriptor, weight_desc: QuantDescriptor) -> dict[str, Any]:
+    """Return a section for two descriptors, in which no quantizer deviates from them.
+
+    Parameters
+    ----------
+    input_desc, weight_desc : QuantDescriptor
+    """
     return {
         "quant_method": METHOD,
         "input": _plain_fields(input_desc),
         "weight": _plain_fields(weight_desc),
-        "quantizers": deviations,
     }
 
 

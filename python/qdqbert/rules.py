@@ -20,7 +20,7 @@ import numpy as np
 
 from qdqbert._core import STAGE_CALIB, STAGE_DISABLED, STAGE_QUANT, Change
 from qdqbert.arrays import Array
-from qdqbert.errors import RuleError, ShapeError
+from qdqbert.errors import RuleError, ShapeError, StateError
 from qdqbert.module import Module
 from qdqbert.nn import TensorQuantizer
 
@@ -157,6 +157,18 @@ class Changes(Mapping[str, tuple[QuantizerState, QuantizerState]]):
         traceback: TracebackType | None,
     ) -> None:
         self.restore()
+
+    def __reduce__(self) -> Any:
+        """Refuse to be copied: a copy would restore nothing.
+
+        Raises
+        ------
+        StateError
+            Always.
+        """
+        raise StateError(
+            "Changes: belongs to the model that was changed and cannot be copied or pickled; copy the model"
+        )
 
     def __repr__(self) -> str:
         lines = [f"{len(self)} quantizers changed"]

@@ -164,12 +164,79 @@ edges_of_a_subnormal_range_never_decrease(void)
             for (int64_t k = 0; k < c.bins; k++) {
                 CHECK(c.edges[k] <= c.edges[k + 1]);
             }
+            qb_observer *resumed = new_observer(device, histogram_options(QB_HISTOGRAM_FROM_ZERO, sizes[i]));
+            CHECK(qb_observer_set_histogram(resumed, c.counts, c.edges, c.bins, NULL) == QB_OK);
+            qb_observer_release(resumed);
             float amax = -1.0f;
             CHECK(qb_amax_percentile(c.counts, c.edges, c.bins, 100.0, &amax, NULL) == QB_OK);
             CHECK(amax >= 0.0f && amax <= ranges[j]);
             qb_observer_release(observer);
         }
     }
+    qb_device_close(device);
+}
+
+/* Growth under FROM_MIN makes edges that float32 cannot hold; counting and growing go on from the exact ones. */
+static void
+contents_put_back_go_on_to_the_last_bit(void)
+{
+    const qb_histogram_rule rules[] = {QB_HISTOGRAM_FROM_ZERO, QB_HISTOGRAM_FROM_MIN};
+    qb_device *device = open_device(1, NULL);
+    for (int rule = 0; rule < 2; rule++) {
+        for (int before = 1; before <= 4; before++) {
+            unsigned long long state = 11;
+            qb_observer *whole = new_observer(device, histogram_options(rules[rule], 33));
+            qb_observer *resumed = new_observer(device, histogram_options(rules[rule], 33));
+            for (int batch = 0; batch < 8; batch++) {
+                float x[97];
+                for (int i = 0; i < 97; i++) {
+                    x[i] = check_uniform(&state) * (float)(1 + batch * batch) * 0.37f;
+                }
+                CHECK(collect(whole, x, 97) == QB_OK);
+                if (batch < before) {
+                    const contents c = contents_of(whole);
+                    const double *fine = qb_observer_fine_edges(whole);
+                    CHECK((fine != NULL) == (rule == 1 && batch > 0));
+                    CHECK(qb_observer_set_histogram(resumed, c.counts, c.edges, c.bins, NULL) == QB_OK);
+                    CHECK(fine == NULL || qb_observer_set_fine_edges(resumed, fine, c.bins, NULL) == QB_OK);
+                }
+                else {
+                    CHECK(collect(resumed, x, 97) == QB_OK);
+                }
+                const contents a = contents_of(whole);
+                const contents b = contents_of(resumed);
+                CHECK(a.bins == b.bins);
+                CHECK(memcmp(a.counts, b.counts, (size_t)a.bins * sizeof *a.counts) == 0);
+                CHECK(memcmp(a.edges, b.edges, (size_t)(a.bins + 1) * sizeof *a.edges) == 0);
+            }
+            qb_observer_release(whole);
+            qb_observer_release(resumed);
+        }
+    }
+    qb_device_close(device);
+}
+
+static void
+fine_edges_that_are_none_are_refused(void)
+{
+    qb_device *device = open_device(1, NULL);
+    qb_observer *observer = new_observer(device, histogram_options(QB_HISTOGRAM_FROM_MIN, 2));
+    const int64_t counts[] = {1, 2};
+    const double good[] = {0.0, 1.00000001, 2.0};
+    CHECK(qb_observer_set_fine_edges(observer, good, 2, NULL) == QB_ERR_STATE); /* nothing is there */
+    CHECK(qb_observer_set_histogram(observer, counts, (float[]){0.0f, 1.0f, 2.0f}, 2, NULL) == QB_OK);
+    CHECK(qb_observer_set_fine_edges(observer, good, 1, NULL) == QB_ERR_VALUE);
+    CHECK(qb_observer_set_fine_edges(observer, NULL, 2, NULL) == QB_ERR_VALUE);
+    CHECK(qb_observer_set_fine_edges(observer, (double[]){0.0, 1.1, 2.0}, 2, NULL) == QB_ERR_VALUE);
+    CHECK(qb_observer_set_fine_edges(observer, (double[]){0.0, (double)NAN, 2.0}, 2, NULL) == QB_ERR_VALUE);
+    CHECK(qb_observer_fine_edges(observer) == NULL);
+    CHECK(qb_observer_set_fine_edges(observer, good, 2, NULL) == QB_OK);
+    CHECK(qb_observer_fine_edges(observer)[1] == good[1]);
+    qb_observer_release(observer);
+    qb_observer *other = new_observer(device, histogram_options(QB_HISTOGRAM_FROM_ZERO, 2));
+    CHECK(qb_observer_set_histogram(other, counts, (float[]){0.0f, 1.0f, 2.0f}, 2, NULL) == QB_OK);
+    CHECK(qb_observer_set_fine_edges(other, good, 2, NULL) == QB_ERR_STATE);
+    qb_observer_release(other);
     qb_device_close(device);
 }
 
@@ -267,6 +334,8 @@ main(void)
     RUN(reset_restores_the_number_of_bins);
     RUN(a_fixed_range_does_not_care_how_data_are_split);
     RUN(edges_of_a_subnormal_range_never_decrease);
+    RUN(contents_put_back_go_on_to_the_last_bit);
+    RUN(fine_edges_that_are_none_are_refused);
     RUN(histograms_of_different_edges_do_not_merge);
     RUN(counts_do_not_stop_at_two_to_the_24_or_32);
     RUN(contents_that_are_no_histogram_are_refused);

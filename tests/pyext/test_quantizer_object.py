@@ -43,6 +43,11 @@ def entry_points(device: _core.Device) -> dict[str, Callable[[], Any]]:
     tracking = _core.Observer(device, "max", track_amax=True)
     tracking.collect(X)
     counts, edges = histogram.histogram()
+    grown = _core.Observer(device, "histogram", num_bins=5, rule="from_min")
+    for factor in (1, 3):
+        grown.collect(X * np.float32(factor))
+    fine = grown.fine_edges()
+    assert fine is not None
     weight = np.ones((3, 35), np.float32)
     return {
         "Quantizer": lambda: _core.Quantizer(device, {"num_bits": (4, 3), "axis": (0,)}),
@@ -66,6 +71,9 @@ def entry_points(device: _core.Device) -> dict[str, Callable[[], Any]]:
         "tracked": tracking.tracked,
         "histogram": histogram.histogram,
         "set_histogram": lambda: histogram.set_histogram(counts, edges),
+        "fine_edges": grown.fine_edges,
+        "set_fine_edges": lambda: grown.set_fine_edges(fine),
+        "copies of a device": lambda: (device.__copy__(), device.__deepcopy__({})),
         "reset": _core.Observer(device, "max").reset,
         "tensor_quant": lambda: _core.tensor_quant(device, X, ONE, 8, False, True),
         "fake_tensor_quant": lambda: _core.fake_tensor_quant(device, X, ONE, 8, False, True),
@@ -113,6 +121,12 @@ def failing_calls(device: _core.Device) -> dict[str, tuple[type[Exception], Call
         "merge": (TypeError, lambda: maximum.merge(anything)),
         "amax before any data": (StateError, _core.Observer(device, "max").amax),
         "histogram of a max": (StateError, maximum.histogram),
+        "fine_edges of a max": (StateError, maximum.fine_edges),
+        "fine_edges before any data": (StateError, _core.Observer(device, "histogram").fine_edges),
+        "set_fine_edges type": (TypeError, lambda: histogram.set_fine_edges(edges)),
+        "set_fine_edges shape": (ShapeError, lambda: histogram.set_fine_edges(np.ones((2, 2)))),
+        "set_fine_edges of another rule": (StateError, lambda: histogram.set_fine_edges(np.ones(9))),
+        "set_fine_edges of a max": (StateError, lambda: maximum.set_fine_edges(np.ones(9))),
         "set_histogram": (ShapeError, lambda: histogram.set_histogram(counts, edges[1:].copy())),
         "tensor_quant": (ValueError, lambda: _core.tensor_quant(device, X, -ONE, 8, False, True)),
         "fake_tensor_quant": (

@@ -81,8 +81,9 @@ def test_the_stub_names_everything_that_is_there() -> None:
         if callable(value) and not name.startswith("_"):
             there.add(name)
             if inspect.isclass(value):
-                methods = {m for m, v in vars(value).items() if callable(v)}
-                there |= {f"{name}.{m}" for m in methods if m[0] != "_" or m in ("__enter__", "__exit__")}
+                methods = {m for m, v in vars(value).items() if callable(v) and m[0] != "_"}
+                methods |= vars(value).keys() & {"__copy__", "__deepcopy__", "__enter__", "__exit__"}
+                there |= {f"{name}.{m}" for m in methods}
     assert named == there
     assert len(named) > 40
 

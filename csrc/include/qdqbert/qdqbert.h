@@ -185,9 +185,16 @@ QB_API const float *qb_observer_tracked(const qb_observer *observer, int64_t ind
 /* histogram: counts (bins) and edges (bins + 1); QB_ERR_STATE before any data. */
 QB_API qb_status qb_observer_histogram(const qb_observer *observer, const int64_t **counts, const float **edges,
                                        int64_t *bins, qb_error *error);
-/* histogram: replace the contents (resuming a calibration).  counts >= 0, edges increasing. */
+/* histogram of QB_HISTOGRAM_FROM_MIN that has grown: the edges (bins + 1) that decide, of which those above are
+ * roundings.  NULL where the two are the same. */
+QB_API const double *qb_observer_fine_edges(const qb_observer *observer);
+/* histogram: replace the contents (resuming a calibration).  counts >= 0, edges increasing; neighbours may be equal
+ * where the bins are too narrow for normal floats. */
 QB_API qb_status qb_observer_set_histogram(qb_observer *observer, const int64_t *counts, const float *edges,
                                            int64_t bins, qb_error *error);
+/* histogram: after qb_observer_set_histogram, put back what qb_observer_fine_edges gave.  QB_ERR_VALUE if they do not
+ * round to the edges that are there; QB_ERR_STATE for other rules and while there is no histogram. */
+QB_API qb_status qb_observer_set_fine_edges(qb_observer *observer, const double *edges, int64_t bins, qb_error *error);
 /* max: replace the contents (resuming a calibration).  histogram: put back the largest magnitude, which
  * qb_observer_set_histogram takes to be the last edge; QB_ERR_VALUE if it lies above that. */
 QB_API qb_status qb_observer_set_amax(qb_observer *observer, const float *values, int32_t rank, const int64_t *shape,

@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from qdqbert import _core
 from qdqbert.arrays import Array, as_float32
+from qdqbert.copies import Copyable
 
 __all__ = ["Calibrator"]
 
 
-class Calibrator(ABC):
+class Calibrator(Copyable, ABC):
     """Collects tensors and finds a range for them.
 
     Parameters
@@ -82,6 +83,19 @@ class Calibrator(ABC):
         if type(other) is not type(self):
             raise TypeError(f"other: expected {type(self).__name__}, got {type(other).__name__}")
         self._observer.merge(other._observer)
+
+    def _copy_state(self) -> dict[str, Any]:
+        """Refuse: only `MaxCalibrator` and `HistogramCalibrator` know what made their observer.
+
+        Raises
+        ------
+        TypeError
+            Always; they override this.
+        """
+        raise TypeError(
+            f"{type(self).__name__}: cannot be copied; derive it from MaxCalibrator or HistogramCalibrator, "
+            "or give it __deepcopy__ and __reduce__"
+        )
 
     @abstractmethod
     def compute_amax(self, *args: Any, **kwargs: Any) -> Array | None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from qdqbert import _core
-from qdqbert.arrays import Array, as_float32
+from qdqbert.arrays import Array, as_float32, as_float_array
 from qdqbert.calib.calibrator import Calibrator
 from qdqbert.calib.histogram_range import amax_of_histogram, require_method, require_percentile
 from qdqbert.calib.weights import calibrate_weights
+from qdqbert.copies import constructed
 from qdqbert.device import default_device
 from qdqbert.errors import StateError
 
@@ -68,6 +70,10 @@ class HistogramCalibrator(Calibrator):
     2.0
     """
 
+    _machinery = frozenset(
+        ("_axis", "_device", "_first_num_bins", "_fixed_range", "_from_zero", "_num_bits", "_observer")
+    ) | {"_skip_zeros", "_unsigned"}
+
     def __init__(
         self,
         num_bits: int | tuple[int, int],
@@ -99,6 +105,7 @@ class HistogramCalibrator(Calibrator):
         self._first_num_bins = num_bins
         self._skip_zeros = bool(skip_zeros)
         self._from_zero = bool(torch_hist)
+        self._fixed_range = fixed_range
 
     @property
     def num_bins(self) -> int:
@@ -199,10 +206,14 @@ class HistogramCalibrator(Calibrator):
         Returns
         -------
         dict
-            ``{"counts": ndarray, "edges": ndarray}``; empty before any data.
+            ``{"counts": ndarray, "edges": ndarray}``; empty before any data.  The edges are float64 where the
+            original's are: without `torch_hist`, once the histogram has grown.
         """
         histogram = self.histogram()
-        return {} if histogram is None else {"counts": histogram[0], "edges": histogram[1]}
+        if histogram is None:
+            return {}
+        fine = self._observer.fine_edges()
+        return {"counts": histogram[0], "edges": histogram[1] if fine is None else fine}
 
     def load_state_dict(self, state_dict: Mapping[str, npt.ArrayLike]) -> None:
         """Continue from a histogram.
@@ -227,10 +238,46 @@ class HistogramCalibrator(Calibrator):
         counts = np.asarray(state_dict["counts"])
         if counts.dtype.kind not in "iu":
             raise TypeError(f"counts: expected integers, got {counts.dtype}")
+        edges = as_float_array(state_dict["edges"], "edges")
         self._observer.set_histogram(
-            np.require(counts, np.int64, ["C_CONTIGUOUS", "ALIGNED"]),
-            as_float32(state_dict["edges"], "edges"),
+            np.require(counts, np.int64, ["C_CONTIGUOUS", "ALIGNED"]), as_float32(edges, "edges")
         )
+        if edges.dtype == np.float64 and not self._from_zero and self._fixed_range is None:
+            self._observer.set_fine_edges(np.require(edges, np.float64, ["C_CONTIGUOUS", "ALIGNED"]))
+
+    def _copy_state(self) -> dict[str, Any]:
+        """Return the arguments of the constructor, the histogram, and the largest magnitude."""
+        return {
+            "num_bits": self._num_bits,
+            "axis": self._axis,
+            "unsigned": self._unsigned,
+            "num_bins": self._first_num_bins,
+            "skip_zeros": self._skip_zeros,
+            "torch_hist": self._from_zero,
+            "fixed_range": self._fixed_range,
+            "device": self._device,
+            "statistics": self.state_dict(),
+            "amax": self._observer.amax() if self._observer.has_data else None,
+        }
+
+    @classmethod
+    def _restored(cls, state: dict[str, Any]) -> Self:
+        """Make a calibrator that has seen the same."""
+        names = (
+            "num_bits",
+            "axis",
+            "unsigned",
+            "num_bins",
+            "skip_zeros",
+            "torch_hist",
+            "fixed_range",
+            "device",
+        )
+        self: Self = constructed(cls, **{name: state[name] for name in names})
+        if state["statistics"]:
+            self.load_state_dict(state["statistics"])
+            self._observer.set_amax(state["amax"])
+        return self
 
     def __str__(self) -> str:
         histogram = self.histogram()

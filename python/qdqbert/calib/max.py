@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy.typing as npt
 
 from qdqbert import _core
 from qdqbert.arrays import Array, as_float32, axis_tuple
 from qdqbert.calib.calibrator import Calibrator
+from qdqbert.copies import constructed
 from qdqbert.device import default_device
 
 __all__ = ["MaxCalibrator"]
@@ -47,6 +49,8 @@ class MaxCalibrator(Calibrator):
     3.0
     """
 
+    _machinery = frozenset(("_axis", "_device", "_num_bits", "_observer", "_track_amax", "_unsigned"))
+
     def __init__(
         self,
         num_bits: int | tuple[int, int],
@@ -56,9 +60,8 @@ class MaxCalibrator(Calibrator):
         *,
         device: _core.Device | None = None,
     ) -> None:
-        observer = _core.Observer(
-            device or default_device(), "max", axis=axis_tuple(axis), track_amax=bool(track_amax)
-        )
+        self._device = device or default_device()
+        observer = _core.Observer(self._device, "max", axis=axis_tuple(axis), track_amax=bool(track_amax))
         super().__init__(num_bits, axis, unsigned, observer)
         self._track_amax = track_amax
 
@@ -124,6 +127,30 @@ class MaxCalibrator(Calibrator):
         if set(state_dict) != {"amax"}:
             raise ValueError(f"state_dict: expected the key 'amax', got {sorted(state_dict)}")
         self._observer.set_amax(as_float32(state_dict["amax"], "amax"))
+
+    def _copy_state(self) -> dict[str, Any]:
+        """Return the arguments of the constructor, the running maximum, and those of the batches."""
+        return {
+            "num_bits": self._num_bits,
+            "axis": self._axis,
+            "unsigned": self._unsigned,
+            "track_amax": self._track_amax,
+            "device": self._device,
+            "statistics": self.state_dict(),
+            "tracked": self._observer.tracked(),
+        }
+
+    @classmethod
+    def _restored(cls, state: dict[str, Any]) -> Self:
+        """Make a calibrator that has seen the same."""
+        names = ("num_bits", "axis", "unsigned", "track_amax")
+        self: Self = constructed(cls, *(state[name] for name in names), device=state["device"])
+        if state["statistics"]:
+            self.load_state_dict(state["statistics"])
+        for amax in state["tracked"]:
+            # The range of a batch has the kept axes in place, and is its own range.
+            self._observer.collect(amax)
+        return self
 
     def __str__(self) -> str:
         return f"MaxCalibrator(track_amax={self._track_amax})"

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from qdqbert import _core
 from qdqbert.arrays import Array, as_float32
+from qdqbert.copies import Copyable, constructed
 from qdqbert.errors import ShapeError
 from qdqbert.module import Module, Slot
 from qdqbert.nn import functional
@@ -18,7 +20,7 @@ from qdqbert.nn import functional
 __all__ = ["Clip"]
 
 
-class Clip(Module):
+class Clip(Module, Copyable):
     """Clip values to bounds: ``max(min(inputs, clip_value_max), clip_value_min)``.
 
     Parameters
@@ -44,6 +46,8 @@ class Clip(Module):
     >>> Clip(-1.0, 1.0)([-3.0, 0.5]).tolist()
     [-1.0, 0.5]
     """
+
+    _machinery = frozenset(("_bounds", "_fixed", "_learned", "_modules"))
 
     def __init__(
         self,
@@ -80,6 +84,24 @@ class Clip(Module):
         self._source = source
         self._learned = {"clip_value_min": True, "clip_value_max": True}
         self._bounds = {name: _slot_of(source, index) for index, name in enumerate(self._learned)}
+        return self
+
+    def _copy_state(self) -> dict[str, Any]:
+        """Return the arguments of the constructor, and the flags of learned bounds."""
+        return {
+            "clip_value_min": np.array(self.clip_value_min),
+            "clip_value_max": np.array(self.clip_value_max),
+            "learn_min": self._learned["clip_value_min"],
+            "learn_max": self._learned["clip_value_max"],
+            "requires_grad": self._gradient_flags(),
+        }
+
+    @classmethod
+    def _restored(cls, state: dict[str, Any]) -> Self:
+        """Make a clip of bounds of its own."""
+        names = ("clip_value_min", "clip_value_max", "learn_min", "learn_max")
+        self: Self = constructed(cls, *(state[name] for name in names))
+        self._set_gradient_flags(state["requires_grad"])
         return self
 
     @property

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from qdqbert import _core
 from qdqbert.arrays import Array, as_float32, as_float_array
+from qdqbert.copies import Copyable, constructed
 from qdqbert.errors import ShapeError
 from qdqbert.module import Module, Slot
 from qdqbert.nn.quant_mixin import QuantMixin, pop_quant_desc_in_kwargs
@@ -23,7 +24,7 @@ from qdqbert.seeds import require_seed
 __all__ = ["Linear", "QuantLinear"]
 
 
-class QuantLinear(Module, QuantMixin):
+class QuantLinear(Module, QuantMixin, Copyable):
     """``y = Q(x) Q(weight)^T + bias``, with a quantizer for the input and one for the weight.
 
     Parameters
@@ -56,6 +57,7 @@ class QuantLinear(Module, QuantMixin):
     """
 
     default_quant_desc_weight: ClassVar[QuantDescriptor] = QUANT_DESC_8BIT_LINEAR_WEIGHT_PER_ROW
+    _machinery = frozenset(("_fake_quant", "_fixed", "_modules", "_tensors"))  # the quantizers are carried
 
     def __init__(
         self,
@@ -120,6 +122,30 @@ class QuantLinear(Module, QuantMixin):
         self._weight_quantizer = weight_quantizer
         weight_quantizer._tensor_shape = lambda: tensors()["weight"].shape
         return self
+
+    def _copy_state(self) -> dict[str, Any]:
+        """Return weight and bias (None if there is none), and their flags."""
+        tensors = {name: slot.read() for name, slot in self._tensors().items()}
+        flags = {name: slot.state.requires_grad for name, slot in self._tensors().items()}
+        return {"parameters": tensors, "requires_grad": flags}
+
+    @classmethod
+    def _restored(cls, state: dict[str, Any]) -> Self:
+        """Make a layer that belongs to no model."""
+        tensors = state["parameters"]
+        rows, columns = tensors["weight"].shape
+        any_descriptor = {f"quant_desc_{name}": QuantDescriptor() for name in ("input", "weight")}
+        self: Self = constructed(cls, columns, rows, "bias" in tensors, seed=0, **any_descriptor)
+        for name, slot in self._tensors().items():
+            slot.write(tensors[name])
+            slot.state.requires_grad = state["requires_grad"][name]
+        return self
+
+    def _carry(self, carried: dict[str, Any]) -> None:
+        """Take the quantizers with what else is carried."""
+        super()._carry(carried)
+        if isinstance(self.weight_quantizer, TensorQuantizer):
+            self.weight_quantizer._tensor_shape = lambda: self._tensors()["weight"].shape
 
     @property
     def in_features(self) -> int:

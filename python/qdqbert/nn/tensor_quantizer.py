@@ -23,12 +23,14 @@ import numpy.typing as npt
 
 from qdqbert import _core, calib
 from qdqbert.arrays import Array, as_float32, as_float_array, axis_tuple
+from qdqbert.copies import Copyable, constructed
 from qdqbert.device import default_device
 from qdqbert.errors import ShapeError, StateError
 from qdqbert.module import Module, Slot
 from qdqbert.nn.clip import Clip
 from qdqbert.nn.export_checks import require_native, require_ready
 from qdqbert.nn.quantizer_stages import QuantizerStages
+from qdqbert.nn.quantizer_state import handle_state, set_handle_state
 from qdqbert.quant_descriptor import QuantDescriptor
 from qdqbert.tensor_quant import reduce_amax, refuse_negative, tensor_quant
 
@@ -37,7 +39,7 @@ __all__ = ["TensorQuantizer"]
 _logger = logging.getLogger(__name__)
 
 
-class TensorQuantizer(QuantizerStages):
+class TensorQuantizer(QuantizerStages, Copyable):
     """Quantize tensors as a descriptor says.
 
     Parameters
@@ -82,6 +84,9 @@ class TensorQuantizer(QuantizerStages):
 
     use_fb_fake_quant: ClassVar[bool] = False
     _enable_onnx_export: ClassVar[bool] = False  # set by qdqbert.enable_onnx_export()
+    _machinery = frozenset(
+        ("_descriptor", "_device", "_fixed", "_modules", "_name", "_observing", "_scale", "_source")
+    ) | {"_tensor_shape", "clip"}
 
     def __init__(
         self,
@@ -459,6 +464,40 @@ class TensorQuantizer(QuantizerStages):
         zeros = np.zeros(amax.shape, np.float32)
         _, scale = tensor_quant(zeros, amax, options["num_bits"], options["unsigned"])
         return scale
+
+    # ---- copies --------------------------------------------------------------------------------------------
+
+    __copy__ = Copyable.__copy__  # as a module it would share the range and not the calibrator
+
+    def _copy_state(self) -> dict[str, Any]:
+        """Return descriptor, device, calibrator, last scale, flags of parameters, and `handle_state`."""
+        return {
+            "descriptor": self._descriptor,
+            "device": self._device,
+            "calibrator": self._calibrator,
+            "scale": self._scale,
+            "requires_grad": self._gradient_flags(),
+            **handle_state(self._handle),
+        }
+
+    @classmethod
+    def _restored(cls, state: dict[str, Any]) -> Self:
+        """Make a quantizer that belongs to no model."""
+        self: Self = constructed(cls, state["descriptor"])
+        if state["device"] is not self._device:
+            handle = _core.Quantizer(state["device"], descriptor_options(self._descriptor))
+            self._set_up(lambda: handle, self._descriptor, None, state["device"])
+        self._set_state(state)
+        self._set_gradient_flags(state["requires_grad"])
+        return self
+
+    def _set_state(self, state: Mapping[str, Any]) -> None:
+        """Set calibrator, last scale and the core's quantizer to those of a state."""
+        self._descriptor = state["descriptor"]
+        self._handle.stages = 0  # so that a calibrator may be taken away
+        self._calibrator = state["calibrator"]
+        self._scale = state["scale"]
+        set_handle_state(self._handle, state)
 
     # ---- tree ----------------------------------------------------------------------------------------------
 
