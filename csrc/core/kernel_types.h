@@ -21,6 +21,9 @@ typedef struct qb_quant_range {
 /* Longest sum of products of codes that is exact in 32 bits whatever the codes: 2^14 * (2^17 - 1) < 2^31. */
 #define QB_DEPTH_MAX 131071
 
+/* Elements that sum_squares_f32 adds up in lanes before it adds to its sum: where work may be cut. */
+#define QB_SUM_SQUARES_BLOCK 4096
+
 typedef enum qb_activation {
     QB_ACTIVATION_NONE = 0,
     QB_ACTIVATION_GELU,         /* x Phi(x), erf form */

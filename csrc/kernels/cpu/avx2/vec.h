@@ -326,4 +326,40 @@ vec_transpose(const float *x, size_t x_stride, float *y, size_t y_stride)
     vec_transpose_quarter(x + 8 * x_stride + 8, x_stride, y + 8 * y_stride + 8, y_stride);
 }
 
+typedef struct vec_f64 {
+    __m256d quarter[4];
+} vec_f64;
+
+static inline vec_f64
+vec_f64_zero(void)
+{
+    const __m256d zero = _mm256_setzero_pd();
+    return (vec_f64){{zero, zero, zero, zero}};
+}
+
+static inline __m256d
+vec_f64_add_square_quarter(__m256d sum, __m128 v)
+{
+    const __m256d wide = _mm256_cvtps_pd(v);
+    return _mm256_fmadd_pd(wide, wide, sum);
+}
+
+static inline vec_f64
+vec_f64_add_square(vec_f64 sum, vec_f32 v)
+{
+    return (vec_f64){{vec_f64_add_square_quarter(sum.quarter[0], _mm256_castps256_ps128(v.low)),
+                      vec_f64_add_square_quarter(sum.quarter[1], _mm256_extractf128_ps(v.low, 1)),
+                      vec_f64_add_square_quarter(sum.quarter[2], _mm256_castps256_ps128(v.high)),
+                      vec_f64_add_square_quarter(sum.quarter[3], _mm256_extractf128_ps(v.high, 1))}};
+}
+
+static inline double
+vec_f64_reduce_add(vec_f64 v)
+{
+    const __m256d four =
+        _mm256_add_pd(_mm256_add_pd(v.quarter[0], v.quarter[2]), _mm256_add_pd(v.quarter[1], v.quarter[3]));
+    const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+}
+
 #endif

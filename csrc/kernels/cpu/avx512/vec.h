@@ -277,4 +277,31 @@ vec_transpose(const float *x, size_t x_stride, float *y, size_t y_stride)
     }
 }
 
+typedef struct vec_f64 {
+    __m512d low, high;
+} vec_f64;
+
+static inline vec_f64
+vec_f64_zero(void)
+{
+    return (vec_f64){_mm512_setzero_pd(), _mm512_setzero_pd()};
+}
+
+static inline vec_f64
+vec_f64_add_square(vec_f64 sum, vec_f32 v)
+{
+    const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(v));
+    const __m512d high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
+    return (vec_f64){_mm512_fmadd_pd(low, low, sum.low), _mm512_fmadd_pd(high, high, sum.high)};
+}
+
+static inline double
+vec_f64_reduce_add(vec_f64 v)
+{
+    const __m512d eight = _mm512_add_pd(v.low, v.high);
+    const __m256d four = _mm256_add_pd(_mm512_castpd512_pd256(eight), _mm512_extractf64x4_pd(eight, 1));
+    const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+}
+
 #endif

@@ -313,4 +313,39 @@ vec_transpose(const float *x, size_t x_stride, float *y, size_t y_stride)
     }
 }
 
+typedef struct vec_f64 {
+    float64x2_t pair[8];
+} vec_f64;
+
+static inline vec_f64
+vec_f64_zero(void)
+{
+    const float64x2_t zero = vdupq_n_f64(0.0);
+    return (vec_f64){{zero, zero, zero, zero, zero, zero, zero, zero}};
+}
+
+static inline vec_f64
+vec_f64_add_square(vec_f64 sum, vec_f32 v)
+{
+    const float32x4_t quads[4] = {v.q0, v.q1, v.q2, v.q3};
+    for (size_t i = 0; i < 4; ++i) {
+        const float64x2_t low = vcvt_f64_f32(vget_low_f32(quads[i]));
+        const float64x2_t high = vcvt_high_f64_f32(quads[i]);
+        sum.pair[2 * i] = vfmaq_f64(sum.pair[2 * i], low, low);
+        sum.pair[2 * i + 1] = vfmaq_f64(sum.pair[2 * i + 1], high, high);
+    }
+    return sum;
+}
+
+static inline double
+vec_f64_reduce_add(vec_f64 v)
+{
+    for (size_t distance = 4; distance > 0; distance /= 2) {
+        for (size_t i = 0; i < distance; ++i) {
+            v.pair[i] = vaddq_f64(v.pair[i], v.pair[i + distance]);
+        }
+    }
+    return vgetq_lane_f64(v.pair[0], 0) + vgetq_lane_f64(v.pair[0], 1);
+}
+
 #endif

@@ -25,6 +25,8 @@
  *   vec_magnitude_bits(v)                 the same without sign
  *   vec_s32_zero()  vec_s32_max(a, b)  vec_s32_reduce_max(v)
  *   vec_reduce_add(v)  vec_reduce_max(v)  the tree (l, l+8), (l, l+4), (l, l+2), (l, l+1)
+ *   vec_f64                               16 float64, for sums of squares
+ *   vec_f64_zero()  vec_f64_add_square(sum, v)  vec_f64_reduce_add(sum)  fma(v, v, sum); the same tree
  *   vec_transpose(x, x_stride, y, y_stride)  y[j][i] = x[i][j] of 16 x 16 floats, row distances x_stride and y_stride
  */
 #ifndef QB_KERNELS_CPU_SIMD_SIMD_H
