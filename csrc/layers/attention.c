@@ -126,7 +126,12 @@ qb_attention_plan(const qb_attention *self, qb_attention_work *work, qb_arena *a
     }
     work->q_values = work->q;
     work->k_values = work->k;
-    if (self->positions != QB_POSITIONS_ABSOLUTE) {
+    work->v_values = work->v;
+    if (limits->trains) {
+        work->x = qb_arena_take(arena, m, (size_t)self->query.in_features * sizeof *work->x);
+        work->v_values = qb_arena_take(arena, keys, h * sizeof *work->v_values);
+    }
+    if (limits->trains || self->positions != QB_POSITIONS_ABSOLUTE) {
         work->q_values = qb_arena_take(arena, m, h * sizeof *work->q_values);
         work->k_values = qb_arena_take(arena, keys, h * sizeof *work->k_values);
     }
@@ -317,7 +322,7 @@ prepare_products(const qb_attention *self, const qb_attention_work *work, const 
     const operand operands[] = {
         {"matmul_q_input_quantizer", self->matmul_q, work->q, rows, work->q_values, work->q_codes},
         {"matmul_k_input_quantizer", self->matmul_k, work->k, keys, work->k_values, work->k_codes},
-        {"matmul_v_input_quantizer", self->matmul_v, work->v, keys, work->v, work->v_codes},
+        {"matmul_v_input_quantizer", self->matmul_v, work->v, keys, work->v_values, work->v_codes},
     };
     const qb_arithmetic arithmetic[] = {job->scores_arithmetic, job->scores_arithmetic, job->context_arithmetic};
     const float **const values[] = {&job->q, &job->k, &job->v};
@@ -376,16 +381,15 @@ run_items(qb_attention_job *job, const qb_run *run)
     return QB_OK;
 }
 
-/* Scores, probabilities and context from q, k and v. */
-static qb_status
-attend(const qb_attention *self, const qb_attention_work *work, const qb_run *run, const qb_attention_inputs *inputs)
+qb_status
+qb_attention_prepare_job(const qb_attention *self, const qb_attention_work *work, const qb_run *run,
+                         const qb_attention_inputs *inputs, qb_attention_job *job, float *v_step)
 {
     const qb_site scores = scores_site(self);
     const qb_site context = context_site(self);
     const qb_sequences *sequences = inputs->sequences;
     const int is_relative = self->positions != QB_POSITIONS_ABSOLUTE;
-    const int keeps = inputs->reader != NULL || qb_attention_keeps_probabilities(self);
-    qb_attention_job job = {
+    *job = (qb_attention_job){
         .kernels = run->kernels,
         .scratch = work->scratch,
         .layer = self,
@@ -404,11 +408,21 @@ attend(const qb_attention *self, const qb_attention_work *work, const qb_run *ru
         .scores = {.divisor = is_relative ? 1.0f : sqrtf((float)self->head_size)},
         .context = {.divisor = 1.0f},
         .head_mask = inputs->head_mask,
-        .probabilities = keeps ? work->probabilities : NULL,
         .context_rows = work->context,
     };
+    return prepare_products(self, work, run, sequences->tokens, job, v_step);
+}
+
+/* Scores, probabilities and context from q, k and v. */
+static qb_status
+attend(const qb_attention *self, const qb_attention_work *work, const qb_run *run, const qb_attention_inputs *inputs)
+{
+    const qb_sequences *sequences = inputs->sequences;
+    const int keeps = inputs->reader != NULL || qb_attention_keeps_probabilities(self);
+    qb_attention_job job;
     float v_step = 0.0f;
-    QB_TRY(prepare_products(self, work, run, sequences->tokens, &job, &v_step));
+    QB_TRY(qb_attention_prepare_job(self, work, run, inputs, &job, &v_step));
+    job.probabilities = keeps ? work->probabilities : NULL;
     if (!keeps) {
         QB_TRY(prepare_probabilities(self, work, run, NULL, 0, v_step, &job));
         job.computes_scores = 1;
@@ -463,6 +477,9 @@ qb_attention_forward(const qb_attention *self, const qb_attention_work *work, co
         .new_v = has_earlier && work->new_v != NULL ? work->new_v : work->v,
     };
     const int64_t key_rows = keys->sequences.tokens;
+    if (work->x != NULL) {
+        QB_TRY(qb_gradient_copy(run, y, rows * self->query.in_features, work->x));
+    }
     QB_TRY(observe_inputs(self, &at_self, &call));
     QB_TRY(project(self, work, &at_self, &call));
     if (inputs->key_reader != NULL && call.projected > 0) {

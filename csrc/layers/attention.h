@@ -39,6 +39,21 @@
  * original gives, the same probability for every key.  A key that a causal query does not see has probability 0 too, so
  * a token has the same bits whether its predecessors are computed with it or come from an earlier call.
  *
+ * Backward, for every sequence and head, from dc (T, D):
+ *
+ *   dv  = Qa(p)' dc                          where |v| <= amax_v, else 0
+ *   dp  = (dc Qv(v)') head_mask              where |p| <= amax_a, else 0
+ *   ds  = softmax(s) (dp - sum_j dp softmax(s)) / sqrt(D)
+ *   dq  = ds Qk(k)                           where |q| <= amax_q, else 0
+ *   dk  = ds' Qq(q)                          where |k| <= amax_k, else 0
+ *
+ * and with relative positions, whose r is of unquantized q and k:
+ *
+ *   dq[i] += sum_j ds[i,j] E[i - j + P - 1],  dE[i - j + P - 1] += ds[i,j] q[i],  and the same of k
+ *
+ * Probabilities are recomputed, not kept.  Where the whole layer's are needed at once (as forward does), three tensors
+ * of them exist for one layer at a time.
+ *
  * Source: Vaswani et al. 2017, section 3.2; Shaw et al. 2018 and Huang et al. 2020 for relative positions;
  * QDQBertSelfAttention (REFERENCE 1.4, 1.5).
  */
@@ -83,6 +98,7 @@ typedef struct qb_limits {
     int64_t past;           /* most keys of earlier calls in a sequence */
     int64_t encoder_length; /* longest sequence of an encoder; 0: no cross-attention */
     int keep_probabilities;
+    int trains; /* work structs keep what backward needs; past is 0 then */
 } qb_limits;
 
 /* Most keys of all sequences together, and of one. */
@@ -95,6 +111,8 @@ typedef struct qb_attention_work { /* one per session; every pointer is bound by
     float *q, *k, *v;                    /* (M, N D), (keys, N D) */
     float *new_k, *new_v;                /* (M, N D) before they join earlier ones; NULL: there are none */
     float *q_values, *k_values;          /* quantized q and k where r needs them unquantized; otherwise q and k */
+    float *v_values;                     /* quantized v; v itself unless backward will ask for it */
+    float *x;                            /* (M, H) the input, saved; NULL: nobody will ask for gradients */
     int8_t *q_codes, *k_codes, *v_codes; /* as q, k, v */
     float *context;                      /* (M, N D) */
     float *probabilities;                /* per sequence (N, T, S), one after the other; NULL: not planned */
@@ -149,5 +167,25 @@ qb_status qb_attention_join_keys(const qb_attention *self, const qb_attention_wo
  * site, with its name.  Requires work->probabilities if a reader is given or qb_attention_keeps_probabilities. */
 qb_status qb_attention_forward(const qb_attention *self, const qb_attention_work *work, const qb_run *run,
                                const qb_attention_inputs *inputs, float *y);
+
+/* Buffers of backward; one per session. */
+typedef struct qb_attention_gradient {
+    float *dcontext;    /* (M, N D) */
+    float *dq;          /* (M, N D) */
+    float *dk, *dv;     /* (keys, N D) */
+    float *softmax;     /* per sequence (N, T, S); NULL: not planned, nor the two below */
+    float *head_masked; /* the same times head_mask */
+    float *dscores;     /* the values that are multiplied, then dp, then ds */
+} qb_attention_gradient;
+
+void qb_attention_gradient_plan(const qb_attention *self, qb_attention_gradient *gradient, qb_arena *arena,
+                                const qb_limits *limits);
+void qb_attention_gradient_sizes(const qb_attention *self, const qb_kernels *kernels, const qb_limits *limits,
+                                 qb_gradient_sizes *sizes);
+/* y (M, H) holds dy on entry and dx on return.  dmemory (projected, H) is added to, in cross-attention; NULL: not
+ * wanted.  `inputs` are those of forward, whose head_mask and keys must still be there. */
+qb_status qb_attention_backward(const qb_attention *self, const qb_attention_work *work,
+                                const qb_attention_gradient *gradient, const qb_gradient_work *shared,
+                                const qb_run *run, const qb_attention_inputs *inputs, float *y, float *dmemory);
 
 #endif

@@ -346,21 +346,41 @@ kept_of_sequence(const qb_attention_job *job, int64_t sequence)
     return at;
 }
 
+static item
+item_of(const qb_attention_job *job, int64_t sequence, int64_t head)
+{
+    const int64_t h = width_of(job);
+    item it = {.sequence = sequence, .head = head};
+    it.rows = job->sequences->lengths[sequence];
+    it.keys = job->keys->lengths[sequence];
+    it.at = job->sequences->offsets[sequence] * h + head * job->layer->head_size;
+    it.key_at = job->keys->offsets[sequence] * h + head * job->layer->head_size;
+    return it;
+}
+
+void
+qb_attention_item_probabilities(const qb_attention_job *job, int64_t sequence, int64_t head, qb_arena arena, float *p)
+{
+    item it = item_of(job, sequence, head);
+    qb_attention_job scores = *job;
+    scores.computes_scores = 1;
+    scores.computes_context = 0;
+    scores.head_mask = NULL;
+    it.kept = p;
+    plan_item(job->kernels, job->layer, it.keys, &arena, &it.buffers);
+    compute_item(&scores, &it, 0, it.rows);
+}
+
 void
 qb_attention_compute_items(void *argument, int64_t begin, int64_t end, int32_t worker)
 {
     qb_attention_job *job = argument;
     const int64_t heads = job->layer->heads;
-    const int64_t h = width_of(job);
     const int32_t slot = qb_scratch_claim(job->scratch, worker);
     for (int64_t i = begin; i < end; i++) {
         const int64_t pair = i / job->row_splits;
         const int64_t part = i % job->row_splits;
-        item it = {.sequence = pair / heads, .head = pair % heads};
-        it.rows = job->sequences->lengths[it.sequence];
-        it.keys = job->keys->lengths[it.sequence];
-        it.at = job->sequences->offsets[it.sequence] * h + it.head * job->layer->head_size;
-        it.key_at = job->keys->offsets[it.sequence] * h + it.head * job->layer->head_size;
+        item it = item_of(job, pair / heads, pair % heads);
         it.kept = kept_of_sequence(job, it.sequence);
         if (it.kept != NULL) {
             it.kept += it.head * it.rows * it.keys;

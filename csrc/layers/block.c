@@ -52,32 +52,69 @@ qb_block_scratch_bytes(const qb_block *self, const qb_kernels *kernels, const qb
     return larger > feed_forward ? larger : feed_forward;
 }
 
+qb_block_lent
+qb_block_lent_plan(const qb_block *self, qb_arena *arena, const qb_limits *limits)
+{
+    const int64_t encoder = limits->sequences * limits->encoder_length; /* 0 unless there is cross-attention */
+    const int64_t rows = limits->tokens > encoder ? limits->tokens : encoder;
+    const int64_t h = self->feed_forward.intermediate.in_features;
+    const int64_t i = self->feed_forward.intermediate.out_features;
+    const size_t widest = (size_t)(h > i ? h : i);
+    qb_block_lent lent;
+    /* Inputs of one linear layer at a time, or of query, key and value together. */
+    lent.codes = qb_arena_take(arena, rows, widest > 3 * (size_t)h ? widest : 3 * (size_t)h);
+    lent.values = qb_arena_take(arena, rows, widest * sizeof *lent.values);
+    lent.g = limits->trains ? qb_arena_take(arena, limits->tokens, (size_t)i * sizeof *lent.g) : NULL;
+    return lent;
+}
+
 void
 qb_block_plan(const qb_block *self, qb_block_work *work, qb_arena *arena, const qb_limits *limits, qb_scratch *scratch)
 {
     const int64_t m = limits->tokens;
-    const int64_t encoder = limits->sequences * limits->encoder_length; /* 0 unless there is cross-attention */
-    const int64_t rows = m > encoder ? m : encoder;
     const int64_t h = self->feed_forward.intermediate.in_features;
-    const int64_t i = self->feed_forward.intermediate.out_features;
-    const size_t widest = (size_t)(h > i ? h : i);
-    /* Inputs of one linear layer at a time, or of query, key and value together. */
-    int8_t *codes = qb_arena_take(arena, rows, widest > 3 * (size_t)h ? widest : 3 * (size_t)h);
-    float *values = qb_arena_take(arena, rows, widest * sizeof *values);
+    const qb_block_lent lent = qb_block_lent_plan(self, arena, limits);
     float *local = qb_arena_take(arena, m, (size_t)h * sizeof *local);
     const size_t mark = qb_arena_mark(arena);
-    qb_attention_plan(&self->attention, &work->attention, arena, limits, codes, values, local, scratch);
+    qb_attention_plan(&self->attention, &work->attention, arena, limits, lent.codes, lent.values, local, scratch);
     size_t end = qb_arena_mark(arena);
     if (self->has_cross_attention && limits->encoder_length > 0) {
         qb_arena_release(arena, mark);
-        qb_attention_plan(&self->cross_attention, &work->cross_attention, arena, limits, codes, values, local, scratch);
+        qb_attention_plan(&self->cross_attention, &work->cross_attention, arena, limits, lent.codes, lent.values, local,
+                          scratch);
         end = qb_arena_mark(arena) > end ? qb_arena_mark(arena) : end;
     }
     qb_arena_release(arena, mark);
-    qb_feed_forward_plan(&self->feed_forward, &work->feed_forward, arena, m, codes, values, local, scratch);
+    float *g = qb_arena_take(arena, m, (size_t)self->feed_forward.intermediate.out_features * sizeof *g);
+    qb_feed_forward_plan(&self->feed_forward, &work->feed_forward, arena, lent.codes, lent.values, local, g, scratch);
     if (qb_arena_mark(arena) < end) { /* the longest of the parts stays reserved */
         (void)qb_arena_take(arena, (int64_t)(end - qb_arena_mark(arena)), 1);
     }
+}
+
+void
+qb_block_plan_saved(const qb_block *self, qb_block_work *work, qb_arena *arena, const qb_limits *limits,
+                    const qb_block_lent *lent, qb_scratch *scratch)
+{
+    const int64_t m = limits->tokens;
+    const size_t h = (size_t)self->feed_forward.intermediate.in_features;
+    float *local[3];
+    for (size_t i = 0; i < 3; i++) {
+        local[i] = i == 1 && !self->has_cross_attention ? NULL : qb_arena_take(arena, m, h * sizeof(float));
+    }
+    qb_attention_plan(&self->attention, &work->attention, arena, limits, lent->codes, lent->values, local[0], scratch);
+    work->attention.output.local_values = lent->values;
+    if (self->has_cross_attention && limits->encoder_length > 0) {
+        qb_attention_plan(&self->cross_attention, &work->cross_attention, arena, limits, lent->codes, lent->values,
+                          local[1], scratch);
+        work->cross_attention.output.local_values = lent->values;
+    }
+    qb_feed_forward_plan(&self->feed_forward, &work->feed_forward, arena, lent->codes, lent->values, local[2], lent->g,
+                         scratch);
+    work->feed_forward.output.local_values = lent->values;
+    work->feed_forward.x = qb_arena_take(arena, m, h * sizeof(float));
+    work->feed_forward.pre =
+        qb_arena_take(arena, m, (size_t)self->feed_forward.intermediate.out_features * sizeof(float));
 }
 
 qb_status
@@ -127,4 +164,58 @@ qb_block_forward(const qb_block *self, const qb_block_work *work, const qb_run *
         QB_TRY(qb_attention_forward(&self->cross_attention, &work->cross_attention, &at_cross_attention, cross, y));
     }
     return qb_feed_forward_forward(&self->feed_forward, &work->feed_forward, &at_block, inputs->sequences->tokens, y);
+}
+
+/* ---- backward --------------------------------------------------------------------------------------------------- */
+
+void
+qb_block_gradient_plan(const qb_block *self, qb_block_gradient *gradient, qb_arena *arena, const qb_limits *limits)
+{
+    /* The three parts run one after the other, in the memory of the longest. */
+    const size_t mark = qb_arena_mark(arena);
+    size_t end = mark;
+    qb_attention_gradient_plan(&self->attention, &gradient->attention, arena, limits);
+    end = qb_arena_mark(arena);
+    if (self->has_cross_attention && limits->encoder_length > 0) {
+        qb_arena_release(arena, mark);
+        qb_attention_gradient_plan(&self->cross_attention, &gradient->cross_attention, arena, limits);
+        end = qb_arena_mark(arena) > end ? qb_arena_mark(arena) : end;
+    }
+    qb_arena_release(arena, mark);
+    qb_feed_forward_gradient_plan(&self->feed_forward, &gradient->feed_forward, arena, limits->tokens);
+    if (qb_arena_mark(arena) < end) {
+        (void)qb_arena_take(arena, (int64_t)(end - qb_arena_mark(arena)), 1);
+    }
+}
+
+void
+qb_block_gradient_sizes(const qb_block *self, const qb_kernels *kernels, const qb_limits *limits,
+                        qb_gradient_sizes *sizes)
+{
+    qb_attention_gradient_sizes(&self->attention, kernels, limits, sizes);
+    if (self->has_cross_attention && limits->encoder_length > 0) {
+        qb_attention_gradient_sizes(&self->cross_attention, kernels, limits, sizes);
+    }
+    qb_feed_forward_gradient_sizes(&self->feed_forward, kernels, limits->tokens, sizes);
+}
+
+qb_status
+qb_block_backward(const qb_block *self, const qb_block_work *work, const qb_block_gradient *gradient,
+                  const qb_gradient_work *shared, const qb_run *run, const qb_attention_inputs *inputs,
+                  const qb_attention_inputs *cross, float *y, float *dmemory)
+{
+    const qb_path block = {run->path, self->name};
+    const qb_path attention = {&block, "attention"};
+    const qb_path cross_attention = {&block, "crossattention"};
+    const qb_run at_block = qb_run_enter(run, &block);
+    const qb_run at_attention = qb_run_enter(run, &attention);
+    const qb_run at_cross_attention = qb_run_enter(run, &cross_attention);
+    QB_TRY(qb_feed_forward_backward(&self->feed_forward, &work->feed_forward, &gradient->feed_forward, shared,
+                                    &at_block, inputs->sequences->tokens, y));
+    if (cross != NULL) {
+        QB_TRY(qb_attention_backward(&self->cross_attention, &work->cross_attention, &gradient->cross_attention, shared,
+                                     &at_cross_attention, cross, y, dmemory));
+    }
+    return qb_attention_backward(&self->attention, &work->attention, &gradient->attention, shared, &at_attention,
+                                 inputs, y, NULL);
 }

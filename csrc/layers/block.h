@@ -41,11 +41,40 @@ qb_status qb_block_visit(qb_block *self, const qb_visitor *visitor, const qb_pat
 size_t qb_block_scratch_bytes(const qb_block *self, const qb_kernels *kernels, const qb_limits *limits);
 void qb_block_plan(const qb_block *self, qb_block_work *work, qb_arena *arena, const qb_limits *limits,
                    qb_scratch *scratch);
+
+/* What blocks that run one after the other share although each keeps its own. */
+typedef struct qb_block_lent {
+    int8_t *codes;
+    float *values;
+    float *g;
+} qb_block_lent;
+
+qb_block_lent qb_block_lent_plan(const qb_block *self, qb_arena *arena, const qb_limits *limits);
+/* As qb_block_plan, for one that keeps what backward needs. */
+void qb_block_plan_saved(const qb_block *self, qb_block_work *work, qb_arena *arena, const qb_limits *limits,
+                         const qb_block_lent *lent, qb_scratch *scratch);
 qb_status qb_block_prepare(qb_block *self, const qb_run *run);
 qb_status qb_block_observe_weights(qb_block *self, const qb_run *run);
 /* y (M, H) holds the block's input on entry and its output on return.  cross may be NULL: cross-attention is left
  * out. */
 qb_status qb_block_forward(const qb_block *self, const qb_block_work *work, const qb_run *run,
                            const qb_attention_inputs *inputs, const qb_attention_inputs *cross, float *y);
+
+/* Buffers of backward; one per session. */
+typedef struct qb_block_gradient {
+    qb_attention_gradient attention;
+    qb_attention_gradient cross_attention;
+    qb_feed_forward_gradient feed_forward;
+} qb_block_gradient;
+
+void qb_block_gradient_plan(const qb_block *self, qb_block_gradient *gradient, qb_arena *arena,
+                            const qb_limits *limits);
+void qb_block_gradient_sizes(const qb_block *self, const qb_kernels *kernels, const qb_limits *limits,
+                             qb_gradient_sizes *sizes);
+/* y (M, H) holds dy on entry and dx on return; `work` is planned with qb_block_plan_saved, and the rest is forward's.
+ * dmemory is as in qb_attention_backward. */
+qb_status qb_block_backward(const qb_block *self, const qb_block_work *work, const qb_block_gradient *gradient,
+                            const qb_gradient_work *shared, const qb_run *run, const qb_attention_inputs *inputs,
+                            const qb_attention_inputs *cross, float *y, float *dmemory);
 
 #endif

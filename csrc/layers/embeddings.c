@@ -7,6 +7,7 @@ qb_embeddings_init(qb_embeddings *self, int64_t vocabulary, int64_t positions, i
 {
     *self = (qb_embeddings){
         .features = features,
+        .padding_token = -1,
         .adds_positions = 1,
         .word = {.rank = 2, .shape = {vocabulary, features}},
         .position = {.rank = 2, .shape = {positions, features}},
@@ -33,7 +34,7 @@ typedef struct embed_job {
 } embed_job;
 
 static void
-embed_rows(void *argument, int64_t begin, int64_t end, int32_t worker)
+add_vectors(void *argument, int64_t begin, int64_t end, int32_t worker)
 {
     const embed_job *job = argument;
     const qb_embeddings *self = job->self;
@@ -48,6 +49,15 @@ embed_rows(void *argument, int64_t begin, int64_t end, int32_t worker)
             job->kernels->add_f32(y, self->position.data + in->positions[i] * h, (size_t)h, y);
         }
     }
+}
+
+static void
+embed_rows(void *argument, int64_t begin, int64_t end, int32_t worker)
+{
+    const embed_job *job = argument;
+    const qb_embeddings *self = job->self;
+    const int64_t h = self->features;
+    add_vectors(argument, begin, end, worker);
     float *rows = job->y + begin * h;
     job->kernels->layer_norm_f32(rows, (size_t)(end - begin), (size_t)h, self->norm.weight.data, self->norm.bias.data,
                                  self->norm.eps, rows);
@@ -58,4 +68,54 @@ qb_embeddings_forward(const qb_embeddings *self, const qb_run *run, const qb_emb
 {
     embed_job job = {.self = self, .kernels = run->kernels, .input = input, .y = y};
     return qb_run_parallel(run, input->tokens, 16, embed_rows, &job);
+}
+
+/* ---- backward --------------------------------------------------------------------------------------------------- */
+
+/* Columns that one chunk adds to the tables. */
+#define COLUMNS 64
+
+void
+qb_embeddings_gradient_sizes(const qb_embeddings *self, int64_t tokens, qb_gradient_sizes *sizes)
+{
+    qb_layer_norm_gradient_sizes(&self->norm, tokens, sizes);
+}
+
+/* A row of a table may be many tokens': all of them are added by the thread that has these columns, in their order. */
+static void
+add_to_tables(void *argument, int64_t begin, int64_t end, int32_t worker)
+{
+    const embed_job *job = argument;
+    const qb_embeddings *self = job->self;
+    const qb_embeddings_input *in = job->input;
+    const int64_t h = self->features;
+    const int64_t first = begin * COLUMNS;
+    const size_t n = (size_t)((end * COLUMNS < h ? end * COLUMNS : h) - first);
+    const struct {
+        float *table;
+        const int64_t *rows;
+        int64_t left_out;
+    } tables[] = {{in->vectors == NULL ? self->word.gradient : NULL, in->ids, self->padding_token},
+                  {self->token_type.gradient, in->types, -1},
+                  {self->adds_positions ? self->position.gradient : NULL, in->positions, -1}};
+    (void)worker;
+    for (size_t t = 0; t < sizeof tables / sizeof tables[0]; t++) {
+        for (int64_t i = 0; tables[t].table != NULL && i < in->tokens; i++) {
+            if (tables[t].rows[i] != tables[t].left_out) {
+                float *row = tables[t].table + tables[t].rows[i] * h + first;
+                job->kernels->add_f32(row, job->y + i * h + first, n, row);
+            }
+        }
+    }
+}
+
+qb_status
+qb_embeddings_backward(const qb_embeddings *self, const qb_gradient_work *work, const qb_run *run,
+                       const qb_embeddings_input *input, float *dy)
+{
+    embed_job job = {.self = self, .kernels = run->kernels, .input = input, .y = work->sums};
+    QB_TRY(qb_run_parallel(run, input->tokens, 16, add_vectors, &job));
+    QB_TRY(qb_layer_norm_backward(&self->norm, work, run, work->sums, input->tokens, dy, dy));
+    job.y = dy;
+    return qb_run_parallel(run, (self->features + COLUMNS - 1) / COLUMNS, 1, add_to_tables, &job);
 }

@@ -21,6 +21,7 @@ typedef struct qb_embeddings {
     qb_parameter word;       /* (V, H) */
     qb_parameter position;   /* (P, H) */
     qb_parameter token_type; /* (types, H) */
+    int64_t padding_token;   /* its word vector gets no gradient; -1: none, from init on, an owner may set one */
     int adds_positions;      /* 1 from init on; an owner with relative positions clears it */
     qb_layer_norm norm;
 } qb_embeddings;
@@ -41,5 +42,10 @@ qb_status qb_embeddings_visit(qb_embeddings *self, const qb_visitor *visitor, co
 /* y (M, H).  Fails only when interrupted. */
 qb_status qb_embeddings_forward(const qb_embeddings *self, const qb_run *run, const qb_embeddings_input *input,
                                 float *y);
+
+void qb_embeddings_gradient_sizes(const qb_embeddings *self, int64_t tokens, qb_gradient_sizes *sizes);
+/* dy (M, H) is overwritten with the gradient of the sum of the three vectors, which is that of a given word vector. */
+qb_status qb_embeddings_backward(const qb_embeddings *self, const qb_gradient_work *work, const qb_run *run,
+                                 const qb_embeddings_input *input, float *dy);
 
 #endif

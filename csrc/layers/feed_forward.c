@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "layers/feed_forward.h"
 
+/* Elements that one chunk of an elementwise region takes. */
+#define GRAIN 16384
+
 void
 qb_feed_forward_init(qb_feed_forward *self, int64_t hidden, int64_t intermediate, qb_activation activation, float eps)
 {
@@ -34,11 +37,10 @@ qb_feed_forward_scratch_bytes(const qb_feed_forward *self, const qb_kernels *ker
 }
 
 void
-qb_feed_forward_plan(const qb_feed_forward *self, qb_feed_forward_work *work, qb_arena *arena, int64_t max_tokens,
-                     int8_t *codes, float *values, float *local, qb_scratch *scratch)
+qb_feed_forward_plan(const qb_feed_forward *self, qb_feed_forward_work *work, qb_arena *arena, int8_t *codes,
+                     float *values, float *local, float *g, qb_scratch *scratch)
 {
-    *work = (qb_feed_forward_work){.g = NULL};
-    work->g = qb_arena_take(arena, max_tokens, (size_t)self->intermediate.out_features * sizeof *work->g);
+    *work = (qb_feed_forward_work){.g = g};
     qb_linear_plan(&self->intermediate, &work->intermediate, arena, codes, values, scratch);
     qb_residual_norm_plan(&self->output, &work->output, arena, codes, values, local, scratch);
 }
@@ -65,6 +67,29 @@ qb_feed_forward_observe_weights(qb_feed_forward *self, const qb_run *run)
     return qb_linear_observe_weight(&self->output.dense, &at_output);
 }
 
+typedef struct activation_job {
+    const qb_kernels *kernels;
+    qb_activation activation;
+    const float *x;
+    float *y; /* or dy and dx */
+} activation_job;
+
+static void
+activate_range(void *argument, int64_t begin, int64_t end, int32_t worker)
+{
+    const activation_job *job = argument;
+    (void)worker;
+    job->kernels->activation_f32(job->activation, job->x + begin, (size_t)(end - begin), job->y + begin);
+}
+
+/* g (rows, I) = activation(pre), with the bits that the product's epilogue gives. */
+static qb_status
+activate(const qb_feed_forward *self, const qb_run *run, const float *pre, int64_t rows, float *g)
+{
+    activation_job job = {.kernels = run->kernels, .activation = self->activation, .x = pre, .y = g};
+    return qb_run_parallel(run, rows * self->intermediate.out_features, GRAIN, activate_range, &job);
+}
+
 qb_status
 qb_feed_forward_forward(const qb_feed_forward *self, const qb_feed_forward_work *work, const qb_run *run, int64_t rows,
                         float *y)
@@ -78,8 +103,62 @@ qb_feed_forward_forward(const qb_feed_forward *self, const qb_feed_forward_work 
     qb_quantizer *const of_x[] = {self->intermediate.input_quantizer, self->output.residual};
     qb_linear_call call;
     QB_TRY(qb_site_observe(of_x, 2, &at_input, y, rows, self->intermediate.in_features));
-    QB_TRY(qb_linear_begin(&self->intermediate, &work->intermediate, &at_intermediate, y, rows, self->activation,
-                           work->g, NULL, &call));
-    QB_TRY(qb_linear_finish(&at_intermediate, &call, 1, work->intermediate.scratch));
+    if (work->x == NULL) {
+        QB_TRY(qb_linear_begin(&self->intermediate, &work->intermediate, &at_intermediate, y, rows, self->activation,
+                               work->g, NULL, &call));
+        QB_TRY(qb_linear_finish(&at_intermediate, &call, 1, work->intermediate.scratch));
+    }
+    else {
+        QB_TRY(qb_gradient_copy(run, y, rows * self->intermediate.in_features, work->x));
+        QB_TRY(qb_linear_begin(&self->intermediate, &work->intermediate, &at_intermediate, y, rows, QB_ACTIVATION_NONE,
+                               work->pre, NULL, &call));
+        QB_TRY(qb_linear_finish(&at_intermediate, &call, 1, work->intermediate.scratch));
+        QB_TRY(activate(self, run, work->pre, rows, work->g));
+    }
     return qb_residual_norm_forward(&self->output, &work->output, &at_output, work->g, rows, y);
+}
+
+/* ---- backward --------------------------------------------------------------------------------------------------- */
+
+void
+qb_feed_forward_gradient_plan(const qb_feed_forward *self, qb_feed_forward_gradient *gradient, qb_arena *arena,
+                              int64_t max_tokens)
+{
+    const size_t row = (size_t)self->intermediate.out_features * sizeof *gradient->g;
+    gradient->g = qb_arena_take(arena, max_tokens, row);
+    gradient->dg = qb_arena_take(arena, max_tokens, row);
+}
+
+void
+qb_feed_forward_gradient_sizes(const qb_feed_forward *self, const qb_kernels *kernels, int64_t rows,
+                               qb_gradient_sizes *sizes)
+{
+    qb_linear_gradient_sizes(&self->intermediate, kernels, rows, sizes);
+    qb_residual_norm_gradient_sizes(&self->output, kernels, rows, sizes);
+}
+
+static void
+activation_backward(void *argument, int64_t begin, int64_t end, int32_t worker)
+{
+    const activation_job *job = argument;
+    (void)worker;
+    job->kernels->activation_grad_f32(job->activation, job->x + begin, job->y + begin, (size_t)(end - begin),
+                                      job->y + begin);
+}
+
+qb_status
+qb_feed_forward_backward(const qb_feed_forward *self, const qb_feed_forward_work *work,
+                         const qb_feed_forward_gradient *gradient, const qb_gradient_work *shared, const qb_run *run,
+                         int64_t rows, float *y)
+{
+    const qb_path intermediate = {run->path, "intermediate.dense"};
+    const qb_path output = {run->path, "output"};
+    const qb_run at_intermediate = qb_run_enter(run, &intermediate);
+    const qb_run at_output = qb_run_enter(run, &output);
+    activation_job job = {.kernels = run->kernels, .activation = self->activation, .x = work->pre, .y = gradient->dg};
+    QB_TRY(activate(self, run, work->pre, rows, gradient->g));
+    QB_TRY(qb_residual_norm_backward(&self->output, &work->output, shared, &at_output, gradient->g, work->x, rows, y,
+                                     gradient->dg, y));
+    QB_TRY(qb_run_parallel(run, rows * self->intermediate.out_features, GRAIN, activation_backward, &job));
+    return qb_linear_backward_accumulate(&self->intermediate, shared, &at_intermediate, work->x, rows, gradient->dg, y);
 }

@@ -21,7 +21,9 @@ typedef struct qb_feed_forward {
 typedef struct qb_feed_forward_work {
     qb_linear_work intermediate;
     qb_residual_norm_work output;
-    float *g; /* (M, I) */
+    float *g;   /* (M, I) lent */
+    float *x;   /* (M, H) the input, saved; NULL: nobody will ask for gradients */
+    float *pre; /* (M, I) x W' + b, saved with it */
 } qb_feed_forward_work;
 
 void qb_feed_forward_init(qb_feed_forward *self, int64_t hidden, int64_t intermediate, qb_activation activation,
@@ -30,13 +32,28 @@ void qb_feed_forward_clear(qb_feed_forward *self, qb_heap *heap);
 /* The names begin at the block: "intermediate.dense", "output.dense", ... */
 qb_status qb_feed_forward_visit(qb_feed_forward *self, const qb_visitor *visitor, const qb_path *path);
 size_t qb_feed_forward_scratch_bytes(const qb_feed_forward *self, const qb_kernels *kernels);
-/* codes and values (max tokens, max(H, I)) and local (max tokens, H) are lent by the parent. */
-void qb_feed_forward_plan(const qb_feed_forward *self, qb_feed_forward_work *work, qb_arena *arena, int64_t max_tokens,
-                          int8_t *codes, float *values, float *local, qb_scratch *scratch);
+/* codes and values (max tokens, max(H, I)), local (max tokens, H) and g (max tokens, I) are lent by the parent. */
+void qb_feed_forward_plan(const qb_feed_forward *self, qb_feed_forward_work *work, qb_arena *arena, int8_t *codes,
+                          float *values, float *local, float *g, qb_scratch *scratch);
 qb_status qb_feed_forward_prepare(qb_feed_forward *self, const qb_run *run);
 qb_status qb_feed_forward_observe_weights(qb_feed_forward *self, const qb_run *run);
 /* y (rows, H) holds x on entry and the result on return. */
 qb_status qb_feed_forward_forward(const qb_feed_forward *self, const qb_feed_forward_work *work, const qb_run *run,
                                   int64_t rows, float *y);
+
+/* Buffers of backward; one per session. */
+typedef struct qb_feed_forward_gradient {
+    float *g;  /* (M, I) */
+    float *dg; /* (M, I) */
+} qb_feed_forward_gradient;
+
+void qb_feed_forward_gradient_plan(const qb_feed_forward *self, qb_feed_forward_gradient *gradient, qb_arena *arena,
+                                   int64_t max_tokens);
+void qb_feed_forward_gradient_sizes(const qb_feed_forward *self, const qb_kernels *kernels, int64_t rows,
+                                    qb_gradient_sizes *sizes);
+/* y (rows, H) holds dy on entry and dx on return. */
+qb_status qb_feed_forward_backward(const qb_feed_forward *self, const qb_feed_forward_work *work,
+                                   const qb_feed_forward_gradient *gradient, const qb_gradient_work *shared,
+                                   const qb_run *run, int64_t rows, float *y);
 
 #endif

@@ -47,13 +47,7 @@ qb_linear_visit(qb_linear *self, const qb_visitor *visitor, const qb_path *path)
 size_t
 qb_linear_scratch_bytes(const qb_linear *self, const qb_kernels *kernels)
 {
-    int64_t panel;
-    size_t packed;
-    size_t scratch_f32;
-    size_t scratch_qs8;
-    kernels->pack_f32_size(self->out_features, self->in_features, &panel, &packed, &scratch_f32);
-    kernels->pack_qs8_size(self->out_features, self->in_features, &panel, &packed, &scratch_qs8);
-    return scratch_f32 > scratch_qs8 ? scratch_f32 : scratch_qs8;
+    return qb_product_scratch_bytes(kernels, self->out_features, self->in_features);
 }
 
 void
@@ -68,59 +62,6 @@ qb_linear_plan(const qb_linear *self, qb_linear_work *work, qb_arena *arena, int
 
 /* ---- forward ---------------------------------------------------------------------------------------------------- */
 
-/* How a product is cut.  Code kernels widen the rows of a once per tile and the panels of the weight once per block of
- * rows, so tiles are wide and tall; there are a few per thread, and a multiple of the threads, so that all end
- * together; a thread streams its own columns of the weight; and a poll for interrupts comes every few milliseconds. */
-#define TILES_PER_THREAD 4
-#define TILE_PRODUCTS ((int64_t)1 << 28)
-#define TILE_COLUMNS_MIN 128
-#define TILE_ROWS_MIN 64
-#define TILE_ROWS_MAX 512
-
-static int64_t
-divide_up(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
-static int64_t
-at_most(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-/* `group` products run in the same region. */
-static void
-set_tiling(qb_linear_call *call, const qb_run *run, int32_t group)
-{
-    const int64_t k = call->layer->in_features;
-    const int64_t n = call->layer->out_features;
-    const int64_t threads = qb_queue_threads(run->queue);
-    const int is_integer = call->arithmetic == QB_ARITHMETIC_INTEGER;
-    int64_t panel;
-    size_t packed;
-    size_t scratch;
-    (is_integer ? run->kernels->pack_qs8_size : run->kernels->pack_f32_size)(n, k, &panel, &packed, &scratch);
-    const int64_t panels = divide_up(n, panel);
-    const int64_t for_balance = threads == 1 ? 1 : divide_up(TILES_PER_THREAD * threads, group);
-    const int64_t for_polls = divide_up(call->rows * n, TILE_PRODUCTS / k);
-    const int64_t wanted = divide_up(for_balance > for_polls ? for_balance : for_polls, threads) * threads;
-    const int64_t most_columns = divide_up(n, TILE_COLUMNS_MIN);
-    const int64_t most_rows = divide_up(call->rows, TILE_ROWS_MIN);
-    int64_t rows = divide_up(call->rows, TILE_ROWS_MAX);
-    int64_t columns = at_most(divide_up(wanted, rows), most_columns);
-    if (columns * rows < wanted) {
-        rows = at_most(divide_up(wanted, columns), most_rows);
-    }
-    if (columns * rows * group < threads) { /* few rows and many threads: narrow tiles are better than idle threads */
-        columns = at_most(divide_up(threads, rows * group), panels);
-    }
-    call->tile_columns = panel * divide_up(panels, columns);
-    call->column_tiles = divide_up(n, call->tile_columns);
-    call->tile_rows = divide_up(call->rows, rows);
-    call->row_tiles = divide_up(call->rows, call->tile_rows);
-}
-
 static qb_status
 begin_integer(const qb_linear_work *work, const qb_run *run, const qb_linear_call *shared, qb_linear_call *call)
 {
@@ -128,22 +69,22 @@ begin_integer(const qb_linear_work *work, const qb_run *run, const qb_linear_cal
     const int64_t k = self->in_features;
     const qb_path path = {run->path, "_input_quantizer"};
     const qb_run site = qb_run_enter(run, &path);
-    QB_TRY(qb_site_range(self->input_quantizer, &site, call->x, call->rows, k, &call->range));
+    QB_TRY(qb_site_range(self->input_quantizer, &site, call->x, call->product.rows, k, &call->range));
     const int is_shared = shared != NULL && shared->arithmetic == QB_ARITHMETIC_INTEGER && shared->x == call->x &&
                           shared->range.scale == call->range.scale && shared->range.lower == call->range.lower &&
                           shared->range.upper == call->range.upper;
     if (is_shared) {
-        call->a = shared->a;
+        call->product.a = shared->product.a;
     }
     else {
         const qb_coding coding = {
-            .path = &path, .x = call->x, .codes = work->codes, .count = call->rows * k, .range = call->range};
+            .path = &path, .x = call->x, .codes = work->codes, .count = call->product.rows * k, .range = call->range};
         QB_TRY(qb_site_encode(run, &coding, 1, k));
-        call->a = work->codes;
+        call->product.a = work->codes;
     }
     const float step = qb_quant_range_step(&call->range);
     run->kernels->scale_f32(self->pack.step, step, (size_t)self->out_features, work->step);
-    call->epilogue.step = work->step;
+    call->product.epilogue.step = work->step;
     return QB_OK;
 }
 
@@ -156,14 +97,19 @@ qb_linear_begin(const qb_linear *self, const qb_linear_work *work, const qb_run 
         .layer = self,
         .arithmetic = qb_site_arithmetic(&site, NULL),
         .x = x,
-        .a = x,
-        .epilogue = {.step = NULL,
-                     .bias = self->has_bias ? self->bias.data : NULL,
-                     .divisor = 1.0f,
-                     .activation = activation},
-        .rows = rows,
-        .y = y,
+        .product = {.a = x,
+                    .packed = self->pack.data,
+                    .lda = self->in_features,
+                    .rows = rows,
+                    .n = self->out_features,
+                    .k = self->in_features,
+                    .epilogue = {.step = NULL,
+                                 .bias = self->has_bias ? self->bias.data : NULL,
+                                 .divisor = 1.0f,
+                                 .activation = activation},
+                    .y = y},
     };
+    call->product.is_integer = call->arithmetic == QB_ARITHMETIC_INTEGER;
     if (call->arithmetic == QB_ARITHMETIC_INTEGER) {
         QB_TRY(begin_integer(work, run, shared, call));
     }
@@ -172,66 +118,19 @@ qb_linear_begin(const qb_linear *self, const qb_linear_work *work, const qb_run 
         const qb_run inner = qb_run_enter(run, &path);
         const float *values;
         QB_TRY(qb_site_values(self->input_quantizer, &inner, x, rows, self->in_features, work->values, &values));
-        call->a = values;
+        call->product.a = values;
     }
     return QB_OK;
-}
-
-typedef struct product_job {
-    const qb_kernels *kernels;
-    const qb_linear_call *calls;
-    qb_scratch *scratch;
-} product_job;
-
-static void
-compute_tile(const qb_kernels *kernels, const qb_linear_call *call, int64_t tile, void *scratch)
-{
-    const int64_t k = call->layer->in_features;
-    const int64_t n = call->layer->out_features;
-    const int64_t row = tile / call->column_tiles * call->tile_rows;
-    const int64_t rows = call->rows - row < call->tile_rows ? call->rows - row : call->tile_rows;
-    const int64_t n0 = tile % call->column_tiles * call->tile_columns;
-    const int64_t n1 = n - n0 < call->tile_columns ? n : n0 + call->tile_columns;
-    const void *packed = call->layer->pack.data;
-    float *y = call->y + row * n;
-    if (call->arithmetic == QB_ARITHMETIC_INTEGER) {
-        const int8_t *a = (const int8_t *)call->a + row * k;
-        kernels->product_qs8(a, k, rows, packed, n0, n1, n, k, &call->epilogue, y, n, scratch);
-    }
-    else {
-        const float *a = (const float *)call->a + row * k;
-        kernels->product_f32(a, k, rows, packed, n0, n1, n, k, &call->epilogue, y, n, scratch);
-    }
-}
-
-static void
-compute_tiles(void *argument, int64_t begin, int64_t end, int32_t worker)
-{
-    const product_job *job = argument;
-    const int32_t slot = qb_scratch_claim(job->scratch, worker);
-    void *scratch = qb_scratch_arena(job->scratch, slot).base;
-    for (int64_t i = begin; i < end; i++) {
-        const qb_linear_call *call = job->calls;
-        int64_t tile = i;
-        while (tile >= call->row_tiles * call->column_tiles) {
-            tile -= call->row_tiles * call->column_tiles;
-            call++;
-        }
-        compute_tile(job->kernels, call, tile, scratch);
-    }
-    qb_scratch_release(job->scratch, slot);
 }
 
 qb_status
 qb_linear_finish(const qb_run *run, qb_linear_call *calls, int32_t calls_count, qb_scratch *scratch)
 {
-    product_job job = {.kernels = run->kernels, .calls = calls, .scratch = scratch};
-    int64_t tiles = 0;
+    qb_product products[QB_LINEAR_CALLS_MAX];
     for (int32_t i = 0; i < calls_count; i++) {
-        set_tiling(&calls[i], run, calls_count);
-        tiles += calls[i].row_tiles * calls[i].column_tiles;
+        products[i] = calls[i].product;
     }
-    return qb_run_parallel(run, tiles, 1, compute_tiles, &job);
+    return qb_product_run(run, products, calls_count, scratch);
 }
 
 qb_status
@@ -244,4 +143,134 @@ qb_linear_forward(const qb_linear *self, const qb_linear_work *work, const qb_ru
     qb_linear_call call;
     QB_TRY(qb_linear_begin(self, work, run, x, rows, activation, y, NULL, &call));
     return qb_linear_finish(run, &call, 1, work->scratch);
+}
+
+/* ---- backward --------------------------------------------------------------------------------------------------- */
+
+/* Rows of the weight that are handled at a time where nothing has to be quantized: the table of a language model has
+ * tens of thousands. */
+#define WEIGHT_ROWS 4096
+
+static int64_t
+weight_rows_at_a_time(const qb_linear *self)
+{
+    const int64_t n = self->out_features;
+    return self->is_quantized || n < WEIGHT_ROWS ? n : WEIGHT_ROWS;
+}
+
+void
+qb_linear_gradient_sizes(const qb_linear *self, const qb_kernels *kernels, int64_t rows, qb_gradient_sizes *sizes)
+{
+    const int64_t k = self->in_features;
+    const int64_t n = weight_rows_at_a_time(self);
+    const int64_t depths[] = {rows, n};
+    qb_gradient_need(&sizes->values, (size_t)rows, (size_t)k, &sizes->overflowed);
+    qb_gradient_need(&sizes->transposed, (size_t)n, (size_t)rows, &sizes->overflowed);
+    qb_gradient_need(&sizes->matrix, (size_t)n, (size_t)k, &sizes->overflowed);
+    for (size_t i = 0; i < sizeof depths / sizeof depths[0]; i++) {
+        int64_t panel;
+        size_t packed;
+        size_t scratch;
+        kernels->pack_f32_size(k, depths[i], &panel, &packed, &scratch);
+        qb_gradient_need(&sizes->packed, packed, 1, &sizes->overflowed);
+        qb_gradient_need(&sizes->scratch, scratch, 1, &sizes->overflowed);
+    }
+}
+
+/* y (rows, K) = a (rows, depth) b, b (depth, K) packed. */
+static qb_status
+multiply(const qb_linear *self, const qb_gradient_work *work, const qb_run *run, const float *a, int64_t lda,
+         int64_t rows, int64_t depth, float *y)
+{
+    qb_product product = {.a = a,
+                          .packed = work->packed,
+                          .lda = lda,
+                          .rows = rows,
+                          .n = self->in_features,
+                          .k = depth,
+                          .epilogue = {.divisor = 1.0f},
+                          .y = y};
+    return qb_product_run(run, &product, 1, work->scratch);
+}
+
+/* db and dW. */
+static qb_status
+parameters_backward(const qb_linear *self, const qb_gradient_work *work, const qb_run *run, const float *x,
+                    int64_t rows, const float *dy)
+{
+    const int64_t n = self->out_features;
+    const int64_t k = self->in_features;
+    const qb_parameter *weight = qb_parameter_source(&self->weight);
+    const qb_path input = {run->path, "_input_quantizer"};
+    const qb_path quantizer = {run->path, "_weight_quantizer"};
+    const qb_run at_input = qb_run_enter(run, &input);
+    const qb_run at_weight = qb_run_enter(run, &quantizer);
+    if (self->has_bias && self->bias.gradient != NULL) {
+        QB_TRY(qb_gradient_sum_rows(run, dy, rows, n, self->bias.gradient));
+    }
+    if (weight->gradient == NULL) {
+        return QB_OK;
+    }
+    const float *values;
+    QB_TRY(qb_site_values(self->input_quantizer, &at_input, x, rows, k, work->values, &values));
+    QB_TRY(qb_product_pack(run, values, 1, k, k, rows, work->packed));
+    const int64_t step = weight_rows_at_a_time(self);
+    for (int64_t first = 0; first < n; first += step) {
+        const int64_t part = n - first < step ? n - first : step;
+        QB_TRY(qb_gradient_transpose(run, dy, rows, n, first, part, work->transposed));
+        QB_TRY(multiply(self, work, run, work->transposed, rows, part, rows, work->matrix));
+        const int64_t shape[2] = {part, k};
+        QB_TRY(qb_quantizer_backward(self->weight_quantizer, &at_weight, weight->data + first * k, 2, shape,
+                                     work->matrix));
+        QB_TRY(qb_gradient_add(run, work->matrix, part * k, weight->gradient + first * k));
+    }
+    return QB_OK;
+}
+
+/* dx, written or added to.  Parts of the weight after the first are added; so is the sum, where that is wanted. */
+static qb_status
+input_backward(const qb_linear *self, const qb_gradient_work *work, const qb_run *run, const float *x, int64_t rows,
+               const float *dy, float *dx, int accumulates)
+{
+    const int64_t n = self->out_features;
+    const int64_t k = self->in_features;
+    const qb_parameter *weight = qb_parameter_source(&self->weight);
+    const qb_path input = {run->path, "_input_quantizer"};
+    const qb_path quantizer = {run->path, "_weight_quantizer"};
+    const qb_run at_input = qb_run_enter(run, &input);
+    const qb_run at_weight = qb_run_enter(run, &quantizer);
+    const int64_t step = weight_rows_at_a_time(self);
+    const int64_t shape[2] = {n, k};
+    const float *values = weight->data;
+    if (self->weight_quantizer != NULL && !qb_quantizer_is_identity(self->weight_quantizer)) {
+        QB_TRY(qb_quantizer_apply(self->weight_quantizer, &at_weight, weight->data, 2, shape, work->matrix, NULL));
+        values = work->matrix;
+    }
+    for (int64_t first = 0; first < n; first += step) {
+        const int64_t part = n - first < step ? n - first : step;
+        float *y = accumulates || first > 0 ? work->values : dx;
+        QB_TRY(qb_product_pack(run, values + first * k, 1, k, k, part, work->packed));
+        QB_TRY(multiply(self, work, run, dy + first, n, rows, part, y));
+        QB_TRY(qb_site_backward(self->input_quantizer, &at_input, x, rows, k, y));
+        if (y != dx) {
+            QB_TRY(qb_gradient_add(run, y, rows * k, dx));
+        }
+    }
+    return QB_OK;
+}
+
+qb_status
+qb_linear_backward(const qb_linear *self, const qb_gradient_work *work, const qb_run *run, const float *x, int64_t rows,
+                   const float *dy, float *dx)
+{
+    QB_TRY(parameters_backward(self, work, run, x, rows, dy));
+    return dx == NULL ? QB_OK : input_backward(self, work, run, x, rows, dy, dx, 0);
+}
+
+qb_status
+qb_linear_backward_accumulate(const qb_linear *self, const qb_gradient_work *work, const qb_run *run, const float *x,
+                              int64_t rows, const float *dy, float *dx)
+{
+    QB_TRY(parameters_backward(self, work, run, x, rows, dy));
+    return input_backward(self, work, run, x, rows, dy, dx, 1);
 }

@@ -14,6 +14,12 @@
  * anew when the parameter or its quantizer changed (`prepare`, which the model calls while nobody runs).  A layer is
  * const while sessions run forward; everything a call writes lies in its work struct.
  *
+ * Backward, of the line above without its activation (who fuses one has its gradient):
+ *
+ *   db += sum_m dy[m]
+ *   dW += (dy' Qx(x)) where |W| <= amax_w, else 0
+ *   dx  = (dy Qw(W)) where |x| <= amax_x, else 0
+ *
  * Source: pytorch_quantization.nn.QuantLinear; NUMERICS section 1.
  */
 #ifndef QB_LAYERS_LINEAR_H
@@ -21,6 +27,8 @@
 
 #include "core/arena.h"
 #include "core/run.h"
+#include "layers/gradient.h"
+#include "layers/product.h"
 #include "layers/scratch.h"
 #include "layers/site.h"
 #include "layers/visit.h"
@@ -71,11 +79,7 @@ typedef struct qb_linear_call {
     qb_arithmetic arithmetic;
     const float *x;       /* as it was given, to recognise a shared input */
     qb_quant_range range; /* of the input; integer only */
-    const void *a;        /* (rows, K) codes or floats */
-    qb_epilogue epilogue;
-    int64_t rows;
-    float *y;                                                 /* (rows, N) */
-    int64_t tile_rows, tile_columns, row_tiles, column_tiles; /* set by finish */
+    qb_product product;
 } qb_linear_call;
 
 #define QB_LINEAR_CALLS_MAX 3
@@ -113,5 +117,15 @@ qb_status qb_linear_begin(const qb_linear *self, const qb_linear_work *work, con
                           int64_t rows, qb_activation activation, float *y, const qb_linear_call *shared,
                           qb_linear_call *call);
 qb_status qb_linear_finish(const qb_run *run, qb_linear_call *calls, int32_t calls_count, qb_scratch *scratch);
+
+/* What backward of up to `rows` rows needs. */
+void qb_linear_gradient_sizes(const qb_linear *self, const qb_kernels *kernels, int64_t rows, qb_gradient_sizes *sizes);
+/* x (rows, K) as forward got it, dy (rows, N) -> dx (rows, K), and the parameters' gradients, as far as they are
+ * wanted. dx may be NULL; it must not overlap x or dy.  The run's path is the layer's own. */
+qb_status qb_linear_backward(const qb_linear *self, const qb_gradient_work *work, const qb_run *run, const float *x,
+                             int64_t rows, const float *dy, float *dx);
+/* dx is added to. */
+qb_status qb_linear_backward_accumulate(const qb_linear *self, const qb_gradient_work *work, const qb_run *run,
+                                        const float *x, int64_t rows, const float *dy, float *dx);
 
 #endif

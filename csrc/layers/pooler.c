@@ -49,3 +49,31 @@ qb_pooler_forward(const qb_pooler *self, const qb_pooler_work *work, const qb_ru
     }
     return qb_linear_forward(&self->dense, &work->dense, &inner, work->first, sequences->count, QB_ACTIVATION_TANH, y);
 }
+
+/* ---- backward --------------------------------------------------------------------------------------------------- */
+
+void
+qb_pooler_gradient_sizes(const qb_pooler *self, const qb_kernels *kernels, int64_t sequences, qb_gradient_sizes *sizes)
+{
+    qb_linear_gradient_sizes(&self->dense, kernels, sequences, sizes);
+    qb_gradient_need(&sizes->sums, (size_t)sequences, (size_t)self->dense.in_features, &sizes->overflowed);
+}
+
+qb_status
+qb_pooler_backward_accumulate(const qb_pooler *self, const qb_pooler_work *work, const qb_gradient_work *gradient,
+                              const qb_run *run, const qb_sequences *sequences, const float *y, float *dy, float *dx)
+{
+    const qb_path dense = {run->path, "pooler.dense"};
+    const qb_run inner = qb_run_enter(run, &dense);
+    const int64_t h = self->dense.in_features;
+    const int64_t n = sequences->count * h;
+    for (int64_t i = 0; i < n; i++) { /* tanh' = 1 - tanh^2 */
+        dy[i] *= 1.0f - y[i] * y[i];
+    }
+    QB_TRY(qb_linear_backward(&self->dense, gradient, &inner, work->first, sequences->count, dy, gradient->sums));
+    for (int64_t i = 0; i < sequences->count; i++) {
+        float *first = dx + sequences->offsets[i] * h;
+        run->kernels->add_f32(first, gradient->sums + i * h, (size_t)h, first);
+    }
+    return QB_OK;
+}

@@ -31,4 +31,12 @@ qb_status qb_pooler_prepare(qb_pooler *self, const qb_run *run);
 qb_status qb_pooler_forward(const qb_pooler *self, const qb_pooler_work *work, const qb_run *run, const float *x,
                             const qb_sequences *sequences, float *y);
 
+void qb_pooler_gradient_sizes(const qb_pooler *self, const qb_kernels *kernels, int64_t sequences,
+                              qb_gradient_sizes *sizes);
+/* y (sequences, H) as forward gave it, dy (sequences, H), which is overwritten; dx (M, H) is added to at the first
+ * token of each sequence. */
+qb_status qb_pooler_backward_accumulate(const qb_pooler *self, const qb_pooler_work *work,
+                                        const qb_gradient_work *gradient, const qb_run *run,
+                                        const qb_sequences *sequences, const float *y, float *dy, float *dx);
+
 #endif

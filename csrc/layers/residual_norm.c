@@ -58,6 +58,7 @@ qb_residual_norm_plan(const qb_residual_norm *self, qb_residual_norm_work *work,
 {
     qb_linear_plan(&self->dense, &work->dense, arena, codes, values, scratch);
     work->local = local;
+    work->local_values = local;
 }
 
 static qb_status
@@ -170,7 +171,7 @@ add_and_normalize(const qb_residual_norm *self, const qb_residual_norm_work *wor
     const qb_path residual = {run->path, residual_name};
     const qb_run at_local = qb_run_enter(run, &local);
     const qb_run at_residual = qb_run_enter(run, &residual);
-    QB_TRY(qb_site_values(self->local, &at_local, work->local, rows, h, work->local, &job.local));
+    QB_TRY(qb_site_values(self->local, &at_local, work->local, rows, h, work->local_values, &job.local));
     QB_TRY(qb_site_values(self->residual, &at_residual, y, rows, h, y, &job.residual));
     return qb_run_parallel(run, rows, CHUNK_ROWS, add_values, &job);
 }
@@ -186,4 +187,54 @@ qb_residual_norm_forward(const qb_residual_norm *self, const qb_residual_norm_wo
     QB_TRY(qb_linear_forward(&self->dense, &work->dense, &at_dense, x, rows, QB_ACTIVATION_NONE, work->local));
     QB_TRY(qb_site_observe(&self->local, 1, &at_local, work->local, rows, self->norm.features));
     return add_and_normalize(self, work, run, rows, y);
+}
+
+/* ---- backward --------------------------------------------------------------------------------------------------- */
+
+void
+qb_residual_norm_gradient_sizes(const qb_residual_norm *self, const qb_kernels *kernels, int64_t rows,
+                                qb_gradient_sizes *sizes)
+{
+    qb_layer_norm_gradient_sizes(&self->norm, rows, sizes);
+    qb_linear_gradient_sizes(&self->dense, kernels, rows, sizes);
+}
+
+/* s = Ql(d) + Qr(r), as floats. */
+static qb_status
+recompute_sum(const qb_residual_norm *self, const qb_residual_norm_work *work, const qb_gradient_work *gradient,
+              const qb_run *run, const float *r, int64_t rows)
+{
+    const int64_t h = self->norm.features;
+    const qb_path local = {run->path, local_name};
+    const qb_path residual = {run->path, residual_name};
+    const qb_run at_local = qb_run_enter(run, &local);
+    const qb_run at_residual = qb_run_enter(run, &residual);
+    const float *values;
+    QB_TRY(qb_site_values(self->residual, &at_residual, r, rows, h, gradient->sums, &values));
+    if (values != gradient->sums) {
+        QB_TRY(qb_gradient_copy(run, values, rows * h, gradient->sums));
+    }
+    QB_TRY(qb_site_values(self->local, &at_local, work->local, rows, h, gradient->values, &values));
+    return qb_gradient_add(run, values, rows * h, gradient->sums);
+}
+
+qb_status
+qb_residual_norm_backward(const qb_residual_norm *self, const qb_residual_norm_work *work,
+                          const qb_gradient_work *gradient, const qb_run *run, const float *x, const float *r,
+                          int64_t rows, const float *dy, float *dx, float *dr)
+{
+    const int64_t h = self->norm.features;
+    const qb_path dense = {run->path, "dense"};
+    const qb_path local = {run->path, local_name};
+    const qb_path residual = {run->path, residual_name};
+    const qb_run at_dense = qb_run_enter(run, &dense);
+    const qb_run at_local = qb_run_enter(run, &local);
+    const qb_run at_residual = qb_run_enter(run, &residual);
+    float *dlocal = gradient->sums;
+    QB_TRY(recompute_sum(self, work, gradient, run, r, rows));
+    QB_TRY(qb_layer_norm_backward(&self->norm, gradient, run, gradient->sums, rows, dy, dr));
+    QB_TRY(qb_gradient_copy(run, dr, rows * h, dlocal));
+    QB_TRY(qb_site_backward(self->residual, &at_residual, r, rows, h, dr));
+    QB_TRY(qb_site_backward(self->local, &at_local, work->local, rows, h, dlocal));
+    return qb_linear_backward(&self->dense, gradient, &at_dense, x, rows, dlocal, dx);
 }

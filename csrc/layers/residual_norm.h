@@ -27,7 +27,8 @@ typedef struct qb_residual_norm {
 
 typedef struct qb_residual_norm_work {
     qb_linear_work dense;
-    float *local; /* (max tokens, H) d; lent by the parent */
+    float *local;        /* (max tokens, H) d; lent by the parent */
+    float *local_values; /* (max tokens, H) Ql(d) where they are floats; d itself, unless backward will ask for d */
 } qb_residual_norm_work;
 
 void qb_residual_norm_init(qb_residual_norm *self, int64_t in_features, int64_t features, float eps);
@@ -43,5 +44,13 @@ qb_status qb_residual_norm_prepare(qb_residual_norm *self, const qb_run *run);
  * shown them; r's, self->residual, is the caller's to show, together with the other quantizers of that tensor. */
 qb_status qb_residual_norm_forward(const qb_residual_norm *self, const qb_residual_norm_work *work, const qb_run *run,
                                    const float *x, int64_t rows, float *y);
+
+void qb_residual_norm_gradient_sizes(const qb_residual_norm *self, const qb_kernels *kernels, int64_t rows,
+                                     qb_gradient_sizes *sizes);
+/* x (rows, K) and r (rows, H) as forward got them, work->local as it left it, dy (rows, H) -> dx and dr.
+ * dr may be dy; dx overlaps nothing. */
+qb_status qb_residual_norm_backward(const qb_residual_norm *self, const qb_residual_norm_work *work,
+                                    const qb_gradient_work *gradient, const qb_run *run, const float *x, const float *r,
+                                    int64_t rows, const float *dy, float *dx, float *dr);
 
 #endif

@@ -183,6 +183,14 @@ qb_site_values(const qb_quantizer *quantizer, const qb_run *run, const float *x,
 }
 
 qb_status
+qb_site_backward(qb_quantizer *quantizer, const qb_run *run, const float *x, int64_t tokens, int64_t features,
+                 float *gradient)
+{
+    const int64_t shape[3] = {1, tokens, features};
+    return qb_quantizer_backward(quantizer, run, x, 3, shape, gradient);
+}
+
+qb_status
 qb_site_observe(qb_quantizer *const *quantizers, int32_t count, const qb_run *run, const float *x, int64_t tokens,
                 int64_t features)
 {

@@ -13,9 +13,11 @@
 
 /* A tensor of weights inside the model's parameter block. */
 typedef struct qb_parameter {
-    float *data; /* 64-byte aligned; NULL until the model binds its block, and for good in a tied one */
+    float *data;     /* 64-byte aligned; NULL until the model binds its block, and for good in a tied one */
+    float *gradient; /* of the same shape; NULL: nobody trains it */
     int32_t rank;
     int64_t shape[2];
+    int is_frozen;                      /* its gradient is not computed */
     uint64_t revision;                  /* advances with every write; what is made from it remembers the value */
     const struct qb_parameter *tied_to; /* the parameter that this one is another name of, or NULL; never announced */
 } qb_parameter;

@@ -21,6 +21,14 @@ qb_batch_scatter(const qb_batch *batch, const float *x, int64_t features, float 
 }
 
 void
+qb_batch_gather(const qb_batch *batch, const float *y, int64_t features, float *x)
+{
+    for (int64_t m = 0; m < batch->sequences.tokens; m++) {
+        memcpy(x + m * features, y + batch->rows[m] * features, (size_t)features * sizeof *x);
+    }
+}
+
+void
 qb_batch_scatter_pairs(const qb_batch *batch, const qb_sequences *keys, int64_t width, const float *x, int64_t heads,
                        float *y)
 {

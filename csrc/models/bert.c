@@ -12,6 +12,7 @@ qb_bert_init(qb_bert *self, const qb_bert_config *config, qb_heap *heap, qb_erro
     *self = (qb_bert){.blocks = blocks, .num_blocks = config->num_layers, .has_pooler = config->has_pooler};
     qb_embeddings_init(&self->embeddings, config->vocab_size, config->max_positions, config->type_vocab_size, h,
                        config->layer_norm_eps);
+    self->embeddings.padding_token = config->padding_token;
     self->embeddings.adds_positions = config->positions == QB_POSITIONS_ABSOLUTE;
     for (int64_t i = 0; i < self->num_blocks; i++) {
         const qb_block_shape shape = {
@@ -73,13 +74,36 @@ qb_bert_scratch_bytes(const qb_bert *self, const qb_kernels *kernels, const qb_l
     return block > pooler ? block : pooler;
 }
 
+/* A work struct for every block.  While the arena measures there is no memory for them yet, and one that is thrown away
+ * serves all. */
+static void
+plan_saved(const qb_bert *self, qb_bert_work *work, qb_arena *arena, const qb_limits *limits, qb_scratch *scratch)
+{
+    const qb_block *widest = widest_block(self);
+    qb_block_work *blocks = qb_arena_take(arena, self->num_blocks, sizeof *blocks);
+    const qb_block_lent lent = qb_block_lent_plan(widest, arena, limits);
+    for (int64_t i = 0; i < self->num_blocks; i++) {
+        qb_block_work measured;
+        qb_block_plan_saved(&self->blocks[i], blocks == NULL ? &measured : &blocks[i], arena, limits, &lent, scratch);
+    }
+    qb_block_gradient_plan(widest, &work->block_gradient, arena, limits);
+    work->blocks = blocks;
+}
+
 void
-qb_bert_plan(const qb_bert *self, qb_bert_work *work, qb_arena *arena, const qb_limits *limits, qb_scratch *scratch)
+qb_bert_plan(const qb_bert *self, qb_bert_work *work, qb_arena *arena, const qb_limits *limits,
+             const qb_gradient_sizes *sizes, qb_scratch *scratch)
 {
     const size_t h = (size_t)self->embeddings.features;
     *work = (qb_bert_work){.hidden = NULL};
     work->hidden = qb_arena_take(arena, limits->tokens, h * sizeof *work->hidden);
-    qb_block_plan(widest_block(self), &work->block, arena, limits, scratch);
+    if (limits->trains) {
+        plan_saved(self, work, arena, limits, scratch);
+        qb_gradient_plan(sizes, &work->gradient, arena, scratch);
+    }
+    else {
+        qb_block_plan(widest_block(self), &work->block, arena, limits, scratch);
+    }
     if (self->has_pooler) {
         work->pooled = qb_arena_take(arena, limits->sequences, h * sizeof *work->pooled);
         qb_pooler_plan(&self->pooler, &work->pooler, arena, limits->sequences, scratch);
@@ -146,6 +170,7 @@ qb_bert_forward(const qb_bert *self, const qb_bert_work *work, const qb_run *run
     QB_TRY(qb_embeddings_forward(&self->embeddings, run, inputs->tokens, work->hidden));
     for (int64_t i = 0; i < self->num_blocks; i++) {
         const qb_block *block = &self->blocks[i];
+        const qb_block_work *of_block = work->blocks == NULL ? &work->block : &work->blocks[i];
         const int has_cross = block->has_cross_attention && inputs->cross_keys != NULL;
         qb_attention_keys keys[2];
         qb_attention_inputs cross = {.sequences = NULL};
@@ -154,7 +179,7 @@ qb_bert_forward(const qb_bert *self, const qb_bert_work *work, const qb_run *run
             cross = attention_inputs(inputs, inputs->cross_keys, i, head_mask, &keys[1]);
         }
         inputs->on_hidden(inputs->context, i, work->hidden);
-        QB_TRY(qb_block_forward(block, &work->block, run, &attention, has_cross ? &cross : NULL, work->hidden));
+        QB_TRY(qb_block_forward(block, of_block, run, &attention, has_cross ? &cross : NULL, work->hidden));
         head_mask = head_mask == NULL ? NULL : head_mask + block->attention.heads;
     }
     inputs->on_hidden(inputs->context, self->num_blocks, work->hidden);
@@ -162,4 +187,55 @@ qb_bert_forward(const qb_bert *self, const qb_bert_work *work, const qb_run *run
         QB_TRY(qb_pooler_forward(&self->pooler, &work->pooler, run, work->hidden, inputs->sequences, work->pooled));
     }
     return QB_OK;
+}
+
+/* ---- backward --------------------------------------------------------------------------------------------------- */
+
+void
+qb_bert_gradient_sizes(const qb_bert *self, const qb_kernels *kernels, const qb_limits *limits,
+                       qb_gradient_sizes *sizes)
+{
+    qb_embeddings_gradient_sizes(&self->embeddings, limits->tokens, sizes);
+    for (int64_t i = 0; i < self->num_blocks; i++) {
+        qb_block_gradient_sizes(&self->blocks[i], kernels, limits, sizes);
+    }
+    if (self->has_pooler) {
+        qb_pooler_gradient_sizes(&self->pooler, kernels, limits->sequences, sizes);
+    }
+}
+
+/* Heads of the blocks before one. */
+static int64_t
+heads_before(const qb_bert *self, int64_t layer)
+{
+    int64_t heads = 0;
+    for (int64_t i = 0; i < layer; i++) {
+        heads += self->blocks[i].attention.heads;
+    }
+    return heads;
+}
+
+qb_status
+qb_bert_backward(const qb_bert *self, const qb_bert_work *work, const qb_run *run, const qb_bert_inputs *inputs,
+                 float *dhidden, float *dpooled, float *dmemory)
+{
+    const qb_gradient_work *shared = &work->gradient;
+    if (dpooled != NULL) {
+        QB_TRY(qb_pooler_backward_accumulate(&self->pooler, &work->pooler, shared, run, inputs->sequences, work->pooled,
+                                             dpooled, dhidden));
+    }
+    for (int64_t i = self->num_blocks - 1; i >= 0; i--) {
+        const qb_block *block = &self->blocks[i];
+        const float *head_mask = inputs->head_mask == NULL ? NULL : inputs->head_mask + heads_before(self, i);
+        const int has_cross = block->has_cross_attention && inputs->cross_keys != NULL;
+        qb_attention_keys keys[2];
+        qb_attention_inputs cross = {.sequences = NULL};
+        const qb_attention_inputs attention = attention_inputs(inputs, inputs->self_keys, i, head_mask, &keys[0]);
+        if (has_cross) {
+            cross = attention_inputs(inputs, inputs->cross_keys, i, head_mask, &keys[1]);
+        }
+        QB_TRY(qb_block_backward(block, &work->blocks[i], &work->block_gradient, shared, run, &attention,
+                                 has_cross ? &cross : NULL, dhidden, dmemory));
+    }
+    return qb_embeddings_backward(&self->embeddings, shared, run, inputs->tokens, dhidden);
 }

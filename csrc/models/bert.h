@@ -23,7 +23,10 @@ typedef struct qb_bert {
 } qb_bert;
 
 typedef struct qb_bert_work {
-    qb_block_work block;
+    qb_block_work block;   /* of all blocks, one after the other */
+    qb_block_work *blocks; /* (L) of each block, with what backward needs; NULL: nobody will ask for gradients */
+    qb_block_gradient block_gradient;
+    qb_gradient_work gradient;
     qb_pooler_work pooler;
     float *hidden; /* (M, H) */
     float *pooled; /* (B, H) */
@@ -59,13 +62,22 @@ qb_status qb_bert_init(qb_bert *self, const qb_bert_config *config, qb_heap *hea
 void qb_bert_clear(qb_bert *self, qb_heap *heap);
 qb_status qb_bert_visit(qb_bert *self, const qb_visitor *visitor, const qb_path *path);
 size_t qb_bert_scratch_bytes(const qb_bert *self, const qb_kernels *kernels, const qb_limits *limits);
+/* `sizes` are what backward needs, the head's share included; NULL unless limits->trains. */
 void qb_bert_plan(const qb_bert *self, qb_bert_work *work, qb_arena *arena, const qb_limits *limits,
-                  qb_scratch *scratch);
+                  const qb_gradient_sizes *sizes, qb_scratch *scratch);
 qb_status qb_bert_prepare(qb_bert *self, const qb_run *run);
 qb_status qb_bert_observe_weights(qb_bert *self, const qb_run *run);
 /* 1 if a matmul_a quantizer needs the probabilities of its whole layer. */
 int qb_bert_keeps_probabilities(const qb_bert *self);
 qb_status qb_bert_forward(const qb_bert *self, const qb_bert_work *work, const qb_run *run,
                           const qb_bert_inputs *inputs);
+
+void qb_bert_gradient_sizes(const qb_bert *self, const qb_kernels *kernels, const qb_limits *limits,
+                            qb_gradient_sizes *sizes);
+/* dhidden (M, H) holds the gradient of x_L on entry and that of the embeddings' sum on return; dpooled (B, H) that of
+ * work->pooled and is overwritten, NULL: none; dmemory (encoder tokens, H) is added to, NULL: not wanted.  `inputs` are
+ * those of forward. */
+qb_status qb_bert_backward(const qb_bert *self, const qb_bert_work *work, const qb_run *run,
+                           const qb_bert_inputs *inputs, float *dhidden, float *dpooled, float *dmemory);
 
 #endif

@@ -109,6 +109,15 @@ find_positions(const char *name, qb_positions *positions, qb_error *error)
 }
 
 static qb_status
+check_padding_token(const qb_model_options *o, qb_error *error)
+{
+    return o->padding_token >= 0 && o->padding_token <= o->vocab_size
+               ? QB_OK
+               : qb_fail(error, NULL, QB_ERR_VALUE, "padding_token is %" PRId64 ", expected 0 .. vocab_size %" PRId64,
+                         o->padding_token, o->vocab_size);
+}
+
+static qb_status
 check_heads(const qb_model_options *o, qb_error *error)
 {
     for (int64_t i = 0; o->heads_of_layers != NULL && i < o->num_layers; i++) {
@@ -137,6 +146,7 @@ qb_bert_config_init(qb_bert_config *config, const qb_model_options *options, qb_
     QB_TRY(check_sizes(&o, error));
     qb_positions positions = QB_POSITIONS_ABSOLUTE;
     QB_TRY(check_heads(&o, error));
+    QB_TRY(check_padding_token(&o, error));
     QB_TRY(find_positions(o.position_embedding_type, &positions, error));
     QB_TRY(find_activation(o.hidden_act, &activation, error));
     if (!(o.layer_norm_eps > 0.0f) || !isfinite(o.layer_norm_eps)) {
@@ -164,6 +174,7 @@ qb_bert_config_init(qb_bert_config *config, const qb_model_options *options, qb_
         .has_cross_attention = o.add_cross_attention != 0,
         .tie_word_embeddings = o.tie_word_embeddings != 0,
         .heads_of_layers = o.heads_of_layers,
+        .padding_token = o.padding_token - 1,
         .input_quantizer = o.input_quantizer,
         .weight_quantizer = o.weight_quantizer,
     };

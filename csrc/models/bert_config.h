@@ -26,6 +26,7 @@ typedef struct qb_bert_config {
     int has_cross_attention;
     int tie_word_embeddings;
     const int64_t *heads_of_layers; /* (L), or NULL: num_heads in each; the options' array, for the length of create */
+    int64_t padding_token;          /* an id, or -1 */
     qb_quantizer_options input_quantizer, weight_quantizer;
 } qb_bert_config;
 

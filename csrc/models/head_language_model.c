@@ -45,15 +45,23 @@ visit(qb_head_layers *self, const qb_visitor *visitor, const qb_path *path)
 }
 
 static void
-plan(const qb_head_layers *self, qb_head_work *work, qb_arena *arena, int64_t max_tokens, qb_scratch *scratch)
+plan(const qb_head_layers *self, qb_head_work *work, qb_arena *arena, const qb_limits *limits, qb_scratch *scratch)
 {
-    *work = (qb_head_work){.max_rows = max_tokens < BLOCK_ROWS ? max_tokens : BLOCK_ROWS};
+    const int64_t m = limits->tokens;
+    const size_t h = (size_t)self->transform.out_features;
+    *work = (qb_head_work){.max_rows = m < BLOCK_ROWS ? m : BLOCK_ROWS};
     qb_linear_plan(&self->transform, &work->transform, arena, NULL, NULL, scratch);
     qb_linear_plan(&self->output, &work->output, arena, NULL, NULL, scratch);
-    work->hidden = qb_arena_take(arena, max_tokens, (size_t)self->transform.out_features * sizeof *work->hidden);
-    work->gathered =
-        qb_arena_take(arena, work->max_rows, (size_t)self->transform.out_features * sizeof *work->gathered);
+    work->hidden = qb_arena_take(arena, m, h * sizeof *work->hidden);
+    work->gathered = qb_arena_take(arena, work->max_rows, h * sizeof *work->gathered);
     work->logits = qb_arena_take(arena, work->max_rows, (size_t)self->output.out_features * sizeof *work->logits);
+    if (limits->trains) {
+        float **const saved[] = {&work->x, &work->pre, &work->activated, &work->dtransformed, &work->dx};
+        for (size_t i = 0; i < sizeof saved / sizeof saved[0]; i++) {
+            *saved[i] = qb_arena_take(arena, m, h * sizeof(float));
+        }
+        work->dlogits = qb_arena_take(arena, m, (size_t)self->output.out_features * sizeof *work->dlogits);
+    }
 }
 
 static qb_status
@@ -182,5 +190,96 @@ forward(const qb_head_layers *self, const qb_head_work *work, const qb_run *run,
     return QB_OK;
 }
 
-const qb_head_verbs qb_head_language_model = {
-    .init = init, .visit = visit, .plan = plan, .prepare = prepare, .forward = forward};
+/* ---- backward --------------------------------------------------------------------------------------------------- */
+
+static void
+gradient_sizes(const qb_head_layers *self, const qb_kernels *kernels, const qb_limits *limits, qb_gradient_sizes *sizes)
+{
+    qb_linear_gradient_sizes(&self->output, kernels, limits->tokens, sizes);
+    qb_layer_norm_gradient_sizes(&self->norm, limits->tokens, sizes);
+    qb_linear_gradient_sizes(&self->transform, kernels, limits->tokens, sizes);
+}
+
+/* Rows of hidden states and of the gradient, as the head saw them; *rows becomes their count. */
+static qb_status
+gather(const qb_head_work *work, const qb_run *run, const qb_head_inputs *inputs, int64_t h, int64_t v,
+       const float *dlogits, int64_t *rows)
+{
+    const qb_batch *batch = inputs->batch;
+    const int64_t tokens = batch->sequences.tokens;
+    if (inputs->positions == NULL) {
+        *rows = tokens;
+        qb_batch_gather(batch, dlogits, v, work->dlogits);
+        return qb_gradient_copy(run, inputs->hidden, tokens * h, work->x);
+    }
+    *rows = 0;
+    for (int64_t i = 0; i < inputs->positions_count; i++) {
+        const int64_t token = token_at(batch, inputs->positions[i]);
+        if (token < 0) {
+            continue;
+        }
+        if (*rows == tokens) {
+            return qb_fail(run->error, run->path, QB_ERR_VALUE,
+                           "logits_positions name more places than there are tokens, expected each once at most");
+        }
+        memcpy(work->x + *rows * h, inputs->hidden + token * h, (size_t)h * sizeof(float));
+        memcpy(work->dlogits + *rows * v, dlogits + i * v, (size_t)v * sizeof(float));
+        (*rows)++;
+    }
+    return QB_OK;
+}
+
+static void
+scatter_accumulate(const qb_head_work *work, const qb_run *run, const qb_head_inputs *inputs, int64_t h, float *dhidden)
+{
+    const int64_t count = inputs->positions == NULL ? inputs->batch->sequences.tokens : inputs->positions_count;
+    int64_t row = 0;
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t token = inputs->positions == NULL ? i : token_at(inputs->batch, inputs->positions[i]);
+        if (token >= 0) {
+            float *at = dhidden + token * h;
+            run->kernels->add_f32(at, work->dx + row * h, (size_t)h, at);
+            row++;
+        }
+    }
+}
+
+static qb_status
+backward(const qb_head_layers *self, const qb_head_work *work, const qb_gradient_work *gradient, const qb_run *run,
+         const qb_head_inputs *inputs, const float *dlogits, float *dhidden, float *dpooled)
+{
+    const qb_path dense = {run->path, "transform.dense"};
+    const qb_path decoder = {run->path, "decoder"};
+    const qb_run at_dense = qb_run_enter(run, &dense);
+    const qb_run at_decoder = qb_run_enter(run, &decoder);
+    const int64_t h = self->norm.features;
+    int64_t rows = 0;
+    (void)dpooled;
+    QB_TRY(gather(work, run, inputs, h, self->output.out_features, dlogits, &rows));
+    if (rows == 0) {
+        return QB_OK;
+    }
+    const size_t n = (size_t)(rows * h);
+    norm_job job = {.self = self, .kernels = run->kernels, .x = work->hidden};
+    QB_TRY(
+        qb_linear_forward(&self->transform, &work->transform, &at_dense, work->x, rows, QB_ACTIVATION_NONE, work->pre));
+    run->kernels->activation_f32(self->activation, work->pre, n, work->activated);
+    QB_TRY(qb_gradient_copy(run, work->activated, rows * h, work->hidden));
+    QB_TRY(qb_run_parallel(run, rows, 16, normalize_rows, &job));
+    QB_TRY(qb_linear_backward(&self->output, gradient, &at_decoder, work->hidden, rows, work->dlogits,
+                              work->dtransformed));
+    QB_TRY(qb_layer_norm_backward(&self->norm, gradient, run, work->activated, rows, work->dtransformed,
+                                  work->dtransformed));
+    run->kernels->activation_grad_f32(self->activation, work->pre, work->dtransformed, n, work->dtransformed);
+    QB_TRY(qb_linear_backward(&self->transform, gradient, &at_dense, work->x, rows, work->dtransformed, work->dx));
+    scatter_accumulate(work, run, inputs, h, dhidden);
+    return QB_OK;
+}
+
+const qb_head_verbs qb_head_language_model = {.init = init,
+                                              .visit = visit,
+                                              .plan = plan,
+                                              .prepare = prepare,
+                                              .forward = forward,
+                                              .gradient_sizes = gradient_sizes,
+                                              .backward = backward};

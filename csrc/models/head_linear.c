@@ -28,17 +28,19 @@ visit(qb_head_layers *self, const qb_visitor *visitor, const qb_path *path)
 }
 
 static void
-plan_tokens(const qb_head_layers *self, qb_head_work *work, qb_arena *arena, int64_t max_tokens, qb_scratch *scratch)
+plan_tokens(const qb_head_layers *self, qb_head_work *work, qb_arena *arena, const qb_limits *limits,
+            qb_scratch *scratch)
 {
-    *work = (qb_head_work){.max_rows = max_tokens};
+    *work = (qb_head_work){.max_rows = limits->tokens};
     qb_linear_plan(&self->output, &work->output, arena, NULL, NULL, scratch);
-    work->logits = qb_arena_take(arena, max_tokens, (size_t)self->output.out_features * sizeof *work->logits);
+    work->logits = qb_arena_take(arena, limits->tokens, (size_t)self->output.out_features * sizeof *work->logits);
 }
 
 static void
-plan_pooled(const qb_head_layers *self, qb_head_work *work, qb_arena *arena, int64_t max_tokens, qb_scratch *scratch)
+plan_pooled(const qb_head_layers *self, qb_head_work *work, qb_arena *arena, const qb_limits *limits,
+            qb_scratch *scratch)
 {
-    (void)max_tokens;
+    (void)limits;
     *work = (qb_head_work){.max_rows = 0};
     qb_linear_plan(&self->output, &work->output, arena, NULL, NULL, scratch);
 }
@@ -67,8 +69,52 @@ forward_pooled(const qb_head_layers *self, const qb_head_work *work, const qb_ru
                              QB_ACTIVATION_NONE, out);
 }
 
-const qb_head_verbs qb_head_linear = {
-    .init = init, .visit = visit, .plan = plan_tokens, .prepare = prepare, .forward = forward_tokens};
+static void
+gradient_sizes_tokens(const qb_head_layers *self, const qb_kernels *kernels, const qb_limits *limits,
+                      qb_gradient_sizes *sizes)
+{
+    qb_linear_gradient_sizes(&self->output, kernels, limits->tokens, sizes);
+}
 
-const qb_head_verbs qb_head_pooled_linear = {
-    .init = init, .visit = visit, .plan = plan_pooled, .prepare = prepare, .forward = forward_pooled};
+static void
+gradient_sizes_pooled(const qb_head_layers *self, const qb_kernels *kernels, const qb_limits *limits,
+                      qb_gradient_sizes *sizes)
+{
+    qb_linear_gradient_sizes(&self->output, kernels, limits->sequences, sizes);
+}
+
+static qb_status
+backward_tokens(const qb_head_layers *self, const qb_head_work *work, const qb_gradient_work *gradient,
+                const qb_run *run, const qb_head_inputs *inputs, const float *dlogits, float *dhidden, float *dpooled)
+{
+    (void)dpooled;
+    qb_batch_gather(inputs->batch, dlogits, self->output.out_features, work->logits);
+    return qb_linear_backward_accumulate(&self->output, gradient, run, inputs->hidden, inputs->batch->sequences.tokens,
+                                         work->logits, dhidden);
+}
+
+static qb_status
+backward_pooled(const qb_head_layers *self, const qb_head_work *work, const qb_gradient_work *gradient,
+                const qb_run *run, const qb_head_inputs *inputs, const float *dlogits, float *dhidden, float *dpooled)
+{
+    (void)work;
+    (void)dhidden;
+    return qb_linear_backward(&self->output, gradient, run, inputs->pooled, inputs->batch->sequences.count, dlogits,
+                              dpooled);
+}
+
+const qb_head_verbs qb_head_linear = {.init = init,
+                                      .visit = visit,
+                                      .plan = plan_tokens,
+                                      .prepare = prepare,
+                                      .forward = forward_tokens,
+                                      .gradient_sizes = gradient_sizes_tokens,
+                                      .backward = backward_tokens};
+
+const qb_head_verbs qb_head_pooled_linear = {.init = init,
+                                             .visit = visit,
+                                             .plan = plan_pooled,
+                                             .prepare = prepare,
+                                             .forward = forward_pooled,
+                                             .gradient_sizes = gradient_sizes_pooled,
+                                             .backward = backward_pooled};

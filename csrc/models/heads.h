@@ -32,6 +32,8 @@ typedef struct qb_head_work { /* one per session */
     float *gathered;  /* (max rows, H), language models */
     float *logits;    /* (max rows, C) */
     int64_t max_rows; /* of logits */
+    /* What backward of language models needs; (max tokens, H) but for the last, (max tokens, C). */
+    float *x, *pre, *activated, *dtransformed, *dx, *dlogits;
 } qb_head_work;
 
 typedef struct qb_head_inputs {
@@ -48,13 +50,20 @@ typedef struct qb_head_verbs {
     /* `words` is the table of word embeddings, for heads that share it. */
     void (*init)(qb_head_layers *self, const qb_bert_config *config, int64_t classes, const qb_parameter *words);
     qb_status (*visit)(qb_head_layers *self, const qb_visitor *visitor, const qb_path *path);
-    void (*plan)(const qb_head_layers *self, qb_head_work *work, qb_arena *arena, int64_t max_tokens,
+    void (*plan)(const qb_head_layers *self, qb_head_work *work, qb_arena *arena, const qb_limits *limits,
                  qb_scratch *scratch);
     qb_status (*prepare)(qb_head_layers *self, const qb_run *run);
     /* out: where the caller expects the logits, (B, T, C), (positions, C) or (B, C); tokens that were not computed
      * become zero. */
     qb_status (*forward)(const qb_head_layers *self, const qb_head_work *work, const qb_run *run,
                          const qb_head_inputs *inputs, float *out);
+    void (*gradient_sizes)(const qb_head_layers *self, const qb_kernels *kernels, const qb_limits *limits,
+                           qb_gradient_sizes *sizes);
+    /* dlogits: of out's shape.  dhidden (M, H) is added to by heads that read tokens, dpooled (B, H) written by those
+     * that do not. */
+    qb_status (*backward)(const qb_head_layers *self, const qb_head_work *work, const qb_gradient_work *gradient,
+                          const qb_run *run, const qb_head_inputs *inputs, const float *dlogits, float *dhidden,
+                          float *dpooled);
 } qb_head_verbs;
 
 struct qb_head_interface {

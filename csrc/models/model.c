@@ -149,6 +149,7 @@ create_contents(qb_model *model, qb_error *error)
         return qb_fail(error, NULL, QB_ERR_NOMEM, "the parameters do not fit the address space");
     }
     model->block = qb_heap_allocate_zero(heap, bytes);
+    model->block_bytes = bytes;
     model->parameters = take_table(&c, model->parameter_names.count, sizeof *model->parameters);
     model->quantizers = take_table(&c, model->quantizer_names.count, sizeof *model->quantizers);
     model->sites = take_table(&c, model->site_names.count, sizeof *model->sites);
@@ -170,6 +171,7 @@ destroy(qb_model *model)
     qb_bert_clear(&model->bert, heap);
     qb_head_layers_clear(&model->head_layers, heap);
     qb_heap_release(heap, model->block);
+    qb_heap_release(heap, model->gradients);
     qb_heap_release(heap, model->parameters);
     qb_heap_release(heap, model->quantizers);
     qb_heap_release(heap, model->sites);

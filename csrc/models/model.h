@@ -26,7 +26,9 @@ struct qb_model {
     qb_head_layers head_layers;
     qb_guard guard;
 
-    void *block;               /* every parameter, in the order of parameters */
+    void *block; /* every parameter, in the order of parameters */
+    size_t block_bytes;
+    void *gradients;           /* of the same layout; NULL until a session trains */
     qb_parameter **parameters; /* (parameter_names.count) members of the layers */
     qb_quantizer **quantizers; /* (quantizer_names.count) owned */
     qb_site *sites;            /* (site_names.count) */
@@ -38,6 +40,8 @@ struct qb_model {
 qb_status qb_model_visit(qb_model *model, const qb_visitor *visitor);
 /* Bring every packed weight up to date; only inside qb_guard_begin_forward. */
 qb_status qb_model_prepare(qb_model *model, const qb_run *run);
+/* Make room for gradients, zero, unless it is there. */
+qb_status qb_model_make_gradients(qb_model *model, qb_error *error);
 /* 1 if some quantizer collects. */
 int qb_model_collects(const qb_model *model);
 /* The path of the encoder's names: "bert" below a head. */

@@ -18,7 +18,24 @@ limits_of(const qb_session *session)
         .past = session->options.max_past,
         .encoder_length = session->options.max_encoder_length,
         .keep_probabilities = session->options.keep_probabilities != 0,
+        .trains = session->options.trains != 0,
     };
+}
+
+/* What backward of the whole model needs; nothing if the session does not train. */
+static qb_gradient_sizes
+gradient_sizes(const qb_session *session)
+{
+    const qb_model *model = session->model;
+    const qb_limits limits = limits_of(session);
+    qb_gradient_sizes sizes = {.values = 0};
+    if (limits.trains) {
+        qb_bert_gradient_sizes(&model->bert, &model->device->kernels, &limits, &sizes);
+        if (model->head != NULL) {
+            model->head->verbs->gradient_sizes(&model->head_layers, &model->device->kernels, &limits, &sizes);
+        }
+    }
+    return sizes;
 }
 
 static void
@@ -26,10 +43,19 @@ plan(qb_session *session, qb_arena *arena)
 {
     const qb_model *model = session->model;
     const qb_limits limits = limits_of(session);
+    const qb_gradient_sizes sizes = gradient_sizes(session);
+    const size_t row = (size_t)model->config.hidden_size * sizeof(float);
     qb_batch_plan(&session->batch, arena, &limits, model->config.hidden_size);
-    qb_bert_plan(&model->bert, &session->bert, arena, &limits, &session->scratch);
+    qb_bert_plan(&model->bert, &session->bert, arena, &limits, &sizes, &session->scratch);
     if (model->head != NULL) {
-        model->head->verbs->plan(&model->head_layers, &session->head, arena, limits.tokens, &session->scratch);
+        model->head->verbs->plan(&model->head_layers, &session->head, arena, &limits, &session->scratch);
+    }
+    if (limits.trains) {
+        session->dhidden = qb_arena_take(arena, limits.tokens, row);
+        session->dpooled = qb_arena_take(arena, limits.sequences, row);
+        if (limits.encoder_length > 0) {
+            session->dmemory = qb_arena_take(arena, limits.sequences * limits.encoder_length, row);
+        }
     }
 }
 
@@ -63,6 +89,8 @@ create_scratch(qb_session *session, qb_error *error)
         const size_t head = qb_head_layers_scratch_bytes(&model->head_layers, &model->device->kernels);
         bytes = head > bytes ? head : bytes;
     }
+    const qb_gradient_sizes backward = gradient_sizes(session);
+    bytes = backward.scratch > bytes ? backward.scratch : bytes;
     qb_scratch scratch;
     qb_arena arena = qb_arena_measuring();
     qb_scratch_plan(&scratch, &arena, threads, bytes);
@@ -101,6 +129,11 @@ check_options(const qb_bert_config *config, qb_session_options *options, qb_erro
             return qb_fail(error, NULL, QB_ERR_VALUE, "%s is %" PRId64 ", expected 0 .. %" PRId64, keys[i].name,
                            keys[i].value, keys[i].most);
         }
+    }
+    if (options->trains && options->max_past > 0) {
+        return qb_fail(error, NULL, QB_ERR_VALUE,
+                       "max_past is %" PRId64 ", expected 0: a session that trains takes no keys of earlier calls",
+                       options->max_past);
     }
     if (options->max_encoder_length > 0 && !config->has_cross_attention) {
         return qb_fail(error, NULL, QB_ERR_VALUE,
@@ -178,6 +211,9 @@ qb_session_create(qb_model *model, const qb_session_options *options, qb_session
     made->options = known;
     made->options.interrupt = NULL; /* the caller's, for the length of this call */
     qb_status status = create_block(made, error);
+    if (status == QB_OK && known.trains) {
+        status = qb_model_make_gradients(model, error);
+    }
     if (status == QB_OK) {
         status = create_scratch(made, error);
     }
@@ -207,18 +243,10 @@ qb_session_destroy(qb_session *session)
 
 /* ---- forward ---------------------------------------------------------------------------------------------------- */
 
-/* What a call wants and where it puts it. */
-typedef struct forward_call {
-    qb_session *session;
-    const qb_run *run;
-    qb_forward_inputs inputs;
-    qb_forward_outputs outputs;
-} forward_call;
-
 static void
 store_hidden(void *context, int64_t index, const float *hidden)
 {
-    const forward_call *call = context;
+    const qb_forward_call *call = context;
     if (call->outputs.hidden_states != NULL) {
         qb_batch_scatter(&call->session->batch, hidden, call->session->model->config.hidden_size,
                          call->outputs.hidden_states[index]);
@@ -228,7 +256,7 @@ store_hidden(void *context, int64_t index, const float *hidden)
 static void
 store_probabilities(void *context, int64_t layer, const float *probabilities)
 {
-    const forward_call *call = context;
+    const qb_forward_call *call = context;
     const qb_batch *batch = &call->session->batch;
     qb_batch_scatter_pairs(batch, &batch->keys, batch->past + batch->length, probabilities,
                            qb_model_heads(call->session->model, layer), call->outputs.attentions[layer]);
@@ -237,7 +265,7 @@ store_probabilities(void *context, int64_t layer, const float *probabilities)
 static void
 store_cross_probabilities(void *context, int64_t layer, const float *probabilities)
 {
-    const forward_call *call = context;
+    const qb_forward_call *call = context;
     const qb_batch *batch = &call->session->batch;
     qb_batch_scatter_pairs(batch, &batch->encoder, batch->encoder_length, probabilities,
                            call->session->model->config.num_heads, call->outputs.cross_attentions[layer]);
@@ -246,7 +274,7 @@ store_cross_probabilities(void *context, int64_t layer, const float *probabiliti
 static void
 store_keys(void *context, int64_t layer, const float *k, const float *v)
 {
-    const forward_call *call = context;
+    const qb_forward_call *call = context;
     const qb_batch *batch = &call->session->batch;
     const qb_attention *attention = &call->session->model->bert.blocks[layer].attention;
     const int has_past = batch->past > 0;
@@ -259,7 +287,7 @@ store_keys(void *context, int64_t layer, const float *k, const float *v)
 static void
 store_cross_keys(void *context, int64_t layer, const float *k, const float *v)
 {
-    const forward_call *call = context;
+    const qb_forward_call *call = context;
     const qb_batch *batch = &call->session->batch;
     const qb_attention *attention = &call->session->model->bert.blocks[layer].cross_attention;
     qb_batch_scatter_encoder_keys(batch, k, attention->heads, attention->head_size, call->outputs.cross_keys[layer]);
@@ -267,7 +295,7 @@ store_cross_keys(void *context, int64_t layer, const float *k, const float *v)
 }
 
 static int
-wants_pooled(const forward_call *call)
+wants_pooled(const qb_forward_call *call)
 {
     const qb_head_interface *head = call->session->model->head;
     return call->outputs.pooler_output != NULL || (head != NULL && head->is_pooled && call->outputs.logits != NULL);
@@ -275,7 +303,7 @@ wants_pooled(const forward_call *call)
 
 /* Whoever offers arrays offers memory in each. */
 static qb_status
-check_output_arrays(const forward_call *call)
+check_output_arrays(const qb_forward_call *call)
 {
     const qb_forward_outputs *out = &call->outputs;
     const int64_t layers = call->session->model->config.num_layers;
@@ -305,7 +333,7 @@ check_output_arrays(const forward_call *call)
 }
 
 static qb_status
-check_outputs(const forward_call *call)
+check_outputs(const qb_forward_call *call)
 {
     const qb_model *model = call->session->model;
     qb_error *error = call->run->error;
@@ -365,7 +393,7 @@ open_journals(qb_model *model, const qb_run *run)
 
 /* What self-attention looks at: the computed tokens, and the keys of earlier calls. */
 static qb_bert_keys
-self_keys(const forward_call *call)
+self_keys(const qb_forward_call *call)
 {
     const qb_batch *batch = &call->session->batch;
     const qb_forward_inputs *in = &call->inputs;
@@ -381,7 +409,7 @@ self_keys(const forward_call *call)
 
 /* What cross-attention looks at: an encoder's states, or what an earlier call projected them to. */
 static qb_bert_keys
-cross_keys(const forward_call *call)
+cross_keys(const qb_forward_call *call)
 {
     const qb_batch *batch = &call->session->batch;
     const qb_forward_inputs *in = &call->inputs;
@@ -398,43 +426,57 @@ cross_keys(const forward_call *call)
     };
 }
 
+void
+qb_forward_call_resolve(qb_forward_call *call, qb_bert_call *bert)
+{
+    const qb_session *session = call->session;
+    bert->of_self = self_keys(call);
+    bert->of_cross = cross_keys(call);
+    bert->inputs = (qb_bert_inputs){
+        .tokens = &session->batch.tokens,
+        .sequences = &session->batch.sequences,
+        .head_mask = call->inputs.head_mask,
+        .wants_pooled = wants_pooled(call),
+        .self_keys = &bert->of_self,
+        .cross_keys = session->batch.encoder_length > 0 ? &bert->of_cross : NULL,
+        .on_hidden = store_hidden,
+        .context = call,
+    };
+}
+
+qb_head_inputs
+qb_forward_call_head_inputs(const qb_forward_call *call)
+{
+    return (qb_head_inputs){
+        .batch = &call->session->batch,
+        .hidden = call->session->bert.hidden,
+        .pooled = call->session->bert.pooled,
+        .positions = call->inputs.logits_positions,
+        .positions_count = call->inputs.logits_count,
+    };
+}
+
 static qb_status
-compute(forward_call *call)
+compute(qb_forward_call *call)
 {
     qb_session *session = call->session;
     const qb_model *model = session->model;
     const qb_path root = qb_model_root(model);
     const qb_run at_root = qb_run_enter(call->run, &root);
-    const qb_bert_keys of_self = self_keys(call);
-    const qb_bert_keys of_cross = cross_keys(call);
-    const qb_bert_inputs inputs = {
-        .tokens = &session->batch.tokens,
-        .sequences = &session->batch.sequences,
-        .head_mask = call->inputs.head_mask,
-        .wants_pooled = wants_pooled(call),
-        .self_keys = &of_self,
-        .cross_keys = session->batch.encoder_length > 0 ? &of_cross : NULL,
-        .on_hidden = store_hidden,
-        .context = call,
-    };
-    QB_TRY(qb_bert_forward(&model->bert, &session->bert, &at_root, &inputs));
+    qb_bert_call bert;
+    qb_forward_call_resolve(call, &bert);
+    QB_TRY(qb_bert_forward(&model->bert, &session->bert, &at_root, &bert.inputs));
     if (model->head == NULL || call->outputs.logits == NULL) {
         return QB_OK;
     }
     const qb_path head = {NULL, model->head->layer_name};
     const qb_run at_head = qb_run_enter(call->run, &head);
-    const qb_head_inputs of_head = {
-        .batch = &session->batch,
-        .hidden = session->bert.hidden,
-        .pooled = session->bert.pooled,
-        .positions = call->inputs.logits_positions,
-        .positions_count = call->inputs.logits_count,
-    };
+    const qb_head_inputs of_head = qb_forward_call_head_inputs(call);
     return model->head->verbs->forward(&model->head_layers, &session->head, &at_head, &of_head, call->outputs.logits);
 }
 
 static void
-store_results(const forward_call *call)
+store_results(const qb_forward_call *call)
 {
     const qb_session *session = call->session;
     const qb_model *model = session->model;
@@ -450,7 +492,7 @@ store_results(const forward_call *call)
 
 /* Between begin_forward and qb_guard_end_forward. */
 static qb_status
-compute_and_settle(forward_call *call, int collects)
+compute_and_settle(qb_forward_call *call, int collects)
 {
     qb_model *model = call->session->model;
     /* Only from here on the quantizers stay as they are. */
@@ -475,7 +517,7 @@ compute_and_settle(forward_call *call, int collects)
 }
 
 static qb_status
-check_positions(const forward_call *call)
+check_positions(const qb_forward_call *call)
 {
     const qb_forward_inputs *in = &call->inputs;
     if (in->logits_positions == NULL) {
@@ -501,7 +543,7 @@ check_positions(const forward_call *call)
 
 /* Cross-attention has all its heads, and takes the factors of the layer's self-attention. */
 static qb_status
-check_head_mask(const forward_call *call)
+check_head_mask(const qb_forward_call *call)
 {
     const qb_model *model = call->session->model;
     if (call->inputs.head_mask == NULL || call->inputs.encoder_length == 0) {
@@ -519,11 +561,12 @@ check_head_mask(const forward_call *call)
 }
 
 static qb_status
-forward(forward_call *call)
+forward(qb_forward_call *call)
 {
     qb_session *session = call->session;
     qb_model *model = session->model;
     qb_error *error = call->run->error;
+    session->has_forward = 0;
     QB_TRY(qb_batch_fill(&session->batch, &model->config, &session->options, &call->inputs, error));
     QB_TRY(check_positions(call));
     QB_TRY(check_head_mask(call));
@@ -536,9 +579,15 @@ forward(forward_call *call)
     const int collects = qb_model_collects(model);
     QB_TRY(begin_forward(model, call->run, collects));
     const qb_status status = compute_and_settle(call, collects);
+    const uint64_t epoch = model->guard.epoch; /* nothing changes while a forward runs */
     qb_guard_end_forward(&model->guard);
     if (status == QB_OK) {
         store_results(call);
+        session->has_forward = session->options.trains != 0;
+        session->epoch = epoch;
+        session->last_inputs = call->inputs;
+        session->last_pooled = wants_pooled(call);
+        session->last_logits = call->outputs.logits != NULL;
     }
     return status;
 }
@@ -548,7 +597,7 @@ qb_session_forward(qb_session *session, const qb_interrupt *interrupt, const qb_
                    const qb_forward_outputs *outputs, qb_error *error)
 {
     const qb_run run = qb_device_run(session->model->device, interrupt, error);
-    forward_call call = {.session = session, .run = &run};
+    qb_forward_call call = {.session = session, .run = &run};
     size_t given = inputs->struct_size;
     memcpy(&call.inputs, inputs, given < sizeof call.inputs ? given : sizeof call.inputs);
     given = outputs->struct_size;

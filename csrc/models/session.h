@@ -24,6 +24,32 @@ struct qb_session {
     qb_batch batch;
     qb_bert_work bert;
     qb_head_work head;
+    /* Of sessions that train: gradients of x_L, of the pooled output and of the encoder's states, and what the last
+     * forward was asked. */
+    float *dhidden;                /* (max tokens, H) */
+    float *dpooled;                /* (max sequences, H) */
+    float *dmemory;                /* (max encoder tokens, H); NULL: no cross-attention */
+    int has_forward;               /* it succeeded */
+    uint64_t epoch;                /* of the model then */
+    qb_forward_inputs last_inputs; /* borrowed arrays */
+    int last_pooled, last_logits;  /* whether they were computed */
 };
+
+/* What a call wants and where it puts it. */
+typedef struct qb_forward_call {
+    qb_session *session;
+    const qb_run *run;
+    qb_forward_inputs inputs;
+    qb_forward_outputs outputs;
+} qb_forward_call;
+
+/* A call as the encoder gets it. */
+typedef struct qb_bert_call {
+    qb_bert_keys of_self, of_cross;
+    qb_bert_inputs inputs; /* points to the two above */
+} qb_bert_call;
+
+void qb_forward_call_resolve(qb_forward_call *call, qb_bert_call *bert);
+qb_head_inputs qb_forward_call_head_inputs(const qb_forward_call *call);
 
 #endif

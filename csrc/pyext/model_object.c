@@ -4,11 +4,15 @@
  *         def __new__(cls, device, *, vocab_size, hidden_size, num_layers, num_heads, intermediate_size,
  *                     max_positions, type_vocab_size, num_labels, layer_norm_eps, hidden_act, add_pooling_layer,
  *                     head, input_quantizer, weight_quantizer, position_embedding_type="absolute",
- *                     add_cross_attention=False, tie_word_embeddings=True, heads_of_layers=None): ...
+ *                     add_cross_attention=False, tie_word_embeddings=True, heads_of_layers=None,
+ *                     padding_token=None): ...
  *             # head: "none", "question_answering", ...
  *         device: Device
  *         def parameters(self) -> list[tuple[str, ndarray]]: ...       # read-only views of the parameter block
  *         def parameter_write(self, index) -> ndarray: ...             # writable view; packed weights become stale
+ *         def gradient(self, index) -> ndarray | None: ...             # writable view; backward adds to it
+ *         def set_trainable(self, index, is_trainable) -> None: ...
+ *         def zero_gradients(self) -> None: ...
  *         def quantizers(self) -> list[tuple[str, Quantizer]]: ...
  *         def sites(self) -> list[tuple[str, str, str]]: ...           # (name, path, reason)
  *         def needs_probabilities(self) -> bool: ...
@@ -96,20 +100,22 @@ read_options(qb_py_state *state, PyObject *arguments, PyObject *keywords, PyObje
                                         "add_cross_attention",
                                         "tie_word_embeddings",
                                         "heads_of_layers",
+                                        "padding_token",
                                         NULL};
     const char *head = NULL;
     PyObject *input_quantizer = NULL;
     PyObject *weight_quantizer = NULL;
     PyObject *heads_of_layers = NULL;
+    PyObject *padding_token = NULL;
     int add_pooling_layer = 1;
     int add_cross_attention = 0;
     int tie_word_embeddings = 1;
     long long sizes[8] = {0};
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O|$LLLLLLLLfspsOOsppO:Model", qb_py_keywords(names), device,
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O|$LLLLLLLLfspsOOsppOO:Model", qb_py_keywords(names), device,
                                      &sizes[0], &sizes[1], &sizes[2], &sizes[3], &sizes[4], &sizes[5], &sizes[6],
                                      &sizes[7], &options->layer_norm_eps, &options->hidden_act, &add_pooling_layer,
                                      &head, &input_quantizer, &weight_quantizer, &options->position_embedding_type,
-                                     &add_cross_attention, &tie_word_embeddings, &heads_of_layers) ||
+                                     &add_cross_attention, &tie_word_embeddings, &heads_of_layers, &padding_token) ||
         qb_py_require_keywords(keywords, names, 1, REQUIRED_COUNT, "Model") < 0) {
         return -1;
     }
@@ -137,6 +143,18 @@ read_options(qb_py_state *state, PyObject *arguments, PyObject *keywords, PyObje
         qb_py_quantizer_options_read(weight_quantizer, "weight_quantizer", &options->weight_quantizer) == 0 &&
         read_heads_of_layers(heads_of_layers, options->num_layers, &heads) == 0;
     options->heads_of_layers = heads;
+    if (is_read && padding_token && padding_token != Py_None) {
+        const long long token = PyLong_AsLongLong(padding_token);
+        if (token == -1 && PyErr_Occurred()) {
+            return -1;
+        }
+        if (token < 0 || token >= options->vocab_size) {
+            PyErr_Format(PyExc_ValueError, "padding_token: expected 0 .. %lld or None, got %lld",
+                         (long long)options->vocab_size - 1, token);
+            return -1;
+        }
+        options->padding_token = token + 1;
+    }
     return is_read ? 0 : -1;
 }
 
@@ -264,6 +282,93 @@ model_parameter_write(PyObject *self, PyObject *index_object)
     return qb_py_array_view(self, info.rank, info.shape, data, 1);
 }
 
+PyDoc_STRVAR(model_gradient_doc, "gradient($self, index, /)\n--\n\n"
+                                 "Writable view of the gradient of one parameter, or None.\n\n"
+                                 "Parameters\n----------\n"
+                                 "index : int\n"
+                                 "    Place in the list of parameters().\n\n"
+                                 "Returns\n-------\n"
+                                 "ndarray, float32, or None\n"
+                                 "    None while no session trains, and for a parameter that is not trained.\n\n"
+                                 "Raises\n------\n"
+                                 "IndexError\n"
+                                 "    If there is no such parameter.");
+
+static PyObject *
+model_gradient(PyObject *self, PyObject *index_object)
+{
+    const long long index = PyLong_AsLongLong(index_object);
+    if (index == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    qb_model *model = ((qb_py_model *)self)->model;
+    const qb_parameter_info info = qb_model_parameter(model, index);
+    if (!info.name) {
+        return PyErr_Format(PyExc_IndexError, "parameter index is %lld, expected 0 .. %lld", index,
+                            (long long)qb_model_parameter_count(model) - 1);
+    }
+    float *gradient = qb_model_gradient(model, index);
+    if (!gradient) {
+        Py_RETURN_NONE;
+    }
+    return qb_py_array_view(self, info.rank, info.shape, gradient, 1);
+}
+
+PyDoc_STRVAR(model_set_trainable_doc, "set_trainable($self, index, is_trainable, /)\n--\n\n"
+                                      "Say whether backward computes a parameter's gradient.\n\n"
+                                      "Parameters\n----------\n"
+                                      "index : int\n"
+                                      "    Place in the list of parameters().\n"
+                                      "is_trainable : bool\n\n"
+                                      "Raises\n------\n"
+                                      "IndexError\n"
+                                      "    If there is no such parameter.\n"
+                                      "StateError\n"
+                                      "    While a session runs.");
+
+static PyObject *
+model_set_trainable(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    qb_py_state *state = qb_py_state_of_type(Py_TYPE(self));
+    if (!state) {
+        return NULL;
+    }
+    if (count != 2) {
+        return PyErr_Format(PyExc_TypeError, "set_trainable() takes 2 arguments, %zd given", count);
+    }
+    const long long index = PyLong_AsLongLong(arguments[0]);
+    const int is_trainable = index == -1 && PyErr_Occurred() ? -1 : PyObject_IsTrue(arguments[1]);
+    if (is_trainable < 0) {
+        return NULL;
+    }
+    qb_error error;
+    if (qb_model_set_trainable(((qb_py_model *)self)->model, index, is_trainable, &error) != QB_OK) {
+        return qb_py_raise(state, &error);
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(model_zero_gradients_doc, "zero_gradients($self, /)\n--\n\n"
+                                       "Make the gradients of parameters and of learned bounds zero.\n\n"
+                                       "Raises\n------\n"
+                                       "StateError\n"
+                                       "    While a session runs.");
+
+static PyObject *
+model_zero_gradients(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    qb_py_state *state = qb_py_state_of_type(Py_TYPE(self));
+    if (!state) {
+        return NULL;
+    }
+    qb_error error;
+    if (qb_model_zero_gradients(((qb_py_model *)self)->model, &error) != QB_OK) {
+        return qb_py_raise(state, &error);
+    }
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(model_quantizers_doc, "quantizers($self, /)\n--\n\n"
                                    "(name, Quantizer) of every quantizer, in the order of named_modules.\n\n"
                                    "Returns\n-------\n"
@@ -334,6 +439,9 @@ model_get_device(PyObject *self, void *closure)
 static PyMethodDef model_methods[] = {
     {"parameters", model_parameters, METH_NOARGS, model_parameters_doc},
     {"parameter_write", model_parameter_write, METH_O, model_parameter_write_doc},
+    {"gradient", model_gradient, METH_O, model_gradient_doc},
+    {"set_trainable", (PyCFunction)(void (*)(void))model_set_trainable, METH_FASTCALL, model_set_trainable_doc},
+    {"zero_gradients", model_zero_gradients, METH_NOARGS, model_zero_gradients_doc},
     {"quantizers", model_quantizers, METH_NOARGS, model_quantizers_doc},
     {"sites", model_sites, METH_NOARGS, model_sites_doc},
     {"needs_probabilities", model_needs_probabilities, METH_NOARGS, model_needs_probabilities_doc},
@@ -349,7 +457,7 @@ PyDoc_STRVAR(model_doc,
              "Model(device, *, vocab_size, hidden_size, num_layers, num_heads, intermediate_size, max_positions, "
              "type_vocab_size, num_labels, layer_norm_eps, hidden_act, add_pooling_layer, head, input_quantizer, "
              "weight_quantizer, position_embedding_type='absolute', add_cross_attention=False, "
-             "tie_word_embeddings=True, heads_of_layers=None)\n--\n\n"
+             "tie_word_embeddings=True, heads_of_layers=None, padding_token=None)\n--\n\n"
              "Parameters and quantizers of one BERT; parameters are zero.\n\n"
              "Parameters\n----------\n"
              "device : Device\n"
@@ -374,7 +482,9 @@ PyDoc_STRVAR(model_doc,
              "tie_word_embeddings : bool\n"
              "    Whether a language model scores with the table of word embeddings.\n"
              "heads_of_layers : sequence of int, optional\n"
-             "    Self-attention heads left in each layer; num_heads everywhere if left out.\n\n"
+             "    Self-attention heads left in each layer; num_heads everywhere if left out.\n"
+             "padding_token : int, optional\n"
+             "    The id whose word vector gets no gradient as an input.\n\n"
              "Raises\n------\n"
              "ValueError\n"
              "    If an option cannot be; it is named.\n"

@@ -9,6 +9,7 @@
  *         def set_amax(self, values: float32 | None) -> None: ...
  *         def clip(self) -> tuple[float, float]: ...
  *         def set_clip(self, minimum: float, maximum: float) -> None: ...
+ *         def clip_gradient(self) -> tuple[float, float]: ...
  *         def pre_quant_scale(self) -> ndarray | None: ...    # copy
  *         def set_pre_quant_scale(self, values: float32 | None) -> None: ...
  *         def set_observer(self, observer: Observer | None) -> None: ...
@@ -392,6 +393,21 @@ quantizer_forward(PyObject *self, PyObject *argument)
     return result;
 }
 
+PyDoc_STRVAR(clip_gradient_doc, "clip_gradient($self, /)\n--\n\n"
+                                "The gradients of the two learned bounds.\n\n"
+                                "Returns\n-------\n"
+                                "tuple of float");
+
+static PyObject *
+quantizer_clip_gradient(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    float minimum;
+    float maximum;
+    qb_quantizer_clip_gradient(handle_of(self), &minimum, &maximum);
+    return Py_BuildValue("(dd)", (double)minimum, (double)maximum);
+}
+
 /* ---- type -------------------------------------------------------------------------------------------------------- */
 
 static PyMethodDef quantizer_methods[] = {
@@ -401,6 +417,7 @@ static PyMethodDef quantizer_methods[] = {
     {"set_amax", quantizer_set_amax, METH_O, set_amax_doc},
     {"clip", quantizer_clip, METH_NOARGS, clip_doc},
     {"set_clip", (PyCFunction)(void (*)(void))quantizer_set_clip, METH_FASTCALL, set_clip_doc},
+    {"clip_gradient", quantizer_clip_gradient, METH_NOARGS, clip_gradient_doc},
     {"pre_quant_scale", quantizer_pre_quant_scale, METH_NOARGS, pre_quant_scale_doc},
     {"set_pre_quant_scale", quantizer_set_pre_quant_scale, METH_O, set_pre_quant_scale_doc},
     {"set_observer", quantizer_set_observer, METH_O, set_observer_doc},

@@ -328,6 +328,45 @@ run_forward(qb_py_session *self, const qb_forward_inputs *inputs, const qb_forwa
     return status;
 }
 
+/* Backward reads the arrays again: take them over, so that the caller may drop or change its own names of them. */
+static int
+keep(qb_py_session *self, const qb_forward_inputs *inputs, forward_argument borrowed[ARGUMENT_COUNT])
+{
+    forward_argument *kept = PyMem_Malloc(sizeof(forward_argument) * ARGUMENT_COUNT);
+    if (!kept) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (int i = 0; i < ARGUMENT_COUNT; ++i) {
+        kept[i] = borrowed[i];
+        borrowed[i] = (forward_argument){.data = NULL};
+    }
+    self->kept = kept;
+    self->shapes = (qb_py_shapes){.batch = inputs->batch,
+                                  .length = inputs->length,
+                                  .encoder_length = inputs->encoder_length,
+                                  .hidden = self->model->hidden_size};
+    self->shapes.logits_rank =
+        qb_model_logits_shape(self->model->model, inputs->batch, inputs->length, self->shapes.logits);
+    if (inputs->logits_positions) {
+        self->shapes.logits_rank = 2;
+        self->shapes.logits[0] = inputs->logits_count;
+        self->shapes.logits[1] = self->shapes.logits[2];
+    }
+    return 0;
+}
+
+void
+qb_py_session_forget(qb_py_session *self)
+{
+    forward_argument *kept = self->kept;
+    for (int i = 0; kept && i < ARGUMENT_COUNT; ++i) {
+        give_back(&kept[i], self->model->num_layers);
+    }
+    PyMem_Free(kept);
+    self->kept = NULL;
+}
+
 const char qb_py_session_forward_doc[] =
     "forward($self, input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids, head_mask, "
     "compute_padding, is_causal, past_keys, past_values, encoder_hidden_states, encoder_attention_mask, "
@@ -409,7 +448,12 @@ qb_py_session_forward(PyObject *object, PyObject *const *arguments, Py_ssize_t c
     }
     const qb_forward_outputs outputs = qb_py_results_outputs(&made);
     qb_error error;
+    qb_py_session_forget(self);
     const qb_status status = run_forward(self, &inputs, &outputs, &error);
+    if (status == QB_OK && self->options.trains && keep(self, &inputs, borrowed) < 0) {
+        qb_py_leave(&self->busy);
+        goto done;
+    }
     qb_py_leave(&self->busy);
     tuple = status == QB_OK ? qb_py_results_pack(&made) : qb_py_raise(state, &error);
 done:

@@ -2,13 +2,15 @@
  *
  *     class Session:
  *         def __new__(cls, model, *, max_sequences, max_length, max_tokens=0, keep_probabilities=False, max_past=0,
- *                     max_encoder_length=0): ...
+ *                     max_encoder_length=0, trains=False): ...
  *         max_sequences: int; max_length: int; max_tokens: int; keep_probabilities: bool; max_past: int
- *         max_encoder_length: int
+ *         max_encoder_length: int; trains: bool
  *         def forward(self, input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids, head_mask,
  *                     compute_padding, is_causal, past_keys, past_values, encoder_hidden_states,
  *                     encoder_attention_mask, cross_keys, cross_values, outputs, logits_positions=None, /):
  *             # -> a tuple of ten; see qb_py_session_forward_doc
+ *         def backward(self, d_last_hidden_state, d_pooler_output, d_logits, wants_inputs, wants_encoder, /):
+ *             # -> a tuple of two; see qb_py_session_backward_doc
  *
  *     OUTPUT_LAST_HIDDEN_STATE = 1; OUTPUT_POOLER_OUTPUT = 2; OUTPUT_LOGITS = 4; OUTPUT_HIDDEN_STATES = 8
  *     OUTPUT_ATTENTIONS = 16; OUTPUT_CROSS_ATTENTIONS = 32; OUTPUT_CACHE = 64
@@ -23,7 +25,7 @@ session_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
     static const char *const names[] = {
         "model",    "max_sequences",      "max_length", "max_tokens", "keep_probabilities",
-        "max_past", "max_encoder_length", NULL};
+        "max_past", "max_encoder_length", "trains",     NULL};
     PyObject *model_object = NULL;
     long long max_sequences = 0;
     long long max_length = 0;
@@ -31,9 +33,10 @@ session_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     long long max_past = 0;
     long long max_encoder_length = 0;
     int keep_probabilities = 0;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O|$LLLpLL:Session", qb_py_keywords(names), &model_object,
+    int trains = 0;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O|$LLLpLLp:Session", qb_py_keywords(names), &model_object,
                                      &max_sequences, &max_length, &max_tokens, &keep_probabilities, &max_past,
-                                     &max_encoder_length) ||
+                                     &max_encoder_length, &trains) ||
         qb_py_require_keywords(keywords, names, 1, 3, "Session") < 0) {
         return NULL;
     }
@@ -55,6 +58,7 @@ session_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
         .keep_probabilities = keep_probabilities,
         .max_past = max_past,
         .max_encoder_length = max_encoder_length,
+        .trains = trains,
     };
     qb_py_call call;
     qb_session_options options = self->options;
@@ -86,6 +90,7 @@ session_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     qb_session_destroy(((qb_py_session *)self)->session);
+    qb_py_session_forget((qb_py_session *)self);
     Py_XDECREF(((qb_py_session *)self)->model);
     type->tp_free(self);
     Py_DECREF(type);
@@ -108,8 +113,16 @@ session_get_keep_probabilities(PyObject *self, void *closure)
     return PyBool_FromLong(((qb_py_session *)self)->options.keep_probabilities);
 }
 
+static PyObject *
+session_get_trains(PyObject *self, void *closure)
+{
+    (void)closure;
+    return PyBool_FromLong(((qb_py_session *)self)->options.trains);
+}
+
 static PyMethodDef session_methods[] = {
     {"forward", (PyCFunction)(void (*)(void))qb_py_session_forward, METH_FASTCALL, qb_py_session_forward_doc},
+    {"backward", (PyCFunction)(void (*)(void))qb_py_session_backward, METH_FASTCALL, qb_py_session_backward_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -122,12 +135,13 @@ static PyGetSetDef session_properties[] = {
     {"max_past", session_get_size, NULL, "Most keys of earlier calls in a sequence.", OPTION(max_past)},
     {"max_encoder_length", session_get_size, NULL, "Longest sequence of encoder states.", OPTION(max_encoder_length)},
     {"keep_probabilities", session_get_keep_probabilities, NULL, "Room for attention probabilities.", NULL},
+    {"trains", session_get_trains, NULL, "Keeps what backward needs.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 PyDoc_STRVAR(session_doc,
              "Session(model, *, max_sequences, max_length, max_tokens=0, keep_probabilities=False, max_past=0, "
-             "max_encoder_length=0)\n--\n\n"
+             "max_encoder_length=0, trains=False)\n--\n\n"
              "One caller's workspace; after this no forward within the limits allocates.\n\n"
              "Parameters\n----------\n"
              "model : Model\n"
@@ -142,7 +156,9 @@ PyDoc_STRVAR(session_doc,
              "max_past : int\n"
              "    Most keys of earlier calls in a sequence.\n"
              "max_encoder_length : int\n"
-             "    Longest sequence of encoder states.\n\n"
+             "    Longest sequence of encoder states.\n"
+             "trains : bool\n"
+             "    Keep what backward needs.\n\n"
              "Raises\n------\n"
              "ValueError\n"
              "    If a limit is out of range, or a weight that is to become codes has a NaN.\n"

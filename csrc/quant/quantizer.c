@@ -245,6 +245,13 @@ qb_quantizer_clip(const qb_quantizer *quantizer, float *minimum, float *maximum)
     *maximum = quantizer->clip_maximum;
 }
 
+void
+qb_quantizer_clip_gradient(const qb_quantizer *quantizer, float *minimum, float *maximum)
+{
+    *minimum = quantizer->clip_minimum_gradient;
+    *maximum = quantizer->clip_maximum_gradient;
+}
+
 qb_status
 qb_quantizer_set_pre_quant_scale(qb_quantizer *quantizer, const float *values, int32_t rank, const int64_t *shape,
                                  qb_error *error)

@@ -54,6 +54,8 @@ struct qb_quantizer {
     _Atomic uint32_t stages; /* QB_STAGE_... */
     float clip_minimum;      /* learn_amax: the two bounds */
     float clip_maximum;
+    float clip_minimum_gradient; /* backward adds to them */
+    float clip_maximum_gradient;
     qb_small_tensor amax;
     qb_small_tensor pre_quant_scale;
     qb_observer *observer; /* retained; NULL: none */
@@ -113,6 +115,12 @@ qb_status qb_quantizer_collect_group(qb_quantizer *const *quantizers, int32_t co
 qb_status qb_quantizer_begin(qb_quantizer *quantizer, const qb_run *run);
 void qb_quantizer_commit(qb_quantizer *quantizer);
 void qb_quantizer_rollback(qb_quantizer *quantizer);
+
+/* `gradient` (of x's shape) holds dy on entry and dx on return; gradients of learned bounds are added to.
+ * A quantizer that changes nothing leaves it alone; NULL is such a quantizer.
+ * QB_ERR_UNSUPPORTED: a pre_quant_scale, or a scale_amax that the gradient would depend on. */
+qb_status qb_quantizer_backward(qb_quantizer *quantizer, const qb_run *run, const float *x, int32_t rank,
+                                const int64_t *shape, float *gradient);
 
 /* The per-tensor range that quantizing x needs (static, or dynamic: the largest magnitude of x; scale_amax included).
  * Requires qb_quantizer_integer_reason(quantizer) == NULL.  x may be NULL if the range is static.

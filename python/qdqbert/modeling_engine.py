@@ -200,6 +200,7 @@ class Engine:
             add_cross_attention=bool(config.add_cross_attention),
             tie_word_embeddings=bool(config.tie_word_embeddings),
             heads_of_layers=None if is_whole else heads,
+            padding_token=_padding_token(config),
         )
 
     @property
@@ -422,3 +423,9 @@ def _encoder_length(states: Array | None, cross_keys: list[Array] | None) -> int
     if cross_keys is not None:
         return int(cross_keys[0].shape[2]) if cross_keys[0].ndim == 4 else 0
     return int(states.shape[1]) if states is not None and states.ndim == 3 else 0
+
+
+def _padding_token(config: QDQBertConfig) -> int | None:
+    """Return the token whose word vector is not trained, as in `torch.nn.Embedding`."""
+    token = config.pad_token_id
+    return token if token is not None and 0 <= token < config.vocab_size else None

@@ -264,13 +264,13 @@ test_equal_input_and_range_share_codes(void)
     CHECK(prepare(a, NULL) == QB_OK && prepare(b, NULL) == QB_OK);
     CHECK(qb_linear_begin(&a->layer, &a->work, &run, x, m, QB_ACTIVATION_NONE, ya, NULL, &calls[0]) == QB_OK);
     CHECK(qb_linear_begin(&b->layer, &b->work, &run, x, m, QB_ACTIVATION_NONE, yb, &calls[0], &calls[1]) == QB_OK);
-    CHECK(calls[1].a == a->codes);
+    CHECK(calls[1].product.a == a->codes);
     CHECK(qb_linear_finish(&run, calls, 2, &a->plan.scratch) == QB_OK);
     CHECK(same_bits(ya, yb, m * n)); /* both cases have the same weight */
 
     case_set_amax(b->layer.input_quantizer, 0.5f);
     CHECK(qb_linear_begin(&b->layer, &b->work, &run, x, m, QB_ACTIVATION_NONE, yb, &calls[0], &calls[1]) == QB_OK);
-    CHECK(calls[1].a == b->codes);
+    CHECK(calls[1].product.a == b->codes);
     free(x);
     free(ya);
     free(yb);

@@ -257,6 +257,8 @@ QB_API qb_status qb_quantizer_set_stages(qb_quantizer *quantizer, uint32_t stage
 /* amax: rank 0 .. QB_MAX_RANK; values >= 0 or NaN.  `values == NULL` removes it (dynamic range again). */
 QB_API qb_status qb_quantizer_set_amax(qb_quantizer *quantizer, const float *values, int32_t rank, const int64_t *shape,
                                        qb_error *error);
+/* The gradients of learned bounds. */
+QB_API void qb_quantizer_clip_gradient(const qb_quantizer *quantizer, float *minimum, float *maximum);
 /* *values is NULL when there is none. */
 QB_API void qb_quantizer_amax(const qb_quantizer *quantizer, const float **values, int32_t *rank,
                               const int64_t **shape);
@@ -342,6 +344,7 @@ typedef struct qb_model_options {
     int32_t tie_word_embeddings;    /* QB_HEAD_LANGUAGE_MODEL only: the scores use the table of word embeddings */
     const int64_t *heads_of_layers; /* (num_layers) self-attention heads left in each layer, 1 .. num_heads, of the
                                      * size hidden_size / num_heads; NULL: num_heads everywhere */
+    int64_t padding_token; /* 1 + the id whose word vector gets no gradient as an input; 0: every one gets its own */
 } qb_model_options;
 
 /* Parameters are zero, quantizers have QB_STAGE_QUANT and no amax.  A tied table is one parameter, under the name of
@@ -375,6 +378,15 @@ QB_API qb_parameter_info qb_model_parameter(const qb_model *model, int64_t index
 /* Writable pointer; the call advances the model's epoch, so that packed weights are made anew.  QB_ERR_STATE while a
  * session runs.  QB_ERR_INDEX. */
 QB_API qb_status qb_model_parameter_write(qb_model *model, int64_t index, float **data, qb_error *error);
+
+/* The gradient of a parameter, of its shape, that backward adds to; NULL while no session trains, and for a parameter
+ * that is not trained.  Valid as long as the model. */
+QB_API float *qb_model_gradient(const qb_model *model, int64_t index);
+/* Whether backward computes a parameter's gradient; all are, at first.  QB_ERR_STATE while a session runs;
+ * QB_ERR_INDEX. */
+QB_API qb_status qb_model_set_trainable(qb_model *model, int64_t index, int32_t is_trainable, qb_error *error);
+/* Gradients of parameters and of learned bounds become zero.  QB_ERR_STATE while a session runs. */
+QB_API qb_status qb_model_zero_gradients(qb_model *model, qb_error *error);
 
 QB_API int64_t qb_model_quantizer_count(const qb_model *model);
 /* "bert.encoder.layer.0.attention.self.query._input_quantizer"; order of the original's named_modules. */
@@ -412,6 +424,7 @@ typedef struct qb_session_options {
     int64_t max_past;              /* most keys and values of earlier calls in a sequence; 0: none */
     int64_t max_encoder_length;    /* longest sequence of encoder_hidden_states; 0: none.  A query looks at 131,071 keys
                                     * at most, beyond which a sum of codes would not be exact. */
+    int32_t trains;                /* keep what qb_session_backward needs; max_past must be 0 then */
 } qb_session_options;
 
 /* Reserve every byte that forward needs, and pack the weights; after this no forward within the limits allocates
@@ -477,6 +490,30 @@ typedef struct qb_forward_outputs {
  * planned, or the model is busy with another session's statistics. */
 QB_API qb_status qb_session_forward(qb_session *session, const qb_interrupt *interrupt, const qb_forward_inputs *inputs,
                                     const qb_forward_outputs *outputs, qb_error *error);
+
+/* Gradients of outputs, of the shapes that forward gave them; NULL: zero. */
+typedef struct qb_backward_inputs {
+    uint32_t struct_size;
+    const float *d_last_hidden_state; /* (B, T, H) */
+    const float *d_pooler_output; /* (B, H); needs that forward was asked for it, or for the logits of a pooled head */
+    const float *d_logits;        /* qb_model_logits_shape, or (K, V); needs that forward was asked for them */
+} qb_backward_inputs;
+
+/* Gradients of inputs that the caller offers room for; NULL: not wanted.  Positions that were not computed are zero. */
+typedef struct qb_backward_outputs {
+    uint32_t struct_size;
+    float *d_inputs_embeds;         /* (B, T, H) of the word vectors, whether they were given or looked up */
+    float *d_encoder_hidden_states; /* (B, S, H) */
+} qb_backward_outputs;
+
+/* Add the gradients of the parameters, for what the last forward of this session computed; may be called again.  All
+ * arrays that forward was given must still be there.
+ * QB_ERR_STATE: the session was made without `trains`, its last forward failed or there was none, the model has changed
+ * since, or another session runs; QB_ERR_VALUE: the gradient of an output that was not asked for, or that the model
+ * lacks; QB_ERR_UNSUPPORTED: a quantizer without a gradient (pre_quant_scale, scale_amax), with its name. */
+QB_API qb_status qb_session_backward(qb_session *session, const qb_interrupt *interrupt,
+                                     const qb_backward_inputs *inputs, const qb_backward_outputs *outputs,
+                                     qb_error *error);
 
 /* ---- losses (float64 inside) ---------------------------------------------------------------------------------------
  */

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "layers/product.h"
+
+size_t
+qb_product_scratch_bytes(const qb_kernels *kernels, int64_t n, int64_t k)
+{
+    int64_t panel;
+    size_t packed;
+    size_t scratch_f32;
+    size_t scratch_qs8;
+    kernels->pack_f32_size(n, k, &panel, &packed, &scratch_f32);
+    kernels->pack_qs8_size(n, k, &panel, &packed, &scratch_qs8);
+    return scratch_f32 > scratch_qs8 ? scratch_f32 : scratch_qs8;
+}
+
+/* How a product is cut.  Code kernels widen the rows of a once per tile and the panels of the weight once per block of
+ * rows, so tiles are wide and tall; there are a few per thread, and a multiple of the threads, so that all end
+ * together; a thread streams its own columns of the weight; and a poll for interrupts comes every few milliseconds. */
+#define TILES_PER_THREAD 4
+#define TILE_PRODUCTS ((int64_t)1 << 28)
+#define TILE_COLUMNS_MIN 128
+#define TILE_ROWS_MIN 64
+#define TILE_ROWS_MAX 512
+
+static int64_t
+divide_up(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static int64_t
+at_most(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* `group` products run in the same region. */
+static void
+set_tiling(qb_product *product, const qb_run *run, int32_t group)
+{
+    const int64_t k = product->k;
+    const int64_t n = product->n;
+    const int64_t threads = qb_queue_threads(run->queue);
+    int64_t panel;
+    size_t packed;
+    size_t scratch;
+    (product->is_integer ? run->kernels->pack_qs8_size : run->kernels->pack_f32_size)(n, k, &panel, &packed, &scratch);
+    const int64_t panels = divide_up(n, panel);
+    const int64_t for_balance = threads == 1 ? 1 : divide_up(TILES_PER_THREAD * threads, group);
+    const int64_t for_polls = divide_up(product->rows * n, TILE_PRODUCTS / k);
+    const int64_t wanted = divide_up(for_balance > for_polls ? for_balance : for_polls, threads) * threads;
+    const int64_t most_columns = divide_up(n, TILE_COLUMNS_MIN);
+    const int64_t most_rows = divide_up(product->rows, TILE_ROWS_MIN);
+    int64_t rows = divide_up(product->rows, TILE_ROWS_MAX);
+    int64_t columns = at_most(divide_up(wanted, rows), most_columns);
+    if (columns * rows < wanted) {
+        rows = at_most(divide_up(wanted, columns), most_rows);
+    }
+    if (columns * rows * group < threads) { /* few rows and many threads: narrow tiles are better than idle threads */
+        columns = at_most(divide_up(threads, rows * group), panels);
+    }
+    product->tile_columns = panel * divide_up(panels, columns);
+    product->column_tiles = divide_up(n, product->tile_columns);
+    product->tile_rows = divide_up(product->rows, rows);
+    product->row_tiles = divide_up(product->rows, product->tile_rows);
+}
+
+typedef struct product_job {
+    const qb_kernels *kernels;
+    const qb_product *products;
+    qb_scratch *scratch;
+} product_job;
+
+static void
+compute_tile(const qb_kernels *kernels, const qb_product *product, int64_t tile, void *scratch)
+{
+    const int64_t k = product->k;
+    const int64_t n = product->n;
+    const int64_t row = tile / product->column_tiles * product->tile_rows;
+    const int64_t rows = product->rows - row < product->tile_rows ? product->rows - row : product->tile_rows;
+    const int64_t n0 = tile % product->column_tiles * product->tile_columns;
+    const int64_t n1 = n - n0 < product->tile_columns ? n : n0 + product->tile_columns;
+    const void *packed = product->packed;
+    float *y = product->y + row * n;
+    if (product->is_integer) {
+        const int8_t *a = (const int8_t *)product->a + row * product->lda;
+        kernels->product_qs8(a, product->lda, rows, packed, n0, n1, n, k, &product->epilogue, y, n, scratch);
+    }
+    else {
+        const float *a = (const float *)product->a + row * product->lda;
+        kernels->product_f32(a, product->lda, rows, packed, n0, n1, n, k, &product->epilogue, y, n, scratch);
+    }
+}
+
+static void
+compute_tiles(void *argument, int64_t begin, int64_t end, int32_t worker)
+{
+    const product_job *job = argument;
+    const int32_t slot = qb_scratch_claim(job->scratch, worker);
+    void *scratch = qb_scratch_arena(job->scratch, slot).base;
+    for (int64_t i = begin; i < end; i++) {
+        const qb_product *product = job->products;
+        int64_t tile = i;
+        while (tile >= product->row_tiles * product->column_tiles) {
+            tile -= product->row_tiles * product->column_tiles;
+            product++;
+        }
+        compute_tile(job->kernels, product, tile, scratch);
+    }
+    qb_scratch_release(job->scratch, slot);
+}
+
+qb_status
+qb_product_run(const qb_run *run, qb_product *products, int32_t count, qb_scratch *scratch)
+{
+    product_job job = {.kernels = run->kernels, .products = products, .scratch = scratch};
+    int64_t tiles = 0;
+    for (int32_t i = 0; i < count; i++) {
+        set_tiling(&products[i], run, count);
+        tiles += products[i].row_tiles * products[i].column_tiles;
+    }
+    return qb_run_parallel(run, tiles, 1, compute_tiles, &job);
+}
+
+/* ---- packing ---------------------------------------------------------------------------------------------------- */
+
+typedef struct pack_job {
+    const qb_kernels *kernels;
+    const float *b;
+    int64_t column_stride, depth_stride;
+    int64_t n, k, panel;
+    void *packed;
+} pack_job;
+
+static void
+pack_panels(void *argument, int64_t begin, int64_t end, int32_t worker)
+{
+    const pack_job *job = argument;
+    const int64_t last = end * job->panel < job->n ? end * job->panel : job->n;
+    (void)worker;
+    job->kernels->pack_f32(job->b, job->column_stride, job->depth_stride, begin * job->panel, last, job->n, job->k,
+                           job->packed);
+}
+
+qb_status
+qb_product_pack(const qb_run *run, const float *b, int64_t column_stride, int64_t depth_stride, int64_t n, int64_t k,
+                void *packed)
+{
+    pack_job job = {.kernels = run->kernels,
+                    .b = b,
+                    .column_stride = column_stride,
+                    .depth_stride = depth_stride,
+                    .n = n,
+                    .k = k,
+                    .packed = packed};
+    size_t bytes;
+    size_t scratch;
+    run->kernels->pack_f32_size(n, k, &job.panel, &bytes, &scratch);
+    return qb_run_parallel(run, (n + job.panel - 1) / job.panel, 1, pack_panels, &job);
+}
