@@ -77,7 +77,7 @@ class Copyable:
         if carried["children"]:
             vars(self)["_modules"].update(carried["children"])
 
-    def _note_copy(self, copied: Self, memo: dict[int, Any]) -> None:
+    def _note_copy(self, copied: Any, memo: dict[int, Any]) -> None:
         """Enter parts of the object in the memo of ``copy.deepcopy``, with their copies.
 
         Parameters

@@ -136,7 +136,7 @@ class CopyableModel(Module, Copyable):
             parent, _, name = where.rpartition(".")
             made[parent]._modules[name] = child
 
-    def _note_copy(self, copied: Self, memo: dict[int, Any]) -> None:
+    def _note_copy(self, copied: Any, memo: dict[int, Any]) -> None:
         """Enter every module of the tree in the memo, so that other references to it are copied with it."""
         made = {path: module for path, module, _ in copied._own_modules()}
         for path, module, _ in self._own_modules():

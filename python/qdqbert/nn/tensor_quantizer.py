@@ -39,7 +39,7 @@ __all__ = ["TensorQuantizer"]
 _logger = logging.getLogger(__name__)
 
 
-class TensorQuantizer(QuantizerStages, Copyable):
+class TensorQuantizer(Copyable, QuantizerStages):  # a module's shallow copy would not share the calibrator
     """Quantize tensors as a descriptor says.
 
     Parameters
@@ -466,8 +466,6 @@ class TensorQuantizer(QuantizerStages, Copyable):
         return scale
 
     # ---- copies --------------------------------------------------------------------------------------------
-
-    __copy__ = Copyable.__copy__  # as a module it would share the range and not the calibrator
 
     def _copy_state(self) -> dict[str, Any]:
         """Return descriptor, device, calibrator, last scale, flags of parameters, and `handle_state`."""
