@@ -98,8 +98,8 @@ void qb_linear_plan(const qb_linear *self, qb_linear_work *work, qb_arena *arena
                     qb_scratch *scratch);
 
 /* Bring the packed weight up to date.  May allocate.  Nobody may run forward meanwhile.
- * QB_ERR_VALUE: a NaN or infinity in a weight that becomes codes; QB_ERR_UNSUPPORTED: a quantizer that cannot work
- * here, with its name; QB_ERR_NOMEM. */
+ * QB_ERR_VALUE: a NaN or infinity in a weight that becomes codes, or in a quantizer's range; QB_ERR_UNSUPPORTED: a
+ * quantizer that cannot work here, with its name; QB_ERR_NOMEM. */
 qb_status qb_linear_prepare(qb_linear *self, const qb_run *run);
 /* Show the weight to its quantizer if that collects; an unchanged weight is not read again for a maximum that cannot
  * change.  Only a session that has the model to itself may call it. */

@@ -182,6 +182,9 @@ qb_linear_prepare(qb_linear *self, const qb_run *run)
     const qb_path path = {run->path, form == QB_WEIGHT_F32 ? "weight" : "_weight_quantizer"};
     const qb_run inner = qb_run_enter(run, &path);
     qb_linear_clear(self, run->heap);
+    if (form != QB_WEIGHT_F32) {
+        QB_TRY(qb_quantizer_check_range(self->weight_quantizer, &inner));
+    }
     qb_status status = QB_OK;
     if (form == QB_WEIGHT_QS8) {
         status = pack_codes(self, &inner);

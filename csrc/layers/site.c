@@ -164,6 +164,7 @@ qb_site_range(const qb_quantizer *quantizer, const qb_run *run, const float *x, 
 {
     const int64_t shape[3] = {1, tokens, features};
     qb_run inner = *run;
+    QB_TRY(qb_quantizer_check_range(quantizer, &inner));
     return qb_quantizer_range(quantizer, &inner, x, 3, shape, range);
 }
 
@@ -177,6 +178,7 @@ qb_site_values(const qb_quantizer *quantizer, const qb_run *run, const float *x,
     }
     const int64_t shape[3] = {1, tokens, features};
     qb_run inner = *run;
+    QB_TRY(qb_quantizer_check_range(quantizer, &inner));
     QB_TRY(qb_quantizer_apply(quantizer, &inner, x, 3, shape, buffer, NULL));
     *values = buffer;
     return QB_OK;

@@ -51,12 +51,13 @@ typedef struct qb_coding {
  * site's name, row and column. */
 qb_status qb_site_encode(const qb_run *run, const qb_coding *codings, int32_t codings_count, int64_t columns);
 
-/* The per-tensor range of an activation x (tokens, features) at an integer site; x may be NULL if it is static. */
+/* The per-tensor range of an activation x (tokens, features) at an integer site; x may be NULL if it is static.
+ * QB_ERR_VALUE: qb_quantizer_check_range, qb_quantizer_range. */
 qb_status qb_site_range(const qb_quantizer *quantizer, const qb_run *run, const float *x, int64_t tokens,
                         int64_t features, qb_quant_range *range);
 
 /* What a dequantized site multiplies: *values is x itself if the quantizer changes nothing, otherwise `buffer`
- * (tokens, features; may be x) holds the quantized values. */
+ * (tokens, features; may be x) holds the quantized values.  QB_ERR_VALUE: qb_quantizer_check_range. */
 qb_status qb_site_values(const qb_quantizer *quantizer, const qb_run *run, const float *x, int64_t tokens,
                          int64_t features, float *buffer, const float **values);
 

@@ -122,6 +122,10 @@ void qb_quantizer_rollback(qb_quantizer *quantizer);
 qb_status qb_quantizer_backward(qb_quantizer *quantizer, const qb_run *run, const float *x, int32_t rank,
                                 const int64_t *shape, float *gradient);
 
+/* QB_ERR_VALUE if the quantizer quantizes with a range of its own that is NaN or infinite, with which no code can be
+ * made; the sentence has the first such element.  (A load_calib_amax that is not strict leaves NaN where nothing was
+ * collected.) */
+qb_status qb_quantizer_check_range(const qb_quantizer *quantizer, const qb_run *run);
 /* The per-tensor range that quantizing x needs (static, or dynamic: the largest magnitude of x; scale_amax included).
  * Requires qb_quantizer_integer_reason(quantizer) == NULL.  x may be NULL if the range is static.
  * QB_ERR_VALUE: the range is dynamic and x holds a NaN or infinity (with its flat index); the quantizer is unsigned and
@@ -140,7 +144,8 @@ qb_quant_range qb_quant_range_of(const qb_quantizer_options *options, float amax
 
 /* y = what the stages say about x, collecting aside.  y (same shape) may alias x.  Allocates only for a dynamic range
  * that keeps axes.  `amax_used` may be NULL; otherwise it gets the range if that is per tensor.
- * Non-finite elements pass: NaN stays NaN, infinities clamp.
+ * Non-finite elements pass: NaN stays NaN, infinities clamp.  A range that is NaN or infinite gives NaN, as in the
+ * original; a site of a model asks qb_quantizer_check_range before.
  * QB_ERR_SHAPE: amax or pre_quant_scale does not broadcast to x.  QB_ERR_VALUE: a negative element of an unsigned
  * quantizer's tensor. */
 qb_status qb_quantizer_apply(const qb_quantizer *quantizer, const qb_run *run, const float *x, int32_t rank,

@@ -128,6 +128,31 @@ at_use(const qb_quantizer *quantizer, float amax)
 }
 
 qb_status
+qb_quantizer_check_range(const qb_quantizer *quantizer, const qb_run *run)
+{
+    const qb_small_tensor *amax = &quantizer->amax;
+    if (!qb_quantizer_quantizes(quantizer)) {
+        return QB_OK;
+    }
+    if (quantizer->options.learn_amax) {
+        const int is_finite = isfinite(quantizer->clip_minimum) && isfinite(quantizer->clip_maximum);
+        return is_finite ? QB_OK
+                         : qb_fail(run->error, run->path, QB_ERR_VALUE,
+                                   "the learned bounds are %g and %g, expected finite ones to quantize with",
+                                   (double)quantizer->clip_minimum, (double)quantizer->clip_maximum);
+    }
+    for (int64_t i = 0; i < amax->count; i++) {
+        const float range = at_use(quantizer, amax->data[i]);
+        if (!isfinite(range)) {
+            return qb_fail(run->error, run->path, QB_ERR_VALUE,
+                           "amax%s is %g at element %" PRId64 ", expected a finite range to quantize with",
+                           quantizer->options.scale_amax != 0.0f ? " * scale_amax" : "", (double)range, i);
+        }
+    }
+    return QB_OK;
+}
+
+qb_status
 qb_quantizer_range(const qb_quantizer *quantizer, const qb_run *run, const float *x, int32_t rank, const int64_t *shape,
                    qb_quant_range *range)
 {

@@ -574,6 +574,35 @@ def test_integer_products_refuse_what_is_not_finite(model: Any) -> None:
         model(inputs_embeds=embeds)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "attention.self.query._input_quantizer",
+        "attention.self.value._weight_quantizer",
+        "attention.self.matmul_q_input_quantizer",
+        "attention.self.matmul_a_input_quantizer",
+        "attention.self.matmul_v_input_quantizer",
+        "attention.output.add_residual_input_quantizer",
+        "intermediate.dense._weight_quantizer",
+        "output.dense._input_quantizer",
+        "output.add_local_input_quantizer",
+    ],
+)
+def test_a_range_that_is_not_finite_is_named_by_the_forward_that_would_use_it(
+    name: str, value: float
+) -> None:
+    model = tiny_model.question_answering()
+    expected = model([[1, 2, 3]]).start_logits
+    full_name = f"bert.encoder.layer.1.{name}"
+    with qdqbert.quantizers(model, {full_name: {"amax": value}}):
+        with pytest.raises(ValueError, match=rf"{full_name}: amax is (nan|inf) at element 0, expected"):
+            model([[1, 2, 3]])
+        with qdqbert.quantizers(model, {full_name: "off"}):
+            model([[1, 2, 3]])
+    np.testing.assert_array_equal(model([[1, 2, 3]]).start_logits, expected)
+
+
 def test_loading_a_range_before_any_data_names_the_quantizer(model: Any) -> None:
     fresh = tiny_model.question_answering()
     quantizer = fresh.bert.encoder.layer[1].output.dense._input_quantizer

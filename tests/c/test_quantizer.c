@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "quant/quantizer.h"
 
+#include <float.h>
 #include <math.h>
 
 #include "core/device.h"
@@ -336,6 +337,42 @@ weight_ranges_are_one_scale_for_each_row(void)
 }
 
 static void
+ranges_that_are_not_finite_are_named_where_they_would_be_used(void)
+{
+    qb_device *device = open_device(1, NULL);
+    qb_error error;
+    const qb_path path = {NULL, "query._input_quantizer"};
+    qb_run run = qb_device_run(device, NULL, &error);
+    run.path = &path;
+    qb_quantizer_options options = int8_options();
+    qb_quantizer *quantizer = new_quantizer(device, options);
+    CHECK(qb_quantizer_check_range(quantizer, &run) == QB_OK); /* dynamic */
+    CHECK(qb_quantizer_set_amax(quantizer, (float[]){1.0f, NAN, INFINITY}, 1, (int64_t[]){3}, NULL) == QB_OK);
+    CHECK(qb_quantizer_check_range(quantizer, &run) == QB_ERR_VALUE);
+    CHECK_CONTAINS(error.message, "query._input_quantizer: amax is nan at element 1");
+    CHECK(qb_quantizer_set_stages(quantizer, QB_STAGE_CALIB) == QB_OK);
+    CHECK(qb_quantizer_check_range(quantizer, &run) == QB_OK);
+    CHECK(qb_quantizer_set_stages(quantizer, QB_STAGE_CALIB | QB_STAGE_QUANT) == QB_OK);
+    CHECK(qb_quantizer_check_range(quantizer, &run) == QB_ERR_VALUE);
+
+    CHECK(qb_quantizer_set_amax(quantizer, (float[]){FLT_MAX}, 0, NULL, NULL) == QB_OK);
+    CHECK(qb_quantizer_check_range(quantizer, &run) == QB_OK);
+    options.scale_amax = 2.0f;
+    CHECK(qb_quantizer_set_options(quantizer, &options, NULL) == QB_OK);
+    CHECK(qb_quantizer_check_range(quantizer, &run) == QB_ERR_VALUE);
+    CHECK_CONTAINS(error.message, "amax * scale_amax is inf");
+
+    options.learn_amax = 1;
+    CHECK(qb_quantizer_set_options(quantizer, &options, NULL) == QB_OK);
+    CHECK(qb_quantizer_check_range(quantizer, &run) == QB_OK); /* the bounds are -1 and 1 */
+    CHECK(qb_quantizer_set_clip(quantizer, -1.0f, INFINITY, NULL) == QB_OK);
+    CHECK(qb_quantizer_check_range(quantizer, &run) == QB_ERR_VALUE);
+    CHECK_CONTAINS(error.message, "the learned bounds are -1 and inf");
+    qb_quantizer_release(quantizer);
+    qb_device_close(device);
+}
+
+static void
 dynamic_integer_ranges_name_a_nan(void)
 {
     qb_device *device = open_device(1, NULL);
@@ -553,6 +590,7 @@ main(void)
     RUN(integer_sites_say_why_not);
     RUN(weight_ranges_are_one_scale_for_each_row);
     RUN(dynamic_integer_ranges_name_a_nan);
+    RUN(ranges_that_are_not_finite_are_named_where_they_would_be_used);
     RUN(a_range_per_tensor_allocates_nothing);
     RUN(every_change_advances_the_revision);
     RUN(an_owner_counts_references_and_forbids_writes);

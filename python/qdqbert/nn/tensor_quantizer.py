@@ -237,7 +237,8 @@ class TensorQuantizer(Copyable, QuantizerStages):  # a module's shallow copy wou
     def amax(self) -> Array | None:
         """Range, a float32 copy of the shape in which it was set, or None while it is dynamic.
 
-        Set it to a number, list or array of magnitudes (at least 0, or NaN).  A range keeps its shape for
+        Set it to a number, list or array of magnitudes (at least 0, or NaN, with which the quantizer gives
+        NaN and a model refuses to quantize).  A range keeps its shape for
         life: another one is a `StateError`.  That of a layer's weight must broadcast to it, or it is a
         `ShapeError`.  Setting None is refused with a message in the log, as in the
         original.
@@ -341,7 +342,7 @@ class TensorQuantizer(Copyable, QuantizerStages):  # a module's shallow copy wou
             ``"histogram"``.
         strict : bool
             Whether a calibrator that has seen nothing is an error; otherwise the range becomes NaN, with a
-            warning.
+            warning. A quantizer gives NaN for such a range; a model refuses to quantize with it.
 
         Raises
         ------
