@@ -12,19 +12,23 @@ import dataclasses
 import difflib
 import fnmatch
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from types import TracebackType
 from typing import Any, ClassVar
 
 import numpy as np
 
-from qdqbert._core import STAGE_CALIB, STAGE_DISABLED, STAGE_QUANT, Change
+from qdqbert._core import STAGE_CALIB, STAGE_DISABLED, STAGE_QUANT, Change, Undoing
 from qdqbert.arrays import Array
 from qdqbert.errors import RuleError, ShapeError, StateError
 from qdqbert.module import Module
 from qdqbert.nn import TensorQuantizer
 
 __all__ = ["Changes", "QuantizerState", "named_quantizers", "quantizers"]
+
+# How long the end of a block waits for forwards of other threads, and how often it looks, in seconds.
+_PATIENCE = 30.0
+_PAUSE = 0.001
 
 _STATES = ("on", "off", "calib")
 _OPTIONS = ("num_bits", "unsigned", "narrow_range", "scale_amax")
@@ -107,8 +111,10 @@ class QuantizerState:
         return f"<{self.state}, {bits} bits, amax {amax}>"
 
 
-class Changes(Mapping[str, tuple[QuantizerState, QuantizerState]]):
+class Changes(Undoing, Mapping[str, tuple[QuantizerState, QuantizerState]]):
     """What a call of `quantizers` changed: name -> (before, after).  A context manager that restores on exit.
+
+    Leaving the block waits for forwards of other threads to end, and restores although Ctrl-C is pressed.
 
     Parameters
     ----------
@@ -117,6 +123,7 @@ class Changes(Mapping[str, tuple[QuantizerState, QuantizerState]]):
 
     def __init__(self, entries: list[tuple[str, TensorQuantizer, QuantizerState, QuantizerState]]) -> None:
         self._entries = entries
+        self._deadline: float | None = None
         self._by_name = {name: (before, after) for name, _, before, after in entries}
 
     def __getitem__(self, name: str) -> tuple[QuantizerState, QuantizerState]:
@@ -147,16 +154,30 @@ class Changes(Mapping[str, tuple[QuantizerState, QuantizerState]]):
                     state = dataclasses.replace(before, amax=quantizer._handle.amax())
                 state.apply(quantizer)
 
-    def __enter__(self) -> Changes:
-        return self
+    def undo(self) -> None:
+        """Do what leaving the block does: `restore`, as soon as no forward runs on the model.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.restore()
+        Raises
+        ------
+        StateError
+            If there was no such moment in half a minute; then nothing is put back.
+        """
+        if self._deadline is None:  # an interrupt does not make it later
+            self._deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self.restore()
+            except StateError as error:
+                if time.monotonic() >= self._deadline:
+                    self._deadline = None
+                    raise StateError(
+                        f"{error}; forwards of other threads left no moment in {_PATIENCE:g} s to restore "
+                        f"{len(self._entries)} quantizers; `restore` does it once they have ended"
+                    ) from error
+                time.sleep(_PAUSE)
+            else:
+                self._deadline = None
+                return
 
     def __reduce__(self) -> Any:
         """Refuse to be copied: a copy would restore nothing.
@@ -225,7 +246,8 @@ def quantizers(
     Returns
     -------
     Changes
-        What changed, by name; as a context manager it restores on exit, also after an exception.
+        What changed, by name; as a context manager it restores on exit, also after an exception.  Ctrl-C
+        leaves either everything as it was or, outside of a block, everything changed.
 
     Raises
     ------
@@ -258,27 +280,37 @@ def quantizers(
             raise RuleError(_nothing_matches(pattern, [name for name, _ in entries]))
         for name in matched:
             wanted.setdefault(name, {}).update(attributes)
-    changed: list[tuple[str, TensorQuantizer, QuantizerState, QuantizerState]] = []
+    touched: list[tuple[str, TensorQuantizer, QuantizerState, QuantizerState]] = []
+    attempt = Changes(touched)
     chosen = [(name, quantizer) for name, quantizer in entries if name in wanted]
-    with changing_quantizers(quantizer for _, quantizer in chosen):
-        for name, quantizer in chosen:
-            before = QuantizerState.of(quantizer)
+    try:
+        with changing_quantizers(quantizer for _, quantizer in chosen):
             try:
-                state = _changed(before, wanted[name])
-                quantizer._require_fit(state.amax)
-                if state.stages & STAGE_CALIB:
-                    quantizer._require_calibrator()
-                state.apply(quantizer)
-            except BaseException as error:
-                before.apply(quantizer)
-                Changes(changed).restore()
-                if isinstance(error, TypeError | ValueError):
-                    raise type(error)(f"{name}: {error}") from error
+                for name, quantizer in chosen:
+                    before = QuantizerState.of(quantizer)
+                    touched.append((name, quantizer, before, before))
+                    _apply(name, quantizer, before, wanted[name])
+            except BaseException:
+                # Before a forward can see a part.  One call of C, which no interrupt keeps from beginning.
+                attempt.__exit__(None, None, None)
+                touched.clear()
                 raise
-            after = QuantizerState.of(quantizer)
-            if after != before:
-                changed.append((name, quantizer, before, after))
-    return Changes(changed)
+        after = [(*entry[:3], QuantizerState.of(entry[1])) for entry in touched]
+        return Changes([entry for entry in after if entry[3] != entry[2]])
+    except BaseException:
+        attempt.__exit__(None, None, None)
+        raise
+
+
+def _apply(name: str, quantizer: TensorQuantizer, before: QuantizerState, attributes: dict[str, Any]) -> None:
+    try:
+        state = _changed(before, attributes)
+        quantizer._require_fit(state.amax)
+        if state.stages & STAGE_CALIB:
+            quantizer._require_calibrator()
+        state.apply(quantizer)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
 def _attributes(pattern: str, setting: Any) -> dict[str, Any]:
