@@ -6,8 +6,8 @@ Evaluation: 384 tokens, stride 128, EM/F1 of SQuAD v1.1. All 120 quantizers are 
 otherwise.
 
 1. float on xquad.en; it must equal the checkpoint's README within 0.02, or nothing else is run;
-2. every method on xquad.en, and a mix that takes for each kind of site the method with the least error when
-   that kind alone is quantized; beside them the other quantizers' figures from the checkpoint's README;
+2. every method on xquad.en, and the mix by kind of site of Calibration.search; beside them the other
+   quantizers' figures from the checkpoint's README;
 3. each kind of site (a quantizer's place in a layer, all layers at once): F1 with this kind alone
    quantized, and with all but this kind quantized, on every third question of xquad.en;
 4. every single quantizer by logit error, and greedily the sets that are left in float until F1 on xquad.en
@@ -16,10 +16,10 @@ otherwise.
 5. float, the best method and the sets on the whole of dev-v1.1 (10,570 questions); where a set that was
    chosen on xquad.en does not hold there, the greedy search goes on.
 
-Logit error: mean Kullback-Leibler divergence of the start and end distributions from float's, on 32 other
-questions of train-du44 (seed 14), so that no ranking looks at the evaluation data; only the decision when
-to stop does (xquad.en is part of dev). Scores do not depend on threads or machine. Every finished pass is
-kept in the result file; --resume uses those.
+Logit error: qdqbert.logit_error, the mean divergence of the start and end distributions from float's, on 32
+other questions of train-du44 (seed 14), so that no ranking looks at the evaluation data; only the decision
+when to stop does (xquad.en is part of dev). Scores do not depend on threads or machine. Every finished pass
+is kept in the result file; --resume uses those.
 
     python benchmarks/accuracy/bench_ptq_squad.py
 
@@ -46,27 +46,12 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import harness
 import systems
 from harness import require, shared
+from qdqbert.calibration_search import METHODS_TRIED, MIX, kind_of, method_options
+from qdqbert.logit_error import LogitError
 
-METHODS: dict[str, dict[str, Any]] = {
-    "max": {"method": "max"},
-    "percentile 99.9": {"method": "percentile", "percentile": 99.9},
-    "percentile 99.99": {"method": "percentile", "percentile": 99.99},
-    "percentile 99.999": {"method": "percentile", "percentile": 99.999},
-    "percentile 99.9999": {"method": "percentile", "percentile": 99.9999},
-    "mse": {"method": "mse"},
-    "entropy": {"method": "entropy"},
-}
 QUANTIZERS = 120
 SLACK = 1.0  # points of F1 by which a third of the questions may mislead
 Amax = dict[str, NDArray[np.float32]]
-
-
-def kind_of(name: str) -> str:
-    """Place in a layer.
-
-    "bert.encoder.layer.3.output.dense._input_quantizer" is at "output.dense._input_quantizer".
-    """
-    return re.sub(r"^(bert\.)?encoder\.layer\.\d+\.", "", name)
 
 
 def readme_scores() -> dict[str, tuple[float, float]]:
@@ -92,19 +77,6 @@ def readme_peers() -> list[tuple[str, float, float]]:
         elif inside and not set(cells[0]) <= set("- "):
             rows.append((cells[0].replace("`", ""), float(cells[1]), float(cells[2])))
     return rows
-
-
-def divergence(reference: NDArray[np.float32], other: NDArray[np.float32], mask: NDArray[np.int64]) -> float:
-    """Sum over rows of KL(softmax(reference) || softmax(other)), masked positions left out."""
-
-    def log_softmax(x: NDArray[np.float32]) -> NDArray[np.float64]:
-        y = np.where(mask == 1, x.astype(np.float64), -np.inf)
-        y = y - y.max(axis=1, keepdims=True)
-        return y - np.log(np.exp(y).sum(axis=1, keepdims=True))
-
-    p, q = log_softmax(reference), log_softmax(other)
-    terms = np.where(mask == 1, np.exp(p) * (np.where(mask == 1, p, 0) - np.where(mask == 1, q, 0)), 0)
-    return float(terms.sum())
 
 
 class Bench:
@@ -134,7 +106,7 @@ class Bench:
         self._data: dict[str, Any] = {}
         self.part = f"xquad.en / {arguments.stride}"
         self.ranges: dict[str, Amax] = {}
-        self.reference: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+        self.logit_error: LogitError | None = None
         self.body: dict[str, Any] = {"passes": {}, "seconds": {}}
         if arguments.resume and arguments.json.exists():
             kept = json.loads(arguments.json.read_text(encoding="utf-8"))
@@ -177,11 +149,13 @@ class Bench:
     def calibrate(self) -> None:
         """Ranges by every method from one pass over the samples."""
         started = time.perf_counter()
-        calibration = self.qdqbert.calibrate(self.model, self.calibration, method="percentile")
+        calibration = self.collected = self.qdqbert.calibrate(
+            self.model, self.calibration, method="percentile"
+        )
         self.body["seconds"]["calibration, pass"] = time.perf_counter() - started
-        for method, options in METHODS.items():
+        for method in METHODS_TRIED:
             started = time.perf_counter()
-            self.ranges[method] = calibration.ranges(**options)
+            self.ranges[method] = calibration.ranges(**method_options(method))
             self.body["seconds"][f"ranges by {method}"] = time.perf_counter() - started
         dead = [
             f"{method}: {name}"
@@ -223,20 +197,12 @@ class Bench:
         found: dict[str, float] = passes[key]
         return found
 
-    def logits(self, off: Sequence[str]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Start and end logits of the ranking questions."""
-        with self.rules(off):
-            outputs = [self.model(**batch) for batch in self.ranking]
-            return [(np.array(out.start_logits), np.array(out.end_logits)) for out in outputs]
-
     def error(self, off: Sequence[str]) -> float:
-        """Mean divergence from float on the ranking questions, ranges as they stand."""
-        if not self.reference:
-            self.reference = self.logits(self.names)
-        total = 0.0
-        for batch, mine, theirs in zip(self.ranking, self.logits(off), self.reference, strict=True):
-            total += sum(divergence(theirs[side], mine[side], batch["attention_mask"]) for side in (0, 1))
-        return total / sum(len(batch["input_ids"]) for batch in self.ranking)
+        """Mean logit error on the ranking questions, ranges as they stand."""
+        if self.logit_error is None:
+            self.logit_error = LogitError(self.model, self.ranking)
+        with self.rules(off):
+            return self.logit_error.measure()
 
     def save(self) -> None:
         """Write the result so far."""
@@ -278,19 +244,9 @@ def float_part(bench: Bench) -> dict[str, float]:
 
 def mix_part(bench: Bench) -> None:
     """For each kind of activation site the method with the least error when it alone is quantized."""
-    chosen: dict[str, str] = {}
-    errors: dict[str, dict[str, float]] = {}
-    for kind in bench.kinds:
-        if not kind.endswith("_input_quantizer"):
-            continue
-        others = [name for name in bench.names if kind_of(name) != kind]
-        errors[kind] = {}
-        for method in METHODS:
-            bench.use(method)
-            errors[kind][method] = bench.error(others)
-        chosen[kind] = min(errors[kind], key=errors[kind].__getitem__)
-    bench.ranges["mix"] = {name: bench.ranges[chosen[kind_of(name)]][name] for name in bench.ranges["max"]}
-    bench.body["mix"] = {"chosen": chosen, "errors": errors}
+    found = bench.collected.search(bench.ranking, sites=0)
+    bench.ranges[MIX] = {name: bench.ranges[found.kinds[kind_of(name)]][name] for name in bench.ranges["max"]}
+    bench.body["mix"] = {"chosen": found.kinds, "errors": found.alone}
 
 
 def methods_part(bench: Bench, float_score: dict[str, float]) -> str:
@@ -471,7 +427,7 @@ def dev_part(bench: Bench, best: str, searches: Mapping[str, Greedy]) -> None:
         return made["f1"]
 
     add(f"all on, {best}", best, [])
-    single = max(METHODS, key=lambda method: bench.body["methods"][method]["f1"])
+    single = max(METHODS_TRIED, key=lambda method: bench.body["methods"][method]["f1"])
     if single != best:
         add(f"all on, {single}", single, [])
     for by, greedy in searches.items():

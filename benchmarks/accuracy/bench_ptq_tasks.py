@@ -2,15 +2,13 @@
 """Post-training quantization of minilm-sst2 and minilm-wnut17, with everything chosen on training data.
 
 Calibration: 128 training items (random.Random(13).sample), one by one. All 120 quantizers are on unless a row
-says otherwise. Logit error: mean Kullback-Leibler divergence of the predicted classes from float's, over 96
-other training items (seed 14): sentences of SST-2, tokens of WNUT-17.
+says otherwise. Logit error: qdqbert.logit_error on 96 other training items (seed 14): the mean divergence of
+the predicted classes from float's, over sentences of SST-2 and tokens of WNUT-17.
 
 1. float on the reported sets (SST-2 dev; WNUT-17 dev and test); it must equal the checkpoints' README, or
    nothing else is run;
-2. every method; a mix that takes for each kind of site (a quantizer's place in a layer) the method with the
-   least logit error when that kind alone is quantized; and the mix refined site by site: the sites that cost
-   most in it each take the method with the least error there, all others on. The method with the least error
-   is the chosen one;
+2. every method, and the mixes of Calibration.search: by kind of site, and refined site by site. The one with
+   the least logit error is the chosen one;
 3. quantizers left in float, one after the other, each time the one that lowers the logit error most; the
    first set whose score on held-out training items is within half a percent (relative) of float's is the
    chosen one;
@@ -20,8 +18,8 @@ other training items (seed 14): sentences of SST-2, tokens of WNUT-17.
 The checkpoints were fine-tuned on all of WNUT-17's training sentences and on 20,000 of SST-2's 67,349; the
 held-out rows of SST-2 avoid those, as far as the README says how they were drawn.
 
-Scores do not depend on threads or machine. Every finished pass is kept in the result file; --resume uses
-those.
+Scores do not depend on threads or machine. The search and every logit error after it are kept in the result
+file; --resume uses those.
 
     python benchmarks/accuracy/bench_ptq_tasks.py
 """
@@ -39,11 +37,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from bench_ptq_squad import METHODS, QUANTIZERS, Amax, kind_of
+from bench_ptq_squad import QUANTIZERS, Amax
 
 import harness
 import systems
@@ -91,19 +88,6 @@ CASES = {
 }
 
 
-def divergence(
-    reference: NDArray[np.float32], other: NDArray[np.float32], counts: NDArray[np.bool_]
-) -> float:
-    """Sum of KL(softmax(reference) || softmax(other)) over the places that count."""
-
-    def log_softmax(x: NDArray[np.float32]) -> NDArray[np.float64]:
-        y = x.astype(np.float64) - x.max(axis=-1, keepdims=True)
-        return y - np.log(np.exp(y).sum(axis=-1, keepdims=True))
-
-    p, q = log_softmax(reference), log_softmax(other)
-    return float((np.exp(p) * (p - q)).sum(axis=-1)[counts].sum())
-
-
 class Bench:
     """A model, its data and every pass that was made."""
 
@@ -118,7 +102,6 @@ class Bench:
         self.names = [name for name, _ in self.model.named_modules() if name.endswith("_quantizer")]
         if len(self.names) != QUANTIZERS:
             raise AssertionError(f"expected {QUANTIZERS} quantizers, found {len(self.names)}")
-        self.kinds = list(dict.fromkeys(map(kind_of, self.names)))
 
         def read(parts: Sequence[str]) -> Any:
             return reader.read(shared("data", *parts), tokenizer, self.model.config)
@@ -139,7 +122,7 @@ class Bench:
             self.tasks = {k: t.select(range(arguments.limit)) for k, t in self.tasks.items()}
         self.ranges: dict[str, Amax] = {}
         self.evaluations: dict[tuple[str, str], Any] = {}
-        self.reference: list[NDArray[np.float32]] = []
+        self.logit_error: Any = None
 
     # ---- passes ---------------------------------------------------------------------------------
 
@@ -176,31 +159,18 @@ class Bench:
                 self.evaluations[key] = self.tasks[part].evaluate(self.model, progress=False)
         return self.evaluations[key]
 
-    def logits(self) -> list[NDArray[np.float32]]:
-        """Logits of the ranking items as the model stands."""
-        return [np.array(self.model(**batch).logits) for batch in self.ranking]
-
     def error(self, ranges: Amax, off: Sequence[str]) -> float:
-        """Mean divergence from float on the ranking items."""
+        """Mean logit error on the ranking items."""
         kept: dict[str, float] = self.body["errors"]
         key = f"{self.arguments.ranking} items, {self.key(ranges, off)}"
-        if key in kept:
-            return kept[key]
-        if not self.reference:
-            with self.rules(self.names):
-                self.reference = self.logits()
-        self.use(ranges)
-        with self.rules(off):
-            found = self.logits()
-        total, places = 0.0, 0
-        for batch, mine, theirs in zip(self.ranking, found, self.reference, strict=True):
-            mask = batch["attention_mask"] == 1
-            counts = mask if mine.ndim == 3 else np.ones(len(mine), dtype=np.bool_)
-            total += divergence(theirs, mine, counts)
-            places += int(counts.sum())
-        kept[key] = total / places
-        if len(kept) % 20 == 0:
-            self.keep()
+        if key not in kept:
+            if self.logit_error is None:
+                self.logit_error = require("qdqbert.logit_error").LogitError(self.model, self.ranking)
+            self.use(ranges)
+            with self.rules(off):
+                kept[key] = self.logit_error.measure()
+            if len(kept) % 20 == 0:
+                self.keep()
         return kept[key]
 
     # ---- parts ----------------------------------------------------------------------------------
@@ -214,48 +184,33 @@ class Bench:
             if not self.arguments.limit and found != expected:
                 raise AssertionError(f"{part}: the README's {expected}, found {found}")
 
-    def calibrate(self) -> None:
-        """Ranges by every method from one pass, the mix by kind, and the mix refined by site."""
+    def calibrate(self) -> str:
+        """Ranges by every method from one pass, and the mixes; return what has the least logit error."""
+        package = require("qdqbert.calibration_search")
         started = time.perf_counter()
         calibration = self.qdqbert.Calibration(self.model).collect(self.calibration)
         self.body["calibration_seconds"] = time.perf_counter() - started
-        for method, options in METHODS.items():
-            self.ranges[method] = calibration.ranges(**options)
-        activations = [kind for kind in self.kinds if kind.endswith("_input_quantizer")]
-        chosen: dict[str, str] = {}
-        for kind in activations:
-            others = [name for name in self.names if kind_of(name) != kind]
-            errors = {method: self.error(self.ranges[method], others) for method in METHODS}
-            chosen[kind] = min(errors, key=errors.__getitem__)
-        self.body["mix"] = chosen
-        self.ranges["mix"] = {name: self.ranges[chosen[kind_of(name)]][name] for name in self.ranges["max"]}
-        self.ranges["mix by site"] = self.refine(dict(self.ranges["mix"]))
-
-    def refine(self, ranges: Amax) -> Amax:
-        """Try every method at the sites that cost most, all others on, until nothing is gained."""
-        gains = {name: self.error(ranges, [name]) for name in ranges}
-        costly = sorted(gains, key=gains.__getitem__)[: self.arguments.sites]
-        changed: dict[str, str] = {}
-        for _ in range(self.arguments.rounds):
-            before = self.error(ranges, [])
-            for name in costly:
-                options = {
-                    method: {**ranges, name: self.ranges[method][name]} for method in (*METHODS, "mix")
-                }
-                errors = {method: self.error(option, []) for method, option in options.items()}
-                best = min(errors, key=errors.__getitem__)
-                if errors[best] < self.error(ranges, []):
-                    ranges, changed[name] = options[best], best
-            if self.error(ranges, []) > 0.99 * before:
-                break
-        self.body["mix by site"] = changed
-        return ranges
-
-    def choose(self) -> str:
-        """Return the method with the least logit error."""
-        errors = {method: self.error(ranges, []) for method, ranges in self.ranges.items()}
-        self.body["method errors"] = errors
-        return min(errors, key=errors.__getitem__)
+        for method in package.METHODS_TRIED:
+            self.ranges[method] = calibration.ranges(**package.method_options(method))
+        # The digest keeps --resume from taking a search among other ranges.
+        key = [self.arguments.ranking, self.arguments.sites, self.arguments.rounds]
+        key += [self.key(ranges, []) for ranges in self.ranges.values()]
+        found = self.body.get("search", {})
+        if found.get("of") != key:
+            report = calibration.search(
+                self.ranking, sites=self.arguments.sites, rounds=self.arguments.rounds
+            )
+            print(report, flush=True)
+            found = self.body["search"] = {"of": key, **report.as_dict()}
+            self.keep()
+        kinds, kind_of = found["kinds"], package.kind_of
+        self.ranges[package.MIX] = {
+            name: self.ranges[kinds[kind_of(name)]][name] for name in self.ranges["max"]
+        }
+        refined = {name: self.ranges[method][name] for name, method in found["refined"].items()}
+        self.ranges[package.MIX_BY_SITE] = self.ranges[found["refined_from"]] | refined
+        best: str = found["best"]
+        return best
 
     def sets(self, method: str) -> list[list[str]]:
         """Growing sets left in float, up to the first that is close enough on held-out training items."""
@@ -370,8 +325,7 @@ def main() -> None:
         part.setdefault("errors", {})
         bench = Bench(name, arguments, keep, part)
         bench.float_part()
-        bench.calibrate()
-        best = bench.choose()
+        best = bench.calibrate()
         print(f"chosen by logit error: {best}", flush=True)
         bench.report(best, bench.sets(best))
         part["seconds"] = time.perf_counter() - started

@@ -17,10 +17,9 @@ import io
 import json
 import math
 import os
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -28,12 +27,16 @@ from qdqbert._core import STAGE_CALIB, STAGE_DISABLED, STAGE_QUANT
 from qdqbert.arrays import Array
 from qdqbert.calib import HistogramCalibrator, MaxCalibrator, calibrate_weights
 from qdqbert.copies import Copyable, constructed
-from qdqbert.errors import CheckpointError, ShapeError, StateError
+from qdqbert.errors import CheckpointError, StateError
+from qdqbert.forward_passes import progress_bar, require_batches, run_batch
 from qdqbert.module import Module
 from qdqbert.nn import TensorQuantizer
 from qdqbert.rules import QuantizerState, changing_quantizers, named_quantizers
 from qdqbert.serialization.atomic import replacing
 from qdqbert.serialization.statistics_file import FORMAT, read_statistics
+
+if TYPE_CHECKING:
+    from qdqbert.calibration_search import CalibrationSearch
 
 __all__ = ["Calibration", "calibrate"]
 
@@ -224,15 +227,15 @@ class Calibration(Copyable):
         """
         if checkpoint_every < 1:
             raise ValueError(f"checkpoint_every: expected at least 1, got {checkpoint_every}")
-        if isinstance(batches, Mapping):
-            raise TypeError("batches: expected batches, got one (a dict of arguments); put it into a list")
+        require_batches(batches)
         total = len(batches) if isinstance(batches, Sized) else None
         self.batches_done = self.batches_done  # note what an interrupt left open
         try:
-            with self._collecting(), _bar(progress, total, f"pass {self._pass} of {self.passes}") as advance:
+            text = f"calibrating, pass {self._pass} of {self.passes}"
+            with self._collecting(), progress_bar(progress, total, text) as advance:
                 for index, batch in enumerate(batches):
                     if index >= self.batches_done:
-                        self._run(index, batch)
+                        run_batch(self.model, index, batch)
                         self.batches_done = index + 1
                         if checkpoint is not None and self.batches_done % checkpoint_every == 0:
                             self.save(checkpoint)
@@ -241,17 +244,6 @@ class Calibration(Copyable):
             if checkpoint is not None:
                 self.save(checkpoint)
         return self
-
-    def _run(self, index: int, batch: Any) -> None:
-        try:
-            if isinstance(batch, Mapping):
-                self.model(**batch)
-            else:
-                self.model(batch)
-        except (ValueError, TypeError, IndexError, StateError) as error:
-            if type(error) in (ValueError, TypeError, IndexError, StateError, ShapeError):
-                raise type(error)(f"batch {index}: {error}") from error
-            raise
 
     # ---- ranges --------------------------------------------------------------------------------------------
 
@@ -332,22 +324,88 @@ class Calibration(Copyable):
             See `ranges`; also a weight that is NaN or infinite, and a forward that runs on the model at this
             moment.  The model is then as it was.
         """
-        if weights not in _WEIGHT_METHODS:
-            raise ValueError(f"weights: expected 'max', 'percentile', 'mse' or None, got {weights!r}")
-        ranges = self.ranges(method, **options)
+        _require_weight_method(weights)
+        self._load(self.ranges(method, **options), weights, options.get("percentile", 99.99))
+        return self
+
+    def _load(self, ranges: Mapping[str, Array], weights: str | None, percentile: float = 99.99) -> None:
+        """Give every quantizer its range and switch it to quantizing, or leave all as they are."""
         before = [(quantizer, QuantizerState.of(quantizer)) for _, quantizer in self._all]
         with changing_quantizers(quantizer for quantizer, _ in before):
             try:
                 if weights is not None:
-                    _calibrate_weights(self.model, weights, options.get("percentile", 99.99))
+                    _calibrate_weights(self.model, weights, percentile)
                 for name, quantizer in self._inputs:
+                    if name not in ranges:
+                        continue
                     quantizer._handle.set_amax(ranges[name])
                     quantizer._handle.stages = quantizer._handle.stages & ~STAGE_CALIB | STAGE_QUANT
             except BaseException:
                 for quantizer, state in before:
                     state.apply(quantizer)
                 raise
-        return self
+
+    def search(
+        self,
+        batches: Iterable[Any],
+        *,
+        methods: Sequence[str] | None = None,
+        sites: int = 16,
+        rounds: int = 2,
+        weights: str | None = "max",
+        progress: bool | None = None,
+    ) -> CalibrationSearch:
+        """Try methods at every kind of site, and load for each the one whose logits are nearest to float's.
+
+        A kind of site is a quantizer's place in a layer, in all layers at once.  Each kind takes the method
+        with the least logit error when it alone is quantized.  Then, with everything on, the sites whose
+        quantization costs most each take the method with the least error there.  What is loaded is never
+        worse on `batches` than the best of the methods alone.
+
+        Parameters
+        ----------
+        batches : iterable
+            Of dicts with the model's arguments, or of `input_ids` alone; no labels are needed.  A hundred
+            texts like those that the model is for; see `LogitError` for what is compared.
+        methods : sequence of str, optional
+            ``"max"``, ``"mse"``, ``"entropy"``, ``"percentile-P"`` with P in (0, 100]; by default all, with P
+            of 99.9, 99.99, 99.999 and 99.9999.  Of equals the earlier one is taken.
+        sites : int
+            How many are refined one by one; 0 leaves it at the kinds.
+        rounds : int
+            Most turns of that, at least 1; it ends earlier when a turn gains less than 1 %.
+        weights : {"max", "percentile", "mse"} or None
+            As in `apply`.
+        progress : bool, optional
+            Show a bar; by default only on a terminal.
+
+        Returns
+        -------
+        CalibrationSearch
+            What each site got, and the errors; ``print`` shows a table.
+
+        Raises
+        ------
+        StateError
+            See `ranges`; also if another thread's forward runs on the model when quantizers are switched.
+        ValueError, TypeError
+            If an argument cannot be, a batch does not fit, or the answers in float are not finite.
+        KeyboardInterrupt
+            After at most a tenth of a second.  Whatever is raised, the model is as it was.
+
+        Notes
+        -----
+        The cost is passes over `batches`: one in float, then methods x (kinds + 1) + 1 for the kinds, and
+        activations + `rounds` x `sites` x methods for the sites.  BERT has 14 kinds and as many activations
+        in each layer: with 7 methods about 110 passes for the kinds, and with 12 layers up to 390 more for
+        the sites; a setting that was seen before is not run again.  Until it returns the model is in a state
+        of trial, and nobody else should use it.
+        """
+        from qdqbert.calibration_search import METHODS_TRIED, search
+
+        chosen = METHODS_TRIED if methods is None else methods
+        _require_weight_method(weights)
+        return search(self, batches, chosen, sites, rounds, weights, progress)
 
     # ---- copies --------------------------------------------------------------------------------------------
 
@@ -558,8 +616,7 @@ def calibrate(
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
     if not isinstance(percentile, int | float) or not 0 <= percentile <= 100 or math.isnan(percentile):
         raise ValueError(f"percentile: expected a number in [0, 100], got {percentile!r}")
-    if weights not in _WEIGHT_METHODS:
-        raise ValueError(f"weights: expected 'max', 'percentile', 'mse' or None, got {weights!r}")
+    _require_weight_method(weights)
     if passes == 2 and iter(batches) is batches:
         raise ValueError(
             "batches: passes=2 goes through them twice; give a list or another iterable, not an iterator"
@@ -591,6 +648,11 @@ def calibrate(
     return calibration.apply(method, weights=weights, **options)
 
 
+def _require_weight_method(weights: str | None) -> None:
+    if weights not in _WEIGHT_METHODS:
+        raise ValueError(f"weights: expected 'max', 'percentile', 'mse' or None, got {weights!r}")
+
+
 def _calibrate_weights(model: Module, method: str, percentile: float) -> None:
     """Ranges of weights that follow each quantizer's axis, where it is enabled."""
     for name, module in model.named_modules():
@@ -612,17 +674,3 @@ def _calibrate_weights(model: Module, method: str, percentile: float) -> None:
         except ValueError as error:
             raise ValueError(f"{name}.weight: {str(error).removeprefix('weight: ')}") from error
         quantizer._handle.stages = quantizer._handle.stages & ~STAGE_CALIB | STAGE_QUANT
-
-
-@contextlib.contextmanager
-def _bar(progress: bool | None, total: int | None, text: str) -> Iterator[Any]:
-    """Give a callable that advances a progress bar, or does nothing."""
-    if progress is None:
-        progress = sys.stderr is not None and sys.stderr.isatty()
-    if not progress:
-        yield lambda: None
-        return
-    from tqdm.auto import tqdm
-
-    with tqdm(total=total, desc=f"calibrating, {text}", unit="batch") as bar:
-        yield bar.update

@@ -22,10 +22,18 @@ from qdqbert.text_table import shorten
 
 if TYPE_CHECKING:
     from qdqbert.calibration import Calibration
+    from qdqbert.calibration_search import CalibrationSearch
     from qdqbert.quant_descriptor import ScaledQuantDescriptor
     from qdqbert.rules import Changes
 
-__all__ = ["calibration_html", "changes_html", "descriptor_html", "module_html", "summary_html"]
+__all__ = [
+    "calibration_html",
+    "changes_html",
+    "descriptor_html",
+    "module_html",
+    "search_html",
+    "summary_html",
+]
 
 _LONGEST = 120  # columns of a text that came from outside
 _OPEN_DEPTH = 2
@@ -170,6 +178,18 @@ def changes_html(changes: Changes) -> str:
         [name, repr(before).strip("<>"), repr(after).strip("<>")] for name, (before, after) in changes.items()
     ]
     return _page(f"<b>{len(rows)} quantizers changed</b>", _table(["quantizer", "before", "after"], rows))
+
+
+def search_html(search: CalibrationSearch) -> str:
+    """Return the tables of a search for methods.
+
+    Parameters
+    ----------
+    search : CalibrationSearch
+    """
+    tables = [_table(header, rows) for header, rows in search.tables()]
+    note = f"{search.measure}; {search.passes} passes"
+    return _page(f"<b>CalibrationSearch</b> <span{_DIM}>{_text(note)}</span>", *tables)
 
 
 # ---- the tree ----------------------------------------------------------------------------------------------

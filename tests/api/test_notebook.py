@@ -15,6 +15,7 @@ import pytest
 import qdqbert
 import tiny_model
 from qdqbert import nn
+from qdqbert.calibration_search import CalibrationSearch
 from qdqbert.summary import summarize
 from qdqbert.tensor_quant import QuantDescriptor
 
@@ -115,6 +116,18 @@ def everything(hostile: str) -> list[Any]:
         summarize(Holder("", **{name: tree})),
         qdqbert.Calibration(collected),
         qdqbert.quantizers(tree, {"*": "off"}),
+        CalibrationSearch(
+            measure="error",
+            errors={"max": 1.0, "mix-by-site": 0.5},
+            best="mix-by-site",
+            candidates={"mix-by-site": {name: "mse"}},
+            kinds={name: "max"},
+            alone={name: {"max": 1.0}},
+            refined_from="max",
+            refined={name: "mse"},
+            passes=3,
+            load=lambda chosen: None,
+        ),
         QuantDescriptor(name=hostile),
         nn.TensorQuantizer(QuantDescriptor(name=hostile, amax=1.0)),
     ]
@@ -207,6 +220,9 @@ def test_calibrations_and_changes_have_tables() -> None:
     assert re.search(rf"{re.escape(name)}{re.escape(f'{largest.item():.4g}')}\d+", text)
     changes = qdqbert.quantizers(model, {"*.layer.0.output.dense._input_quantizer": "off"})
     assert re.search(rf"{re.escape(name)}on, 8 bits, amax [\d.]+off, 8 bits", page_of(changes).text)
+    search = calibration.search([tiny_model.batch()], methods=["max", "mse"], sites=2)
+    words = re.sub(r"-{3,}", "", str(search)).partition("\n\nlogit error:")[0].split()
+    assert "".join(words) in re.sub(r"\s", "", page_of(search).text)
     fresh = qdqbert.Calibration(model, statistics="max")
     assert "attention.self.query._input_quantizerno data" in page_of(fresh).text
 

@@ -271,15 +271,96 @@ def test_quantize_saves_the_best_of_its_table(qdqbert, topics, tmp_path):
 
     assert set(data) == HEADER | {
         *("folder", "output", "task", "metric", "samples", "seed", "items", "best", "relative_drop_percent"),
-        *("rules", "rows"),
+        *("rules", "rows", "search"),
     }
-    assert list(data["rows"]) == ["float", "max", "percentile-99.99", "mse", "entropy"]
+    assert list(data["rows"]) == ["float", "max", "percentile-99.99", "mse", "entropy", "mix"]
     assert data["items"] == 100
+    assert len(data["search"]["kinds"]) == 14
+    assert len(data["search"]["sites"]) == 28
     assert data["rows"][data["best"]]["score"] == max(
         row["score"] for name, row in data["rows"].items() if name != "float"
     )
     assert data["rows"]["max"]["weight_bytes"] < data["rows"]["float"]["weight_bytes"]
     assert qdqbert("info", out, "--json").data["quantizers"]["with_range"] == 40
+
+
+@pytest.mark.parametrize(("method", "extra"), [("mix", []), ("mix-by-site", ["mix-by-site"])])
+def test_calibrate_by_a_mix_saves_the_ranges_that_it_lists(qdqbert, topics, tmp_path, method, extra):
+    import qdqbert as package
+    from qdqbert.calibration_search import method_options
+    from qdqbert.tasks import TextClassification
+    from qdqbert.tokenization import load_tokenizer
+
+    out, data = tmp_path / "out", topics / "calibration.tsv"
+    words = ("--samples", "12", "--batch-size", "5", "--search-samples", "7", "--method", method)
+
+    result = qdqbert("calibrate", topics, "--data", data, *words, "--output", out, "--json").data
+
+    assert set(result) == HEADER | {
+        *("folder", "output", "task", "method", "samples", "seed", "ranges", "search")
+    }
+    search = result["search"]
+    assert list(search["errors"])[7:] == ["mix", *extra]
+    model = package.QDQBertForSequenceClassification.from_pretrained(topics)
+    task = TextClassification.read(data, load_tokenizer(topics), model.config)
+    batches = list(task.batches(12, seed=13, batch_size=5))
+    calibration = package.Calibration(model).collect(batches)
+    again = calibration.search(batches[:2], sites=16 if extra else 0)  # 10 samples: whole batches
+    assert search == again.as_dict()
+    saved = dict(package.QDQBertForSequenceClassification.from_pretrained(out).named_buffers())
+    for site, name in search["sites"].items():
+        np.testing.assert_array_equal(
+            saved[f"{site}._amax"], calibration.ranges(**method_options(name))[site], err_msg=site
+        )
+
+
+def test_quantize_tries_mixes_with_one_search(qdqbert, topics, tmp_path, monkeypatch):
+    import qdqbert as package
+
+    searches = []
+    search = package.Calibration.search
+    monkeypatch.setattr(
+        package.Calibration, "search", lambda *a, **k: searches.append(k["sites"]) or search(*a, **k)
+    )
+    words = ("--samples", "8", "--search-samples", "4", "--eval-samples", "30", "--output", tmp_path / "out")
+
+    outcome = qdqbert(
+        "quantize",
+        topics,
+        *("--data", topics / "calibration.tsv", *words),
+        *("--methods", "mix", "percentile-1", "mix-by-site"),
+    )
+
+    assert outcome.status == 0
+    assert searches == [16]
+    for shown in ("mix-by-site", "kind of site", "logit error", "best: mix"):
+        assert shown in outcome.out
+
+
+def test_help_says_what_a_mix_costs(qdqbert):
+    for verb in ("calibrate", "quantize", "demo"):
+        text = " ".join(qdqbert(verb, "--help").out.split())
+        assert "about 110 passes over these" in text
+        assert "up to 390 passes more" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--method", "mixed"], "expected max, mse, entropy, percentile-P with P in (0, 100], mix or mix-by"),
+        (["--method", "percentile-0"], "percentile-P with P in (0, 100]"),
+        (["--method", "mix", "--search-samples", "0"], "--search-samples: expected at least 1, found 0"),
+    ],
+)
+def test_a_wrong_mix_is_named(qdqbert, topics, tmp_path, words, message):
+    outcome = qdqbert(
+        *("calibrate", topics, "--data", topics / "calibration.tsv", "--samples", "4"),
+        *("--output", tmp_path / "out", *words),
+    )
+
+    assert (outcome.status, outcome.out) == (2, "")
+    assert message in outcome.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_quantize_keeps_sites_in_float_by_rule(qdqbert, topics, tmp_path):
@@ -396,9 +477,9 @@ def test_demo_runs_every_method_and_shows_answers(qdqbert):
             "calibration_seconds",
             "seconds",
         ),
-        *("rows", "examples"),
+        *("rows", "search", "examples"),
     }
-    assert list(data["rows"]) == ["float", "max", "percentile-99.99", "mse", "entropy"]
+    assert list(data["rows"]) == ["float", "max", "percentile-99.99", "mse", "entropy", "mix"]
     assert data["quantizers"] == 40
     assert len(data["examples"]) == 8
     assert set(data["examples"][0]) == {"text", "expected", "float", "int8"}

@@ -12,7 +12,14 @@ from qdqbert.cli.checkpoint import (
     parse_rules,
     save_checkpoint,
 )
-from qdqbert.cli.post_training import apply_method, check_methods, start_calibration
+from qdqbert.cli.post_training import (
+    METHODS_HELP,
+    add_search_argument,
+    apply_method,
+    check_methods,
+    first_samples,
+    start_calibration,
+)
 from qdqbert.cli.report import Report
 from qdqbert.cli.workload import (
     add_calibration_arguments,
@@ -33,8 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--method",
         default="percentile-99.99",
         metavar="METHOD",
-        help="max, mse, entropy or percentile-P (percentile-99.99)",
+        help=f"{METHODS_HELP} (percentile-99.99)",
     )
+    add_search_argument(parser)
     parser.add_argument(
         "--output", required=True, metavar="DIR", help="folder to save the calibrated model in"
     )
@@ -56,8 +64,9 @@ def run(arguments: argparse.Namespace) -> Report:
     if rules:
         qdqbert.quantizers(model, rules)
     batches = list(task.batches(arguments.samples, seed=arguments.seed, batch_size=arguments.batch_size))
+    ranking = first_samples(batches, arguments.search_samples, arguments.batch_size)
     calibration = start_calibration(model).collect(batches)
-    apply_method(calibration, method)
+    search = apply_method(calibration, method, ranking)
     save_checkpoint(model, arguments.folder, arguments.output)
     ranges = sum(name.endswith("._amax") for name, _ in model.named_buffers())
     samples = sum(len(batch["input_ids"]) for batch in batches)
@@ -69,8 +78,9 @@ def run(arguments: argparse.Namespace) -> Report:
         "samples": samples,
         "seed": arguments.seed,
         "ranges": ranges,
+        "search": None if search is None else search.as_dict(),
     }
     text = (
         f"{samples} samples, method {method}: {ranges} quantizers have a range; saved in {arguments.output}"
     )
-    return Report(data, [text])
+    return Report(data, [text] if search is None else [*str(search).splitlines(), "", text])

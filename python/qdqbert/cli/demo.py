@@ -21,6 +21,7 @@ from qdqbert.cli.post_training import (
     Trials,
     add_methods_argument,
     check_methods,
+    first_samples,
     held_out,
     start_calibration,
     try_methods,
@@ -91,10 +92,11 @@ def run(arguments: argparse.Namespace) -> Report:
         source = judge if arguments.calibration_data is None else read(arguments.calibration_data)
     judge = held_out(judge, arguments.samples if source is judge else 0, arguments.seed, arguments.limit)
     batches = list(source.batches(arguments.samples, seed=arguments.seed))
+    ranking = first_samples(batches, arguments.search_samples, 1)
     calibrated = time.perf_counter()
     calibration = start_calibration(model).collect(batches)
     calibration_seconds = time.perf_counter() - calibrated
-    trials = try_methods(model, calibration, methods, judge)
+    trials = try_methods(model, calibration, methods, judge, ranking)
     quantizers = sum(QuantizerState.of(quantizer).state == "on" for _, quantizer in named_quantizers(model))
     examples = _examples(judge, trials)
     data: dict[str, Any] = {
@@ -111,6 +113,7 @@ def run(arguments: argparse.Namespace) -> Report:
             name: score_entry(score) | {"weight_bytes": trials.sizes[name]}
             for name, score in trials.scores.items()
         },
+        "search": None if trials.search is None else trials.search.as_dict(),
         "examples": examples,
     }
     add_comparison(data["rows"], trials.scores)

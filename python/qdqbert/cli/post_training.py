@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from qdqbert.calibration_search import METHODS_TRIED, MIX, MIX_BY_SITE, CalibrationSearch, method_options
 from qdqbert.cli.comparison import model_bytes
 from qdqbert.cli.report import UsageError
 from qdqbert.tasks.task import Evaluation, Task
@@ -17,17 +18,27 @@ from qdqbert.tasks.task import Evaluation, Task
 __all__ = [
     "FLOAT",
     "METHODS",
+    "METHODS_HELP",
     "Trials",
     "add_methods_argument",
+    "add_search_argument",
     "apply_method",
     "check_methods",
+    "first_samples",
     "held_out",
     "start_calibration",
     "try_methods",
 ]
 
 FLOAT = "float"
-METHODS = ("max", "percentile-99.99", "mse", "entropy")
+METHODS = ("max", "percentile-99.99", "mse", "entropy", MIX)
+_SITES = 16
+METHODS_HELP = (
+    f"max, mse, entropy, percentile-P; {MIX}: for each kind of site the method (of {len(METHODS_TRIED)}) "
+    "that keeps the logits of --search-samples texts nearest to float's, about 110 passes over these; "
+    f"{MIX_BY_SITE}: then also at each of the {_SITES} sites that cost most, up to 390 passes more for "
+    "12 layers"
+)
 
 
 @dataclass(slots=True)
@@ -42,11 +53,14 @@ class Trials:
         Bytes of the weights, see `model_bytes`.
     best : str
         Method with the best score; the earlier one of equals.
+    search : CalibrationSearch or None
+        What the mixes are, if one was tried.
     """
 
     scores: dict[str, Evaluation] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     best: str = ""
+    search: CalibrationSearch | None = None
 
 
 def check_methods(methods: Sequence[str]) -> list[str]:
@@ -55,7 +69,7 @@ def check_methods(methods: Sequence[str]) -> list[str]:
     Parameters
     ----------
     methods : sequence of str
-        ``max``, ``mse``, ``entropy``, or ``percentile-P`` with P in (0, 100].
+        ``max``, ``mse``, ``entropy``, ``percentile-P`` with P in (0, 100], ``mix`` or ``mix-by-site``.
 
     Raises
     ------
@@ -63,23 +77,39 @@ def check_methods(methods: Sequence[str]) -> list[str]:
         If one is unknown, or P is out of range.
     """
     for method in methods:
-        _split(method)
+        if method in (MIX, MIX_BY_SITE):
+            continue
+        try:
+            method_options(method)
+        except ValueError as error:
+            raise UsageError(
+                "method: expected max, mse, entropy, percentile-P with P in (0, 100], "
+                f"{MIX} or {MIX_BY_SITE}, found {method!r}"
+            ) from error
     return list(dict.fromkeys(methods))
 
 
-def _split(method: str) -> tuple[str, dict[str, float]]:
-    if method in ("max", "mse", "entropy"):
-        return method, {}
-    name, _, value = method.partition("-")
-    try:
-        percentile = float(value) if name == "percentile" else 0.0
-    except ValueError:
-        percentile = 0.0
-    if not 0.0 < percentile <= 100.0:
-        raise UsageError(
-            f"method: expected max, mse, entropy or percentile-P with P in (0, 100], found {method!r}"
-        )
-    return name, {"percentile": percentile}
+def apply_method(calibration: Any, method: str, batches: Sequence[Any]) -> CalibrationSearch | None:
+    """Set the ranges of a calibrated model by a method of `check_methods`.
+
+    Parameters
+    ----------
+    calibration : Calibration
+    method : str
+    batches : sequence of dicts
+        Where a mix compares logits.
+
+    Returns
+    -------
+    CalibrationSearch or None
+        What a mix is.
+    """
+    if method in (MIX, MIX_BY_SITE):
+        search: CalibrationSearch = calibration.search(batches, sites=_SITES if method == MIX_BY_SITE else 0)
+        return search
+    options = method_options(method)
+    calibration.apply(options.pop("method"), **options)
+    return None
 
 
 def start_calibration(model: Any) -> Any:
@@ -100,10 +130,22 @@ def start_calibration(model: Any) -> Any:
         ) from error
 
 
-def apply_method(calibration: Any, method: str) -> None:
-    """Set the ranges of a calibrated model by a method of `check_methods`."""
-    name, options = _split(method)
-    calibration.apply(name, **options)
+def first_samples(batches: Sequence[Any], count: int, batch_size: int) -> Sequence[Any]:
+    """Return the batches that hold the first so many samples.
+
+    Parameters
+    ----------
+    batches : sequence of dicts
+    count, batch_size : int
+
+    Raises
+    ------
+    UsageError
+        If `count` is not positive.
+    """
+    if count < 1:
+        raise UsageError(f"--search-samples: expected at least 1, found {count}")
+    return batches[: -(-count // batch_size)]
 
 
 def held_out(task: Task, samples: int, seed: int, most: int) -> Task:
@@ -140,7 +182,12 @@ def held_out(task: Task, samples: int, seed: int, most: int) -> Task:
 
 
 def try_methods(
-    model: Any, calibration: Any, methods: Sequence[str], task: Task, progress: bool | None = None
+    model: Any,
+    calibration: Any,
+    methods: Sequence[str],
+    task: Task,
+    batches: Sequence[Any] = (),
+    progress: bool | None = None,
 ) -> Trials:
     """Score a model in float and under every method, and leave it with the best one.
 
@@ -153,6 +200,8 @@ def try_methods(
         At least one, see `check_methods`.
     task : Task
         Of held-out items.
+    batches : sequence of dicts
+        Where mixes compare logits; needed if one is among the methods.
     progress : bool, optional
         Whether to show bars on stderr; by default on a terminal only.
 
@@ -167,12 +216,23 @@ def try_methods(
     with qdqbert.quantizers(model, {"*": "off"}):
         trials.scores[FLOAT] = task.evaluate(model, progress=progress)
     trials.sizes[FLOAT] = full
+
+    def apply(method: str) -> None:
+        if method not in (MIX, MIX_BY_SITE):
+            apply_method(calibration, method, ())
+            return
+        if trials.search is None:  # one search serves both
+            wanted = MIX_BY_SITE if MIX_BY_SITE in methods else MIX
+            trials.search = apply_method(calibration, wanted, batches)
+            assert trials.search is not None
+        trials.search.apply(trials.search.refined_from if method == MIX else None)
+
     for method in methods:
-        apply_method(calibration, method)
+        apply(method)
         trials.scores[method] = task.evaluate(model, progress=progress)
         trials.sizes[method] = quantized
     trials.best = max(methods, key=lambda method: _rank(trials.scores[method]))
-    apply_method(calibration, trials.best)
+    apply(trials.best)
     return trials
 
 
@@ -183,11 +243,23 @@ def _rank(score: Evaluation) -> float:
 
 
 def add_methods_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``--methods``."""
+    """Add ``--methods`` and ``--search-samples``."""
     parser.add_argument(
         "--methods",
         nargs="+",
         default=list(METHODS),
         metavar="METHOD",
-        help=f"max, mse, entropy, percentile-P (default: {' '.join(METHODS)})",
+        help=f"{METHODS_HELP} (default: {' '.join(METHODS)})",
+    )
+    add_search_argument(parser)
+
+
+def add_search_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--search-samples``."""
+    parser.add_argument(
+        "--search-samples",
+        type=int,
+        default=32,
+        metavar="N",
+        help="calibration samples that mixes compare logits on, the first ones (32)",
     )

@@ -20,6 +20,7 @@ from qdqbert.cli.post_training import (
     FLOAT,
     add_methods_argument,
     check_methods,
+    first_samples,
     held_out,
     start_calibration,
     try_methods,
@@ -85,8 +86,9 @@ def run(arguments: argparse.Namespace) -> Report:
     if rules:
         qdqbert.quantizers(model, rules)
     batches = list(task.batches(arguments.samples, seed=arguments.seed, batch_size=arguments.batch_size))
+    ranking = first_samples(batches, arguments.search_samples, arguments.batch_size)
     calibration = start_calibration(model).collect(batches)
-    trials = try_methods(model, calibration, methods, judge)
+    trials = try_methods(model, calibration, methods, judge, ranking)
     drop = relative_drop(trials.scores[FLOAT], trials.scores[trials.best])
     is_refused = arguments.max_drop is not None and drop > arguments.max_drop
     if not is_refused:
@@ -102,6 +104,7 @@ def run(arguments: argparse.Namespace) -> Report:
         "best": trials.best,
         "relative_drop_percent": drop if math.isfinite(drop) else None,
         "rules": rules,
+        "search": None if trials.search is None else trials.search.as_dict(),
         "rows": {
             name: score_entry(score) | {"weight_bytes": trials.sizes[name]}
             for name, score in trials.scores.items()
@@ -109,6 +112,8 @@ def run(arguments: argparse.Namespace) -> Report:
     }
     add_comparison(data["rows"], trials.scores)
     lines = comparison_lines(judge, trials.scores, trials.sizes)
+    if trials.search is not None:
+        lines += ["", *str(trials.search).splitlines()]
     lines += [
         "",
         f"best: {trials.best}, {drop:.2f} % worse than float on {len(judge)} held-out {judge.item}s; ",
