@@ -525,6 +525,15 @@ QB_API qb_status qb_mean_squared_error(const float *x, const float *y, int64_t c
 QB_API qb_status qb_binary_cross_entropy(const float *logits, const float *labels, int64_t count, float *loss,
                                          qb_error *error);
 
+/* `factor` times the gradients of the three with respect to their first argument; dlogits and dx have its shape and may
+ * be it.  Rows that do not count get zeros; NaN where no row counts. */
+QB_API qb_status qb_cross_entropy_grad(const float *logits, int64_t rows, int64_t classes, const int64_t *labels,
+                                       int64_t ignore_index, float factor, float *dlogits, qb_error *error);
+QB_API qb_status qb_mean_squared_error_grad(const float *x, const float *y, int64_t count, float factor, float *dx,
+                                            qb_error *error);
+QB_API qb_status qb_binary_cross_entropy_grad(const float *logits, const float *labels, int64_t count, float factor,
+                                              float *dlogits, qb_error *error);
+
 #ifdef __cplusplus
 }
 #endif
