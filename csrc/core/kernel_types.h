@@ -57,4 +57,26 @@ typedef struct qb_epilogue {
     qb_activation activation;
 } qb_epilogue;
 
+/* One step of AdamW.  PyTorch (torch.optim.AdamW, single tensor) computes these scalars in float64 and rounds each to
+ * float32 once, where it meets a float32 tensor; so does whoever fills this.  Hyperparameters: lr >= 0, beta1 and beta2
+ * in [0, 1), eps >= 0, weight_decay >= 0; t = 1, 2, ... counts the steps. */
+typedef struct qb_adamw {
+    float decay;         /* 1 - lr * weight_decay */
+    float first_weight;  /* 1 - beta1 */
+    float second_decay;  /* beta2 */
+    float second_weight; /* 1 - beta2 */
+    float correction;    /* sqrt(1 - beta2^t) */
+    float eps;
+    float step_size; /* lr / (1 - beta1^t) */
+} qb_adamw;
+
+/* One step of SGD (torch.optim.SGD, single tensor, dampening 0, minimizing). */
+typedef struct qb_sgd {
+    float learning_rate;
+    float weight_decay; /* 0: none */
+    float momentum;     /* 0: none, and no momentum buffer is kept */
+    int is_nesterov;    /* 1: only with momentum */
+    int is_first;       /* 1: the momentum buffer holds nothing yet and becomes the gradient */
+} qb_sgd;
+
 #endif

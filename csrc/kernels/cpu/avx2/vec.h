@@ -151,6 +151,12 @@ vec_div(vec_f32 a, vec_f32 b)
 }
 
 static inline vec_f32
+vec_sqrt(vec_f32 v)
+{
+    return (vec_f32){_mm256_sqrt_ps(v.low), _mm256_sqrt_ps(v.high)};
+}
+
+static inline vec_f32
 vec_fma(vec_f32 a, vec_f32 b, vec_f32 c)
 {
     return (vec_f32){_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};

@@ -127,6 +127,12 @@ vec_div(vec_f32 a, vec_f32 b)
 }
 
 static inline vec_f32
+vec_sqrt(vec_f32 v)
+{
+    return _mm512_sqrt_ps(v);
+}
+
+static inline vec_f32
 vec_fma(vec_f32 a, vec_f32 b, vec_f32 c)
 {
     return _mm512_fmadd_ps(a, b, c);

@@ -133,6 +133,12 @@ vec_div(vec_f32 a, vec_f32 b)
 }
 
 static inline vec_f32
+vec_sqrt(vec_f32 v)
+{
+    return (vec_f32){vsqrtq_f32(v.q0), vsqrtq_f32(v.q1), vsqrtq_f32(v.q2), vsqrtq_f32(v.q3)};
+}
+
+static inline vec_f32
 vec_fma(vec_f32 a, vec_f32 b, vec_f32 c)
 {
     return (vec_f32){vfmaq_f32(c.q0, a.q0, b.q0), vfmaq_f32(c.q1, a.q1, b.q1), vfmaq_f32(c.q2, a.q2, b.q2),

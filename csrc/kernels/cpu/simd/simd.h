@@ -12,7 +12,7 @@
  *   vec_load_s8(p)  vec_load_s8_n(p, n)   int8 to float; absent lanes are 0
  *   vec_store_s8(p, v), ..._n             integral floats in [-128, 127] to int8
  *   vec_store_trunc_s32(p, v)             floats in [0, 2^31) to int32, towards zero
- *   vec_add sub mul div fma               IEEE, round to nearest even; fma(a, b, c) = a * b + c
+ *   vec_add sub mul div sqrt fma          IEEE, round to nearest even; fma(a, b, c) = a * b + c
  *   vec_max(a, b)  vec_min(a, b)          (a > b) ? a : b and (a < b) ? a : b, so b where either is NaN
  *   vec_rint(v)                           to an integer, half to even, keeps the sign of zero
  *   vec_abs(v)  vec_copysign(m, s)
