@@ -149,6 +149,20 @@ void qb_attention_init(qb_attention *self, const qb_attention_shape *shape, floa
 void qb_attention_clear(qb_attention *self, qb_heap *heap);
 qb_status qb_attention_visit(qb_attention *self, const qb_visitor *visitor, const qb_path *path);
 size_t qb_attention_scratch_bytes(const qb_attention *self, const qb_kernels *kernels, const qb_limits *limits);
+
+/* What is made and used up within one call of one layer: layers that run one after the other may share it. */
+typedef struct qb_attention_lent {
+    float *q_values, *k_values, *v_values; /* NULL: q, k and v may be overwritten */
+    int8_t *q_codes, *k_codes, *v_codes;
+    float *probabilities; /* NULL: not planned */
+} qb_attention_lent;
+
+void qb_attention_lent_plan(const qb_attention *self, qb_attention_lent *lent, qb_arena *arena,
+                            const qb_limits *limits);
+/* As qb_attention_plan, with all of that lent by the parent. */
+void qb_attention_plan_lent(const qb_attention *self, qb_attention_work *work, qb_arena *arena, const qb_limits *limits,
+                            const qb_attention_lent *lent, int8_t *codes, float *values, float *local,
+                            qb_scratch *scratch);
 /* codes (rows, 3 H), values (rows, H) and local (max tokens, H) are lent by the parent; rows is the larger of the
  * tokens and the encoder's tokens. */
 void qb_attention_plan(const qb_attention *self, qb_attention_work *work, qb_arena *arena, const qb_limits *limits,

@@ -52,6 +52,15 @@ qb_block_scratch_bytes(const qb_block *self, const qb_kernels *kernels, const qb
     return larger > feed_forward ? larger : feed_forward;
 }
 
+/* After parts that share memory: the longest of them, which ends at `end`, stays taken. */
+static void
+reserve(qb_arena *arena, size_t end)
+{
+    if (qb_arena_mark(arena) < end) {
+        (void)qb_arena_take(arena, (int64_t)(end - qb_arena_mark(arena)), 1);
+    }
+}
+
 qb_block_lent
 qb_block_lent_plan(const qb_block *self, qb_arena *arena, const qb_limits *limits)
 {
@@ -60,11 +69,25 @@ qb_block_lent_plan(const qb_block *self, qb_arena *arena, const qb_limits *limit
     const int64_t h = self->feed_forward.intermediate.in_features;
     const int64_t i = self->feed_forward.intermediate.out_features;
     const size_t widest = (size_t)(h > i ? h : i);
-    qb_block_lent lent;
+    qb_block_lent lent = {.codes = NULL};
     /* Inputs of one linear layer at a time, or of query, key and value together. */
     lent.codes = qb_arena_take(arena, rows, widest > 3 * (size_t)h ? widest : 3 * (size_t)h);
     lent.values = qb_arena_take(arena, rows, widest * sizeof *lent.values);
-    lent.g = limits->trains ? qb_arena_take(arena, limits->tokens, (size_t)i * sizeof *lent.g) : NULL;
+    if (!limits->trains) {
+        return lent;
+    }
+    /* The three parts of a block run one after the other too. */
+    const size_t mark = qb_arena_mark(arena);
+    qb_attention_lent_plan(&self->attention, &lent.attention, arena, limits);
+    size_t end = qb_arena_mark(arena);
+    if (self->has_cross_attention && limits->encoder_length > 0) {
+        qb_arena_release(arena, mark);
+        qb_attention_lent_plan(&self->cross_attention, &lent.cross_attention, arena, limits);
+        end = qb_arena_mark(arena) > end ? qb_arena_mark(arena) : end;
+    }
+    qb_arena_release(arena, mark);
+    lent.g = qb_arena_take(arena, limits->tokens, (size_t)i * sizeof *lent.g);
+    reserve(arena, end);
     return lent;
 }
 
@@ -87,9 +110,7 @@ qb_block_plan(const qb_block *self, qb_block_work *work, qb_arena *arena, const 
     qb_arena_release(arena, mark);
     float *g = qb_arena_take(arena, m, (size_t)self->feed_forward.intermediate.out_features * sizeof *g);
     qb_feed_forward_plan(&self->feed_forward, &work->feed_forward, arena, lent.codes, lent.values, local, g, scratch);
-    if (qb_arena_mark(arena) < end) { /* the longest of the parts stays reserved */
-        (void)qb_arena_take(arena, (int64_t)(end - qb_arena_mark(arena)), 1);
-    }
+    reserve(arena, end);
 }
 
 void
@@ -102,11 +123,12 @@ qb_block_plan_saved(const qb_block *self, qb_block_work *work, qb_arena *arena, 
     for (size_t i = 0; i < 3; i++) {
         local[i] = i == 1 && !self->has_cross_attention ? NULL : qb_arena_take(arena, m, h * sizeof(float));
     }
-    qb_attention_plan(&self->attention, &work->attention, arena, limits, lent->codes, lent->values, local[0], scratch);
+    qb_attention_plan_lent(&self->attention, &work->attention, arena, limits, &lent->attention, lent->codes,
+                           lent->values, local[0], scratch);
     work->attention.output.local_values = lent->values;
     if (self->has_cross_attention && limits->encoder_length > 0) {
-        qb_attention_plan(&self->cross_attention, &work->cross_attention, arena, limits, lent->codes, lent->values,
-                          local[1], scratch);
+        qb_attention_plan_lent(&self->cross_attention, &work->cross_attention, arena, limits, &lent->cross_attention,
+                               lent->codes, lent->values, local[1], scratch);
         work->cross_attention.output.local_values = lent->values;
     }
     qb_feed_forward_plan(&self->feed_forward, &work->feed_forward, arena, lent->codes, lent->values, local[2], lent->g,
@@ -183,9 +205,7 @@ qb_block_gradient_plan(const qb_block *self, qb_block_gradient *gradient, qb_are
     }
     qb_arena_release(arena, mark);
     qb_feed_forward_gradient_plan(&self->feed_forward, &gradient->feed_forward, arena, limits->tokens);
-    if (qb_arena_mark(arena) < end) {
-        (void)qb_arena_take(arena, (int64_t)(end - qb_arena_mark(arena)), 1);
-    }
+    reserve(arena, end);
 }
 
 void

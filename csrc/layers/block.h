@@ -46,6 +46,7 @@ void qb_block_plan(const qb_block *self, qb_block_work *work, qb_arena *arena, c
 typedef struct qb_block_lent {
     int8_t *codes;
     float *values;
+    qb_attention_lent attention, cross_attention; /* of sessions that train, like g */
     float *g;
 } qb_block_lent;
 
