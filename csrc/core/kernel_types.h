@@ -57,6 +57,17 @@ typedef struct qb_epilogue {
     qb_activation activation;
 } qb_epilogue;
 
+/* The dropout of one node of a model in one step.  Element i, counted over the node's whole tensor, is dropped where a
+ * word of Philox4x32-10 (kernels/philox.h) is below the threshold: word i % 4 of counter (i / 4, node, step, step >>
+ * 32) under the key (seed, seed >> 32).  So what is dropped depends on nothing but these numbers. */
+typedef struct qb_dropout {
+    uint64_t seed;
+    uint64_t step;
+    uint32_t node;      /* distinct for every dropout of a model */
+    uint32_t threshold; /* p * 2^32 for the probability p of being dropped, 0 <= p < 1 */
+    float factor;       /* 1 / (1 - p) */
+} qb_dropout;
+
 /* One step of AdamW.  PyTorch (torch.optim.AdamW, single tensor) computes these scalars in float64 and rounds each to
  * float32 once, where it meets a float32 tensor; so does whoever fills this.  Hyperparameters: lr >= 0, beta1 and beta2
  * in [0, 1), eps >= 0, weight_decay >= 0; t = 1, 2, ... counts the steps. */

@@ -368,4 +368,84 @@ vec_f64_reduce_add(vec_f64 v)
     return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
 }
 
+typedef struct vec_u32 {
+    __m256i low, high;
+} vec_u32;
+
+static inline vec_u32
+vec_u32_set(uint32_t value)
+{
+    const __m256i v = _mm256_set1_epi32((int32_t)value);
+    return (vec_u32){v, v};
+}
+
+static inline vec_u32
+vec_u32_load(const uint32_t *p)
+{
+    return (vec_u32){_mm256_loadu_si256((const void *)p), _mm256_loadu_si256((const void *)(p + 8))};
+}
+
+static inline vec_u32
+vec_u32_add(vec_u32 a, vec_u32 b)
+{
+    return (vec_u32){_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)};
+}
+
+static inline vec_u32
+vec_u32_xor(vec_u32 a, vec_u32 b)
+{
+    return (vec_u32){_mm256_xor_si256(a.low, b.low), _mm256_xor_si256(a.high, b.high)};
+}
+
+static inline __m256i
+vec_u32_multiply_half(__m256i a, __m256i b, __m256i *product_low)
+{
+    /* the instruction multiplies even lanes; each product's halves go to where its factors were */
+    const __m256i even = _mm256_mul_epu32(a, b);
+    const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(b, 32));
+    *product_low = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
+    return _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
+}
+
+static inline vec_u32
+vec_u32_multiply(vec_u32 a, vec_u32 b, vec_u32 *product_low)
+{
+    return (vec_u32){vec_u32_multiply_half(a.low, b.low, &product_low->low),
+                     vec_u32_multiply_half(a.high, b.high, &product_low->high)};
+}
+
+static inline __m256
+vec_u32_select_half(__m256i a, __m256i b, __m256 yes, __m256 no)
+{
+    const __m256i is_at_least = _mm256_cmpeq_epi32(_mm256_max_epu32(a, b), a);
+    return _mm256_blendv_ps(no, yes, _mm256_castsi256_ps(is_at_least));
+}
+
+static inline vec_f32
+vec_u32_select_at_least(vec_u32 a, vec_u32 b, vec_f32 yes, vec_f32 no)
+{
+    return (vec_f32){vec_u32_select_half(a.low, b.low, yes.low, no.low),
+                     vec_u32_select_half(a.high, b.high, yes.high, no.high)};
+}
+
+static inline void
+vec_transpose_fours_half(__m256 *a, __m256 *b, __m256 *c, __m256 *d)
+{
+    const __m256 ab_low = _mm256_unpacklo_ps(*a, *b);
+    const __m256 ab_high = _mm256_unpackhi_ps(*a, *b);
+    const __m256 cd_low = _mm256_unpacklo_ps(*c, *d);
+    const __m256 cd_high = _mm256_unpackhi_ps(*c, *d);
+    *a = _mm256_shuffle_ps(ab_low, cd_low, 0x44);
+    *b = _mm256_shuffle_ps(ab_low, cd_low, 0xee);
+    *c = _mm256_shuffle_ps(ab_high, cd_high, 0x44);
+    *d = _mm256_shuffle_ps(ab_high, cd_high, 0xee);
+}
+
+static inline void
+vec_transpose_fours(vec_f32 v[4])
+{
+    vec_transpose_fours_half(&v[0].low, &v[1].low, &v[2].low, &v[3].low);
+    vec_transpose_fours_half(&v[0].high, &v[1].high, &v[2].high, &v[3].high);
+}
+
 #endif

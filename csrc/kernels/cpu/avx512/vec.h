@@ -310,4 +310,59 @@ vec_f64_reduce_add(vec_f64 v)
     return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
 }
 
+typedef __m512i vec_u32;
+
+static inline vec_u32
+vec_u32_set(uint32_t value)
+{
+    return _mm512_set1_epi32((int32_t)value);
+}
+
+static inline vec_u32
+vec_u32_load(const uint32_t *p)
+{
+    return _mm512_loadu_si512((const void *)p);
+}
+
+static inline vec_u32
+vec_u32_add(vec_u32 a, vec_u32 b)
+{
+    return _mm512_add_epi32(a, b);
+}
+
+static inline vec_u32
+vec_u32_xor(vec_u32 a, vec_u32 b)
+{
+    return _mm512_xor_si512(a, b);
+}
+
+static inline vec_u32
+vec_u32_multiply(vec_u32 a, vec_u32 b, vec_u32 *product_low)
+{
+    /* the instruction multiplies even lanes; each product's halves go to where its factors were */
+    const __m512i even = _mm512_mul_epu32(a, b);
+    const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(a, 32), _mm512_srli_epi64(b, 32));
+    *product_low = _mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32));
+    return _mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd);
+}
+
+static inline vec_f32
+vec_u32_select_at_least(vec_u32 a, vec_u32 b, vec_f32 yes, vec_f32 no)
+{
+    return _mm512_mask_blend_ps(_mm512_cmpge_epu32_mask(a, b), no, yes);
+}
+
+static inline void
+vec_transpose_fours(vec_f32 v[4])
+{
+    const __m512 ab_low = _mm512_unpacklo_ps(v[0], v[1]);
+    const __m512 ab_high = _mm512_unpackhi_ps(v[0], v[1]);
+    const __m512 cd_low = _mm512_unpacklo_ps(v[2], v[3]);
+    const __m512 cd_high = _mm512_unpackhi_ps(v[2], v[3]);
+    v[0] = _mm512_shuffle_ps(ab_low, cd_low, 0x44);
+    v[1] = _mm512_shuffle_ps(ab_low, cd_low, 0xee);
+    v[2] = _mm512_shuffle_ps(ab_high, cd_high, 0x44);
+    v[3] = _mm512_shuffle_ps(ab_high, cd_high, 0xee);
+}
+
 #endif

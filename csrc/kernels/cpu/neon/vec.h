@@ -354,4 +354,76 @@ vec_f64_reduce_add(vec_f64 v)
     return vgetq_lane_f64(v.pair[0], 0) + vgetq_lane_f64(v.pair[0], 1);
 }
 
+typedef struct vec_u32 {
+    uint32x4_t q[4];
+} vec_u32;
+
+static inline vec_u32
+vec_u32_set(uint32_t value)
+{
+    const uint32x4_t q = vdupq_n_u32(value);
+    return (vec_u32){{q, q, q, q}};
+}
+
+static inline vec_u32
+vec_u32_load(const uint32_t *p)
+{
+    return (vec_u32){{vld1q_u32(p), vld1q_u32(p + 4), vld1q_u32(p + 8), vld1q_u32(p + 12)}};
+}
+
+static inline vec_u32
+vec_u32_add(vec_u32 a, vec_u32 b)
+{
+    return (vec_u32){
+        {vaddq_u32(a.q[0], b.q[0]), vaddq_u32(a.q[1], b.q[1]), vaddq_u32(a.q[2], b.q[2]), vaddq_u32(a.q[3], b.q[3])}};
+}
+
+static inline vec_u32
+vec_u32_xor(vec_u32 a, vec_u32 b)
+{
+    return (vec_u32){
+        {veorq_u32(a.q[0], b.q[0]), veorq_u32(a.q[1], b.q[1]), veorq_u32(a.q[2], b.q[2]), veorq_u32(a.q[3], b.q[3])}};
+}
+
+static inline vec_u32
+vec_u32_multiply(vec_u32 a, vec_u32 b, vec_u32 *product_low)
+{
+    vec_u32 product_high;
+    for (size_t i = 0; i < 4; ++i) {
+        const uint32x4_t first = vreinterpretq_u32_u64(vmull_u32(vget_low_u32(a.q[i]), vget_low_u32(b.q[i])));
+        const uint32x4_t second = vreinterpretq_u32_u64(vmull_high_u32(a.q[i], b.q[i]));
+        product_low->q[i] = vuzp1q_u32(first, second);
+        product_high.q[i] = vuzp2q_u32(first, second);
+    }
+    return product_high;
+}
+
+static inline vec_f32
+vec_u32_select_at_least(vec_u32 a, vec_u32 b, vec_f32 yes, vec_f32 no)
+{
+    return (vec_f32){
+        vbslq_f32(vcgeq_u32(a.q[0], b.q[0]), yes.q0, no.q0), vbslq_f32(vcgeq_u32(a.q[1], b.q[1]), yes.q1, no.q1),
+        vbslq_f32(vcgeq_u32(a.q[2], b.q[2]), yes.q2, no.q2), vbslq_f32(vcgeq_u32(a.q[3], b.q[3]), yes.q3, no.q3)};
+}
+
+static inline void
+vec_transpose_fours_quad(float32x4_t *a, float32x4_t *b, float32x4_t *c, float32x4_t *d)
+{
+    const float32x4x2_t ab = vtrnq_f32(*a, *b);
+    const float32x4x2_t cd = vtrnq_f32(*c, *d);
+    *a = vcombine_f32(vget_low_f32(ab.val[0]), vget_low_f32(cd.val[0]));
+    *b = vcombine_f32(vget_low_f32(ab.val[1]), vget_low_f32(cd.val[1]));
+    *c = vcombine_f32(vget_high_f32(ab.val[0]), vget_high_f32(cd.val[0]));
+    *d = vcombine_f32(vget_high_f32(ab.val[1]), vget_high_f32(cd.val[1]));
+}
+
+static inline void
+vec_transpose_fours(vec_f32 v[4])
+{
+    vec_transpose_fours_quad(&v[0].q0, &v[1].q0, &v[2].q0, &v[3].q0);
+    vec_transpose_fours_quad(&v[0].q1, &v[1].q1, &v[2].q1, &v[3].q1);
+    vec_transpose_fours_quad(&v[0].q2, &v[1].q2, &v[2].q2, &v[3].q2);
+    vec_transpose_fours_quad(&v[0].q3, &v[1].q3, &v[2].q3, &v[3].q3);
+}
+
 #endif

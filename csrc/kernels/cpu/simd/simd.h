@@ -27,7 +27,13 @@
  *   vec_reduce_add(v)  vec_reduce_max(v)  the tree (l, l+8), (l, l+4), (l, l+2), (l, l+1)
  *   vec_f64                               16 float64, for sums of squares
  *   vec_f64_zero()  vec_f64_add_square(sum, v)  vec_f64_reduce_add(sum)  fma(v, v, sum); the same tree
- *   vec_transpose(x, x_stride, y, y_stride)  y[j][i] = x[i][j] of 16 x 16 floats, row distances x_stride and y_stride
+ *   vec_u32                               16 uint32, for counters
+ *   vec_u32_set  vec_u32_load  vec_u32_add  vec_u32_xor
+ *   vec_u32_multiply(a, b, &low)          the upper halves of the products, and the lower ones
+ *   vec_u32_select_at_least(a, b, yes, no)   (a >= b) ? yes : no
+ *   vec_transpose_fours(v)                of 4 vectors: in every group of 4 lanes, lane j of v[i] and lane i of v[j]
+ * change places vec_transpose(x, x_stride, y, y_stride)  y[j][i] = x[i][j] of 16 x 16 floats, row distances x_stride
+ * and y_stride
  */
 #ifndef QB_KERNELS_CPU_SIMD_SIMD_H
 #define QB_KERNELS_CPU_SIMD_SIMD_H
