@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,7 @@ from qdqbert.arrays import Array
 from qdqbert.errors import StateError
 from qdqbert.forward_passes import progress_bar
 from qdqbert.logit_error import LogitError
-from qdqbert.nn import TensorQuantizer
-from qdqbert.rules import QuantizerState, changing_quantizers
+from qdqbert.rules import Changes, QuantizerState, changing_quantizers
 from qdqbert.text_table import format_table
 
 if TYPE_CHECKING:
@@ -233,17 +231,14 @@ def search(
     ranges = {method: calibration.ranges(**method_options(method)) for method in methods}
     logit_error = LogitError(calibration.model, batches)
     trials = _Trials(calibration, logit_error, ranges)
-    before = [(quantizer, QuantizerState.of(quantizer)) for _, quantizer in calibration._all]
-    try:
+    before = [(name, quantizer, QuantizerState.of(quantizer)) for name, quantizer in calibration._all]
+    with Changes([(name, quantizer, state, state) for name, quantizer, state in before]):
         calibration._load(trials.loaded, weights)
         total = trials.most_passes(sites, rounds)
         with progress_bar(progress, total, "searching methods", unit="pass") as advance:
             trials.advance = advance
             found = trials.run(sites, rounds)
-        trials.finish(found.sites)
-    except BaseException:
-        _restore(before)
-        raise
+    calibration._load(trials.ranges_of(found.sites), weights)
     return dataclasses.replace(found, load=_Loading(calibration, ranges, weights))
 
 
@@ -313,10 +308,6 @@ class _Trials:
             self._switch(ranges, on)
             self._errors[key] = self._logit_error.measure()
         return self._errors[key]
-
-    def finish(self, chosen: Mapping[str, str]) -> None:
-        """Leave the model with these methods and everything on."""
-        self._switch(self.ranges_of(chosen), set(self._quantizers))
 
     def _switch(self, ranges: Ranges, on: set[str]) -> None:
         """Touch only what differs: a weight quantizer that is switched costs its layer a packing."""
@@ -391,20 +382,6 @@ def _no_loading(chosen: Mapping[str, str]) -> None:
 def _least(errors: Mapping[str, float]) -> str:
     """Return the name with the least error, the earlier of equals."""
     return min(errors, key=errors.__getitem__)
-
-
-def _restore(states: Sequence[tuple[TensorQuantizer, QuantizerState]]) -> None:
-    """Put quantizers back, as soon as no other thread's forward runs on the model."""
-    while True:
-        try:
-            change = changing_quantizers(quantizer for quantizer, _ in states)
-        except StateError:
-            time.sleep(0.001)  # forwards end
-            continue
-        with change:
-            for quantizer, state in states:
-                state.apply(quantizer)
-        return
 
 
 def _finite(errors: Mapping[str, float]) -> dict[str, float | None]:
