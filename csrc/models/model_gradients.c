@@ -3,6 +3,7 @@
  * The gradients of a model's parameters: a block like theirs.
  */
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 #include "models/model.h"
@@ -69,6 +70,47 @@ qb_model_zero_gradients(qb_model *model, qb_error *error)
     for (int64_t i = 0; i < model->quantizer_names.count; i++) {
         model->quantizers[i]->clip_minimum_gradient = 0.0f;
         model->quantizers[i]->clip_maximum_gradient = 0.0f;
+    }
+    qb_guard_end_write(&model->guard);
+    return QB_OK;
+}
+
+double
+qb_model_gradient_norm(const qb_model *model)
+{
+    double sum = 0.0;
+    for (int64_t i = 0; i < model->parameter_names.count; i++) {
+        const qb_parameter *parameter = model->parameters[i];
+        const int64_t n = parameter->shape[0] * (parameter->rank == 2 ? parameter->shape[1] : 1);
+        if (parameter->gradient != NULL) {
+            model->device->kernels.sum_squares_f32(parameter->gradient, (size_t)n, &sum);
+        }
+    }
+    return sqrt(sum);
+}
+
+typedef struct scale_job {
+    const qb_kernels *kernels;
+    float factor;
+    float *x;
+} scale_job;
+
+static void
+scale_range(void *argument, int64_t begin, int64_t end, int32_t worker)
+{
+    const scale_job *job = argument;
+    (void)worker;
+    job->kernels->scale_f32(job->x + begin, job->factor, (size_t)(end - begin), job->x + begin);
+}
+
+qb_status
+qb_model_scale_gradients(qb_model *model, float factor, qb_error *error)
+{
+    const qb_run run = qb_device_run(model->device, NULL, error);
+    scale_job job = {.kernels = run.kernels, .factor = factor, .x = model->gradients};
+    QB_TRY(qb_guard_begin_write(&model->guard, error));
+    if (job.x != NULL) {
+        (void)qb_run_parallel(&run, (int64_t)(model->block_bytes / sizeof(float)), 16384, scale_range, &job);
     }
     qb_guard_end_write(&model->guard);
     return QB_OK;

@@ -13,6 +13,8 @@
  *         def gradient(self, index) -> ndarray | None: ...             # writable view; backward adds to it
  *         def set_trainable(self, index, is_trainable) -> None: ...
  *         def zero_gradients(self) -> None: ...
+ *         def gradient_norm(self) -> float: ...
+ *         def scale_gradients(self, factor) -> None: ...
  *         def quantizers(self) -> list[tuple[str, Quantizer]]: ...
  *         def sites(self) -> list[tuple[str, str, str]]: ...           # (name, path, reason)
  *         def needs_probabilities(self) -> bool: ...
@@ -369,6 +371,41 @@ model_zero_gradients(PyObject *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(model_gradient_norm_doc, "gradient_norm($self, /)\n--\n\n"
+                                      "The length of all gradients together, in float64; 0 while there are none.\n\n"
+                                      "Returns\n-------\n"
+                                      "float");
+
+static PyObject *
+model_gradient_norm(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return PyFloat_FromDouble(qb_model_gradient_norm(((qb_py_model *)self)->model));
+}
+
+PyDoc_STRVAR(model_scale_gradients_doc, "scale_gradients($self, factor, /)\n--\n\n"
+                                        "Multiply every gradient.\n\n"
+                                        "Parameters\n----------\n"
+                                        "factor : float\n\n"
+                                        "Raises\n------\n"
+                                        "StateError\n"
+                                        "    While a session runs.");
+
+static PyObject *
+model_scale_gradients(PyObject *self, PyObject *factor_object)
+{
+    qb_py_state *state = qb_py_state_of_type(Py_TYPE(self));
+    const double factor = state ? PyFloat_AsDouble(factor_object) : -1.0;
+    if (!state || (factor == -1.0 && PyErr_Occurred())) {
+        return NULL;
+    }
+    qb_error error;
+    if (qb_model_scale_gradients(((qb_py_model *)self)->model, (float)factor, &error) != QB_OK) {
+        return qb_py_raise(state, &error);
+    }
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(model_quantizers_doc, "quantizers($self, /)\n--\n\n"
                                    "(name, Quantizer) of every quantizer, in the order of named_modules.\n\n"
                                    "Returns\n-------\n"
@@ -442,6 +479,8 @@ static PyMethodDef model_methods[] = {
     {"gradient", model_gradient, METH_O, model_gradient_doc},
     {"set_trainable", (PyCFunction)(void (*)(void))model_set_trainable, METH_FASTCALL, model_set_trainable_doc},
     {"zero_gradients", model_zero_gradients, METH_NOARGS, model_zero_gradients_doc},
+    {"gradient_norm", model_gradient_norm, METH_NOARGS, model_gradient_norm_doc},
+    {"scale_gradients", model_scale_gradients, METH_O, model_scale_gradients_doc},
     {"quantizers", model_quantizers, METH_NOARGS, model_quantizers_doc},
     {"sites", model_sites, METH_NOARGS, model_sites_doc},
     {"needs_probabilities", model_needs_probabilities, METH_NOARGS, model_needs_probabilities_doc},

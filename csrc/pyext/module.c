@@ -62,8 +62,9 @@ core_exec(PyObject *module)
     if (qb_py_device_register(module, state) < 0 || qb_py_observer_register(module, state) < 0 ||
         qb_py_quantizer_register(module, state) < 0 || qb_py_model_register(module, state) < 0 ||
         qb_py_session_register(module, state) < 0 || qb_py_change_register(module, state) < 0 ||
-        qb_py_undoing_register(module, state) < 0 || qb_py_functional_register(module, state) < 0 ||
-        qb_py_range_finder_register(module, state) < 0 || qb_py_loss_register(module, state) < 0) {
+        qb_py_optimizer_register(module, state) < 0 || qb_py_undoing_register(module, state) < 0 ||
+        qb_py_functional_register(module, state) < 0 || qb_py_range_finder_register(module, state) < 0 ||
+        qb_py_loss_register(module, state) < 0) {
         return -1;
     }
     return 0;
@@ -79,6 +80,7 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->quantizer_type);
     Py_VISIT(state->observer_type);
     Py_VISIT(state->change_type);
+    Py_VISIT(state->optimizer_type);
     Py_VISIT(state->undoing_type);
     Py_VISIT(state->shape_error);
     Py_VISIT(state->state_error);
@@ -97,6 +99,7 @@ core_clear(PyObject *module)
     Py_CLEAR(state->quantizer_type);
     Py_CLEAR(state->observer_type);
     Py_CLEAR(state->change_type);
+    Py_CLEAR(state->optimizer_type);
     Py_CLEAR(state->undoing_type);
     Py_CLEAR(state->shape_error);
     Py_CLEAR(state->state_error);

@@ -27,6 +27,7 @@ typedef struct qb_py_state {
     PyTypeObject *quantizer_type;
     PyTypeObject *observer_type;
     PyTypeObject *change_type;
+    PyTypeObject *optimizer_type;
     PyTypeObject *undoing_type;
     PyObject *shape_error; /* qdqbert.errors.ShapeError, and so on: the classes that C raises */
     PyObject *state_error;
@@ -45,6 +46,7 @@ int qb_py_device_register(PyObject *module, qb_py_state *state);
 int qb_py_model_register(PyObject *module, qb_py_state *state);
 int qb_py_session_register(PyObject *module, qb_py_state *state);
 int qb_py_change_register(PyObject *module, qb_py_state *state);
+int qb_py_optimizer_register(PyObject *module, qb_py_state *state);
 int qb_py_undoing_register(PyObject *module, qb_py_state *state);
 int qb_py_quantizer_register(PyObject *module, qb_py_state *state); /* quantizer_object.c fills state->quantizer_type */
 int qb_py_observer_register(PyObject *module, qb_py_state *state);  /* observer_object.c fills state->observer_type */

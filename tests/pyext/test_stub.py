@@ -107,6 +107,7 @@ def arguments_of_types() -> dict[str, dict[str, Any]]:
         "Observer": {"device": device, "kind": "max"},
         "Model": model,
         "Change": {"owners": ()},
+        "Optimizer": {"model": _core.Model(**model), "kind": "adamw"},
         "Undoing": {},
         "Session": {"model": _core.Model(**model), "max_sequences": 1, "max_length": 1},
     }
@@ -119,7 +120,7 @@ def test_constructors_take_the_parameters_that_their_text_names(name: str) -> No
     assert [each.name for each in parameters if each.default is inspect.Parameter.empty] == list(needed)
     optional = {each.name: each.default for each in parameters if each.name not in needed}
     assert kind(**needed, **optional)
-    with pytest.raises(TypeError, match=r"stranger|at most 1 keyword|takes no arguments"):
+    with pytest.raises(TypeError, match=r"stranger|at most \d keyword|takes no arguments"):
         kind(**needed, stranger=None)
     for missing in needed:
         with pytest.raises(TypeError, match=missing):

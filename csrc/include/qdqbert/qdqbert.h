@@ -515,6 +515,49 @@ QB_API qb_status qb_session_backward(qb_session *session, const qb_interrupt *in
                                      const qb_backward_inputs *inputs, const qb_backward_outputs *outputs,
                                      qb_error *error);
 
+/* ---- optimizers ----------------------------------------------------------------------------------------------------
+ */
+
+typedef struct qb_optimizer qb_optimizer;
+
+typedef enum qb_optimizer_kind {
+    QB_OPTIMIZER_ADAMW = 0, /* Loshchilov and Hutter 2019, as torch.optim.AdamW */
+    QB_OPTIMIZER_SGD        /* as torch.optim.SGD with dampening 0 */
+} qb_optimizer_kind;
+
+/* What one group of parameters is stepped with; those of the other kind are not read. */
+typedef struct qb_optimizer_settings {
+    uint32_t struct_size;
+    double learning_rate; /* >= 0 */
+    double weight_decay;  /* >= 0; AdamW takes lr * weight_decay of the parameter away, SGD adds weight_decay of it to
+                           * the gradient */
+    double beta1, beta2;  /* AdamW: in [0, 1) */
+    double eps;           /* AdamW: >= 0 */
+    double momentum;      /* SGD: >= 0 */
+    int32_t is_nesterov;  /* SGD: needs momentum */
+} qb_optimizer_settings;
+
+/* Holds the model and, once a parameter has been stepped, its moments: two numbers for each of the model's, or one. */
+QB_API qb_status qb_optimizer_create(qb_model *model, qb_optimizer_kind kind, qb_optimizer **optimizer,
+                                     qb_error *error);
+QB_API void qb_optimizer_destroy(qb_optimizer *optimizer); /* NULL is allowed */
+/* One step of the parameters at `indices` (of qb_model_parameter); those without a gradient are left alone, as in
+ * torch. Equal bits for any number of threads and on every variant.  QB_ERR_INDEX, QB_ERR_VALUE: nothing is stepped.
+ * QB_ERR_STATE while a session runs. */
+QB_API qb_status qb_optimizer_step(qb_optimizer *optimizer, const int64_t *indices, int64_t count,
+                                   const qb_optimizer_settings *settings, qb_error *error);
+/* A parameter's moments, of its shape, for checkpoints: AdamW's two, SGD's momentum (its second is NULL); *steps is how
+ * often it was stepped.  QB_ERR_INDEX. */
+QB_API qb_status qb_optimizer_state(qb_optimizer *optimizer, int64_t index, float **first, float **second,
+                                    int64_t *steps, qb_error *error);
+/* Say how often a parameter was stepped, after its moments were read from a checkpoint.  QB_ERR_INDEX, QB_ERR_VALUE. */
+QB_API qb_status qb_optimizer_set_steps(qb_optimizer *optimizer, int64_t index, int64_t steps, qb_error *error);
+
+/* The length of all gradients together: sqrt of the sum of squares, in float64.  0 while there are none. */
+QB_API double qb_model_gradient_norm(const qb_model *model);
+/* Multiply every gradient.  QB_ERR_STATE while a session runs. */
+QB_API qb_status qb_model_scale_gradients(qb_model *model, float factor, qb_error *error);
+
 /* ---- losses (float64 inside) ---------------------------------------------------------------------------------------
  */
 
