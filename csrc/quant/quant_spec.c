@@ -43,6 +43,12 @@ qb_quant_spec_read(const qb_quantizer_options *options, qb_quantizer_options *co
             return qb_fail(error, path, QB_ERR_VALUE, "axes[%" PRId32 "] is %" PRId32 ", expected %d .. %d", i,
                            o.axes[i], -QB_MAX_RANK, QB_MAX_RANK - 1);
         }
+        for (int32_t before = 0; before < i; before++) {
+            if (o.axes[before] == o.axes[i]) {
+                return qb_fail(error, path, QB_ERR_VALUE, "axes[%" PRId32 "] is %" PRId32 ", which is there already", i,
+                               o.axes[i]);
+            }
+        }
     }
     if (o.learn_amax && o.axis_count >= 0) {
         return qb_fail(error, path, QB_ERR_VALUE, "learn_amax needs one range, but axes are given: axis must be none");

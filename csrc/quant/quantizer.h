@@ -122,8 +122,9 @@ void qb_quantizer_rollback(qb_quantizer *quantizer);
 qb_status qb_quantizer_backward(qb_quantizer *quantizer, const qb_run *run, const float *x, int32_t rank,
                                 const int64_t *shape, float *gradient);
 
-/* QB_ERR_VALUE if the quantizer quantizes with a range of its own that is NaN or infinite, with which no code can be
- * made; the sentence has the first such element.  (A load_calib_amax that is not strict leaves NaN where nothing was
+/* QB_ERR_VALUE if the quantizer quantizes to a format whose largest code is 0 (one bit, or none and unsigned), which
+ * gives NaN, as in the original; or with a range of its own that is NaN or infinite, with which no code can be made;
+ * the sentence has the first such element.  (A load_calib_amax that is not strict leaves NaN where nothing was
  * collected.) */
 qb_status qb_quantizer_check_range(const qb_quantizer *quantizer, const qb_run *run);
 /* The per-tensor range that quantizing x needs (static, or dynamic: the largest magnitude of x; scale_amax included).

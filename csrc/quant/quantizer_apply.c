@@ -134,7 +134,13 @@ qb_quantizer_check_range(const qb_quantizer *quantizer, const qb_run *run)
     if (!qb_quantizer_quantizes(quantizer)) {
         return QB_OK;
     }
-    if (quantizer->options.learn_amax) {
+    const qb_quantizer_options *o = &quantizer->options;
+    if (o->format == QB_FORMAT_INTEGER && qb_quant_spec_bound(o->num_bits, o->is_unsigned) == 0.0f) {
+        return qb_fail(run->error, run->path, QB_ERR_VALUE,
+                       "num_bits is %" PRId32 "%s, expected more: the largest code is 0, and every value would be NaN",
+                       o->num_bits, o->is_unsigned ? " and unsigned" : "");
+    }
+    if (o->learn_amax) {
         const int is_finite = isfinite(quantizer->clip_minimum) && isfinite(quantizer->clip_maximum);
         return is_finite ? QB_OK
                          : qb_fail(run->error, run->path, QB_ERR_VALUE,
@@ -146,7 +152,7 @@ qb_quantizer_check_range(const qb_quantizer *quantizer, const qb_run *run)
         if (!isfinite(range)) {
             return qb_fail(run->error, run->path, QB_ERR_VALUE,
                            "amax%s is %g at element %" PRId64 ", expected a finite range to quantize with",
-                           quantizer->options.scale_amax != 0.0f ? " * scale_amax" : "", (double)range, i);
+                           o->scale_amax != 0.0f ? " * scale_amax" : "", (double)range, i);
         }
     }
     return QB_OK;

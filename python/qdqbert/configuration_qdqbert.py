@@ -29,6 +29,17 @@ SUPPORTED_MODEL_TYPES = ("bert", "qdqbert")
 # Each label has a name in two dictionaries, so a number from a damaged file must not reach the memory's size.
 _MAX_LABELS = 1_000_000
 _POSITION_TYPES = ("absolute", "relative_key", "relative_key_query")
+_SWITCHES = (
+    "is_decoder",
+    "is_encoder_decoder",
+    "add_cross_attention",
+    "use_cache",
+    "tie_word_embeddings",
+    "return_dict",
+    "output_hidden_states",
+    "output_attentions",
+    "torchscript",
+)
 _PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 # The fields of the library's base configuration that models, tests or files use.  A field that still has this
@@ -237,9 +248,9 @@ class QDQBertConfig:
         Raises
         ------
         ValueError
-            If a size is not a positive integer, `hidden_size` is no multiple of `num_attention_heads`, a
-            number is out of range, cross-attention has no decoder, or `pruned_heads` names heads that are not
-            there or all that are; the field is named.
+            If a size is not a positive integer, a switch neither True nor False, `hidden_size` no multiple of
+            `num_attention_heads`, a number out of range, cross-attention without a decoder, or `pruned_heads`
+            names heads that are not there or all that are; the field is named.
         UnsupportedError
             For a callable as `hidden_act`, and for an encoder and a decoder in one model.
         """
@@ -269,6 +280,10 @@ class QDQBertConfig:
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
                 raise ValueError(f"{field}: expected a number in [{low:g}, {high:g}], got {value!r}")
+        for field in _SWITCHES:
+            value = getattr(self, field)
+            if not isinstance(value, bool):
+                raise ValueError(f"{field}: expected True or False, got {value!r}")
         if callable(self.hidden_act):
             raise UnsupportedError(
                 "hidden_act: a callable cannot run inside the C core, which computes the activations that "
@@ -451,8 +466,9 @@ class QDQBertConfig:
         """
         from qdqbert.serialization.folder import read_json
 
+        fields = read_json(Path(json_file))
         try:
-            config = cls.from_dict(read_json(Path(json_file)))
+            config = cls.from_dict(fields)
         except ValueError as error:
             raise CheckpointError(f"{json_file}: {error}") from error
         config.name_or_path = str(json_file)
@@ -528,8 +544,9 @@ class QDQBertConfig:
                 subfolder=subfolder,
             )
             path = source.require(CONFIG_NAME)
+        fields = read_json(path)
         try:
-            config, unused = cls.from_dict(read_json(path), return_unused_kwargs=True, **kwargs)
+            config, unused = cls.from_dict(fields, return_unused_kwargs=True, **kwargs)
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from error
         config.name_or_path = str(pretrained_model_name_or_path)

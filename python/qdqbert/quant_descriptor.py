@@ -42,8 +42,9 @@ class ScaledQuantDescriptor:
     Parameters
     ----------
     num_bits : int or tuple (4, 3)
-        Bits of the integer format, 0 or more (quantizers accept up to 16; 0 turns everything into a constant
-        and is logged as an error), or ``(4, 3)`` for the 8-bit floating-point format E4M3.
+        Bits of the integer format, 0 or more (quantizers accept up to 16), or ``(4, 3)`` for the 8-bit
+        floating-point format E4M3.  0 turns everything into a constant and one signed bit into NaN, which
+        models refuse; both are logged as errors.
     name : str or None
         Shown by `str`.
     fake_quant : bool
@@ -70,15 +71,16 @@ class ScaledQuantDescriptor:
     Raises
     ------
     ValueError
-        If `num_bits` is negative, `calib_method` is unknown, or `amax` holds what is no number.
+        If `num_bits` is negative, `calib_method` is unknown, `axis` has an axis twice, or `amax` holds what
+        is no number.
     TypeError
-        If `num_bits`, `name` or `amax` has another type, `axis` is given together with `learn_amax`, or there
-        is any other keyword.
+        If `num_bits`, `name`, `axis` or `amax` has another type, `axis` is given together with `learn_amax`,
+        or there is any other keyword.
 
     Notes
     -----
-    Of the fields, `axis`, `scale_amax`, `fake_quant`, `unsigned` and `narrow_range` are taken as
-    they come, as in the original; a quantizer refuses values that make no sense.
+    Of the fields, `scale_amax`, `fake_quant`, `unsigned` and `narrow_range` are taken as they
+    come, as in the original; a quantizer refuses values that make no sense.
 
     References
     ----------
@@ -118,7 +120,8 @@ class ScaledQuantDescriptor:
         narrow_range: bool = False,
         **unused: object,
     ) -> None:
-        _check_num_bits(num_bits)
+        _check_num_bits(num_bits, bool(unsigned))
+        _check_axis(axis)
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a string or None, not {type(name)}.")
         if learn_amax and axis is not None:
@@ -314,11 +317,26 @@ def _rebuild(cls: type[ScaledQuantDescriptor], fields: _Fields) -> ScaledQuantDe
     return cls(**fields)
 
 
-def _check_num_bits(num_bits: object) -> None:
+def _check_axis(axis: object) -> None:
+    axes = axis if isinstance(axis, tuple | list) else () if axis is None else (axis,)
+    if any(isinstance(each, bool) or not isinstance(each, int | np.integer) for each in axes):
+        raise TypeError(f"axis: expected an integer, a sequence of them or None, got {axis!r}")
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"axis: expected each axis once, got {axis!r}")
+
+
+def _check_num_bits(num_bits: object, unsigned: bool) -> None:
     if isinstance(num_bits, int) and not isinstance(num_bits, bool):
         if num_bits < 0:
             raise ValueError(f"num_bits must be > 0, not {num_bits}.")
-        if num_bits == 0:
+        if num_bits + unsigned == 1:
+            _logger.error(
+                "num_bits is %d and %s. The largest code is 0: this will result in the tensor being "
+                "quantized to NaN.",
+                num_bits,
+                "unsigned" if unsigned else "signed",
+            )
+        elif num_bits == 0:
             _logger.error("num_bits is 0. This will result in the tensor being quantized to all zeros.")
     elif num_bits != (4, 3) or not isinstance(num_bits, tuple):
         raise TypeError(f"num_bits must be a postive integer or tuple (4,3), not {type(num_bits)}.")

@@ -603,6 +603,17 @@ def test_a_range_that_is_not_finite_is_named_by_the_forward_that_would_use_it(
     np.testing.assert_array_equal(model([[1, 2, 3]]).start_logits, expected)
 
 
+def test_a_format_without_codes_is_named_by_the_forward_that_would_use_it() -> None:
+    model = tiny_model.question_answering()
+    name = "bert.encoder.layer.0.intermediate.dense._input_quantizer"
+    qdqbert.quantizers(model, {name: {"num_bits": 1}})
+    with pytest.raises(ValueError, match=rf"{name}: num_bits is 1, expected more"):
+        model([[1, 2, 3]])
+    qdqbert.quantizers(model, {name: {"unsigned": True, "amax": 1.0}})
+    with pytest.raises(ValueError, match="Negative values"):  # one bit unsigned has a code
+        model([[1, 2, 3]])
+
+
 def test_loading_a_range_before_any_data_names_the_quantizer(model: Any) -> None:
     fresh = tiny_model.question_answering()
     quantizer = fresh.bert.encoder.layer[1].output.dense._input_quantizer

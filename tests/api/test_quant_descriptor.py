@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from qdqbert import yaml_subset
+from qdqbert.nn import TensorQuantizer
 from qdqbert.tensor_quant import QuantDescriptor
 
 EVERYTHING: list[dict[str, Any]] = [
@@ -57,6 +58,10 @@ def test_a_descriptor_equals_no_other_object() -> None:
         ({"num_bits": True}, TypeError, "num_bits must be a postive integer or tuple"),
         ({"name": 3}, TypeError, "name must be a string or None"),
         ({"axis": 0, "learn_amax": True}, TypeError, "axis is ignored and must be None"),
+        ({"axis": "0"}, TypeError, "axis: expected an integer, a sequence of them or None, got '0'"),
+        ({"axis": (0, True)}, TypeError, "axis: expected an integer"),
+        ({"axis": 1.0}, TypeError, "axis: expected an integer"),
+        ({"axis": (0, 0)}, ValueError, r"axis: expected each axis once, got \(0, 0\)"),
         ({"amax": 2}, TypeError, "amax must be float, list or ndarray"),
         ({"amax": "oops"}, TypeError, "amax must be float, list or ndarray"),
         ({"bits": 8}, TypeError, "Unused keys: dict_keys\\(\\['bits'\\]\\)"),
@@ -82,6 +87,22 @@ def test_amax_is_kept_as_float32_in_the_shape_it_has(amax: Any) -> None:
 def test_zero_bits_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     QuantDescriptor(0)
     assert "num_bits is 0" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [({"num_bits": 1}, "num_bits is 1 and signed"), ({"num_bits": 0, "unsigned": True}, "0 and unsigned")],
+)
+def test_a_format_whose_largest_code_is_zero_is_logged(
+    fields: dict[str, Any], text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    quantizer = TensorQuantizer(QuantDescriptor(**fields, amax=1.0))
+    assert text in caplog.text
+    assert np.isnan(quantizer(np.ones(3, np.float32))).all()  # as in the original
+    caplog.clear()
+    QuantDescriptor(num_bits=1, unsigned=True)
+    QuantDescriptor(num_bits=2)
+    assert not caplog.text
 
 
 def test_hand_written_yaml_is_read() -> None:

@@ -2,6 +2,7 @@
 #include "quant/quant_spec.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "quant_check.h"
 
@@ -61,6 +62,10 @@ options_that_make_no_sense_are_named(void)
     refused(o, "num_bits is 17");
     o.num_bits = -1;
     refused(o, "num_bits is -1");
+    o = int8_options();
+    o.axis_count = 3;
+    memcpy(o.axes, (int32_t[]){0, -1, 0}, 3 * sizeof *o.axes);
+    refused(o, "axes[2] is 0, which is there already");
     o = int8_options();
     o.scale_amax = NAN;
     refused(o, "scale_amax");

@@ -325,8 +325,9 @@ class GenerationConfig:
         """
         from qdqbert.serialization.folder import read_json
 
+        fields = read_json(Path(json_file))
         try:
-            return cls.from_dict(read_json(Path(json_file)))
+            return cls.from_dict(fields)
         except ValueError as error:
             raise CheckpointError(f"{json_file}: {error}") from error
 
