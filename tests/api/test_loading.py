@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from qdqbert import (
     UnsupportedError,
 )
 from qdqbert.serialization import SafetensorsFile, write_safetensors
+from qdqbert.serialization import folder as hub_folder
 
 QA = QDQBertForQuestionAnswering
 NO_REPORT = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": [], "error_msgs": []}
@@ -450,6 +452,7 @@ def test_a_name_goes_to_the_hub_with_every_option(folder: Path, monkeypatch: pyt
         return str(folder / filename)
 
     monkeypatch.setattr(hub, "hf_hub_download", download)
+    monkeypatch.setattr(hub_folder, "unreachable_hub", lambda: "")
     options = {
         "revision": "v1",
         "cache_dir": "/c",
@@ -464,6 +467,37 @@ def test_a_name_goes_to_the_hub_with_every_option(folder: Path, monkeypatch: pyt
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="no weights"):
         QA.from_pretrained("owner/name")
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once_and_then_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("huggingface_hub")
+    asked = []
+
+    def refuse(address: object, timeout: float) -> None:
+        asked.append((address, timeout))
+        raise OSError(111, "Connection refused")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(urllib.request, "getproxies", dict)
+    source = hub_folder.Source("owner/name", cache_dir=tmp_path)
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r"not in the cache; the hub .*: Connection refused"):
+            source.require("config.json")
+    assert len(asked) == 1
+    monkeypatch.setattr(urllib.request, "getproxies", lambda: {"https": "proxy"})
+    assert hub_folder.unreachable_hub() == ""  # the proxy may know the way
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("name", ["no such name", "a--b", "..x", "-x", "a/b/c", "name."])
+def test_what_is_no_name_of_a_repository_is_no_folder_either(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "create_connection", None)
+    with pytest.raises(CheckpointError, match="no such folder"):
+        QA.from_pretrained(name)
 
 
 def test_a_name_that_is_not_in_the_cache_is_told(tmp_path: Path) -> None:

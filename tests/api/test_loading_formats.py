@@ -39,6 +39,7 @@ from qdqbert import (
     UnsupportedError,
     load_tf_weights_in_qdqbert,
 )
+from qdqbert.serialization import folder as hub_folder
 
 QA = QDQBertForQuestionAnswering
 NO_REPORT = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": [], "error_msgs": []}
@@ -206,6 +207,7 @@ def test_a_name_on_the_hub_falls_back_to_pytorch(tmp_path: Path, monkeypatch: py
         return str(tmp_path / filename)
 
     monkeypatch.setattr(hub, "hf_hub_download", download)
+    monkeypatch.setattr(hub_folder, "unreachable_hub", lambda: "")
     assert_equal_states(QA.from_pretrained("owner/name"), state_of(model))
     assert asked == ["config.json", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"]
 

@@ -61,7 +61,6 @@ def test_sentence_embeddings_are_rows_of_length_one(base, tokenizer):
     np.testing.assert_array_equal(embed("what is it"), vectors[0])
     np.testing.assert_array_equal(next(embed(iter(["what is it"]))), vectors[0])
     assert isinstance(embed(["it"], return_tensors=False)[0], list)
-    assert embed([]) == []
 
 
 @pytest.mark.parametrize(
@@ -74,3 +73,14 @@ def test_sentence_embeddings_are_rows_of_length_one(base, tokenizer):
 def test_wrong_options_of_features_are_named(base, tokenizer, options, message):
     with pytest.raises(ValueError, match=message):
         pipelines.FeatureExtractionPipeline(base, tokenizer, **options)
+
+
+def test_no_texts_have_an_array_of_no_rows(base, tokenizer):
+    embed = pipelines.SentenceEmbeddingPipeline(base, tokenizer)
+    some, none = embed(["what is it"]), embed([])
+    assert none.shape == (0, some.shape[1])
+    assert none.dtype == some.dtype
+    assert embed([], return_tensors=False) == embed([], pooling=None, batch_size=2, progress=False) == []
+    assert list(embed(iter([]))) == []
+    with pytest.raises(TypeError, match="unknown option 'pool'"):
+        embed([], pool="mean")

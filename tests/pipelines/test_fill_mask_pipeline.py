@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from qdqbert import pipelines
+from qdqbert.errors import ShapeError
 from qdqbert.pipelines import PipelineException
 
 
@@ -86,3 +87,9 @@ def test_masks_that_cannot_be_filled(fill, tiny, tokenizer):
     tokenizer.mask_token = None
     with pytest.raises(PipelineException, match="tokenizer: fill-mask needs a mask_token"):
         pipelines.FillMaskPipeline(fill.model, tokenizer)
+
+
+def test_a_text_that_is_too_long_is_refused_with_the_argument_that_cuts_it(fill):
+    with pytest.raises(ShapeError, match=r"64 positions; tokenizer_kwargs=\{'truncation': True\} cuts it"):
+        fill("the [MASK] is" + " what" * 90)
+    assert len(fill("the [MASK] is" + " what" * 90, tokenizer_kwargs={"truncation": True})) == 5

@@ -164,7 +164,8 @@ def test_no_inputs_no_results(pipe):
 def test_a_text_that_is_too_long_is_an_error_unless_it_may_be_cut(pipe, tokenizer):
     long = "what " * 90
 
-    with pytest.raises(ShapeError, match="92 tokens in a sequence, the model has 64 positions"):
+    message = "inputs: 92 tokens in a sequence, the model has 64 positions; truncation=True cuts it"
+    with pytest.raises(ShapeError, match=message):
         pipe(long)
     tokenizer.model_max_length = int(1e30)  # the model's own limit counts where the files have none
     assert len(pipe(long, truncation=True)[0]) == 5

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from qdqbert.errors import Error
+from qdqbert.errors import Error, ShapeError
 from qdqbert.module import Module
 from qdqbert.tasks.batching import MAX_BATCH_TOKENS, batch_inputs, by_length, chunks, progress_bar
 
@@ -202,6 +202,11 @@ class Pipeline(ABC, Generic[_O]):
         """Run the model on rows, sorted by length, and return what was taken, in their order."""
         taken: list[Any] = [None] * len(rows)
         lengths = [len(row.input_ids) for row in rows]
+        longest, room = max(lengths, default=0), int(self.model.config.max_position_embeddings)
+        if longest > room:
+            raise ShapeError(
+                f"inputs: {longest} tokens in a sequence, the model has {room} positions{self._way_to_cut()}"
+            )
         budget, most = MAX_BATCH_TOKENS, batch_size
         if batch_size is not None:
             budget = len(rows) * max(lengths, default=1)  # one group, which is cut by its rows
@@ -242,6 +247,14 @@ class Pipeline(ABC, Generic[_O]):
             options["max_length"] = self.max_length
         options.update(return_token_type_ids=True, return_attention_mask=True, verbose=False)
         return rows_of(self.tokenizer([text], None if text_pair is None else [text_pair], **options))
+
+    def _way_to_cut(self) -> str:
+        """Say by which option a text is cut, if there is one."""
+        known = {field.name for field in dataclasses.fields(self.options_class)}
+        if "truncation" in known:
+            return "; truncation=True cuts it"
+        named = sorted(name for name in known if name in ("tokenize_kwargs", "tokenizer_kwargs"))
+        return f"; {named[0]}={{'truncation': True}} cuts it" if named else ""
 
     def _label(self, index: int) -> str:
         return str(self.model.config.id2label[index])

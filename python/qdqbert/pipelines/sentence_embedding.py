@@ -70,9 +70,14 @@ class SentenceEmbeddingPipeline(FeatureExtractionPipeline):
         Returns
         -------
         ndarray (hidden,), or ndarray (texts, hidden) for a list, or an iterator of ndarray (hidden,)
-            Lists with ``return_tensors=False``; without pooling as `FeatureExtractionPipeline`.
+            An empty list gives an array of no rows.  Lists with ``return_tensors=False``; without pooling as
+            `FeatureExtractionPipeline`.
         """
         result = super().__call__(inputs, **options)
+        if isinstance(inputs, list) and not inputs:
+            used = self._merged({k: v for k, v in options.items() if k not in ("batch_size", "progress")})
+            is_matrix = used.pooling is not None and used.return_tensors
+            return np.zeros((0, int(self.model.config.hidden_size)), np.float32) if is_matrix else []
         is_stackable = isinstance(result, list) and bool(result)
         if isinstance(inputs, list) and is_stackable and all(np.ndim(row) == 1 for row in result):
             return np.stack(result) if isinstance(result[0], np.ndarray) else result

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ __all__ = ["Source", "read_json"]
 
 # A million labels; as Python objects twenty times as much.
 _MAX_JSON_BYTES = 16 << 20
+# Seconds that the hub may take to answer at all.
+_PATIENCE = 5.0
+# "name" or "owner/name", as the hub allows them.
+_HUB_NAME = re.compile(r"(?!.*(?:--|\.\.))(?:\w[\w.-]*/)?\w[\w.-]*(?<![.-])", re.ASCII)
 # Code that copies or compares values recurses, in Python, deeper than the parser that read them.
 _MAX_JSON_DEPTH = 64
 
@@ -40,7 +45,7 @@ class Source:
     Raises
     ------
     CheckpointError
-        If `name_or_path` is a file, or looks like a path and does not exist.
+        If `name_or_path` is a file, or neither a folder nor what a repository can be called.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class Source:
             "token": token,
             "subfolder": subfolder or None,
         }
+        self._offline: str | None = None  # why the hub cannot be reached; "": it can; None: nobody asked yet
         folder = Path(self.name).expanduser()
         self.folder: Path | None = None
         if folder.is_dir():
@@ -72,6 +78,8 @@ class Source:
             raise CheckpointError(f"{self.name}: expected a folder with config.json and weights, got a file")
         elif _looks_like_path(self.name):
             raise CheckpointError(f"{self.name}: no such folder")
+        elif not _HUB_NAME.fullmatch(self.name):
+            raise CheckpointError(f"{self.name}: no such folder, and no name that the hub could know")
 
     def find(self, filename: str) -> Path | None:
         """Return the local path of a file, downloading it if need be; None if there is no such file.
@@ -98,11 +106,15 @@ class Source:
                 f"{self.name}: no such folder, and the package huggingface_hub, which would look on the hub, "
                 f"cannot be imported: {error}"
             ) from error
+        options, offline = self._options, self._why_offline()
+        if offline:
+            options = {**options, "local_files_only": True}
         try:
-            return Path(str(hf_hub_download(self.name, filename, **self._options)))
+            return Path(str(hf_hub_download(self.name, filename, **options)))
         except LocalEntryNotFoundError as error:
+            reason = f"; the hub cannot be reached: {offline}" if offline else f": {error}"
             raise CheckpointError(
-                f"{self.name}: no such folder, and {filename} is not in the cache: {error}"
+                f"{self.name}: no such folder, and {filename} is not in the cache{reason}"
             ) from error
         except EntryNotFoundError:
             return None
@@ -110,6 +122,11 @@ class Source:
             raise CheckpointError(
                 f"{self.name}: no such folder, and the hub does not give {filename}: {error}"
             ) from error
+
+    def _why_offline(self) -> str:
+        if self._offline is None:
+            self._offline = "" if self._options["local_files_only"] else unreachable_hub()
+        return self._offline
 
     def require(self, filename: str) -> Path:
         """Return the local path of a file.
@@ -135,6 +152,29 @@ class Source:
         names = sorted(path.name for path in self.folder.iterdir())
         listed = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
         return f"; the folder holds {listed}" if names else "; the folder is empty"
+
+
+def unreachable_hub() -> str:
+    """Say why the hub cannot be reached; empty if it can, or if a proxy is to be asked.
+
+    Without an answer ``huggingface_hub`` tries again for half a minute, which nobody wants to wait for who
+    has mistyped the name of a folder.
+    """
+    import socket
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies
+
+    from huggingface_hub import constants
+
+    address = urlsplit(constants.ENDPOINT)
+    if constants.HF_HUB_OFFLINE or {address.scheme, "all"} & getproxies().keys():
+        return ""
+    port = address.port or (80 if address.scheme == "http" else 443)
+    try:
+        socket.create_connection((address.hostname, port), timeout=_PATIENCE).close()
+    except OSError as error:
+        return f"{address.hostname}: {error.strerror or error}"
+    return ""
 
 
 def read_json(path: Path) -> dict[str, Any]:
