@@ -158,3 +158,14 @@ def test_scores_of_other_items_are_not_compared():
         bootstrap_difference(Mean([1, 2]), Mean([1, 2, 3]))
     with pytest.raises(ValueError, match="expected"):
         bootstrap_interval(Mean([1, 2]), confidence=0.0)
+
+
+@pytest.mark.parametrize(
+    ("seed", "error"), [(-1, ValueError), (1.0, TypeError), (True, TypeError), ("1", TypeError)]
+)
+def test_what_is_no_seed_is_named(seed, error):
+    scores = Mean([1.0, 0.0, 1.0])
+    with pytest.raises(error, match="seed: expected"):
+        bootstrap_interval(scores, seed=seed)
+    with pytest.raises(error, match="seed: expected"):
+        bootstrap_difference(scores, scores, seed=seed)

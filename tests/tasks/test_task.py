@@ -122,6 +122,10 @@ def test_calibration_batches_are_seeded_items_in_drawn_order(case):
         (alone,) = task.select([index]).batches(1)
         for name in ("input_ids", "attention_mask", "token_type_ids"):
             assert np.array_equal(batch[name], alone[name])
+    with pytest.raises(TypeError, match="seed: expected an integer, got str"):
+        next(task.batches(3, seed="5"))
+    with pytest.raises(ValueError, match="seed: expected at least 0, got -5"):
+        next(task.batches(3, seed=-5))
     everything = list(task.batches(99, seed=5, batch_size=4))
     assert sum(len(batch["input_ids"]) for batch in everything) == len(task)
 

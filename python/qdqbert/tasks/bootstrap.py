@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from qdqbert.seeds import require_seed
 from qdqbert.tasks.metrics.statistic import Floats, Mean, Statistic, as_vectors
 
 __all__ = [
@@ -203,6 +204,7 @@ def resampled_counts(size: int, resamples: int, seed: int) -> Iterator[Floats]:
     ndarray (R, size) float64
         Each row sums to `size`; the rows of all blocks are `resamples`.
     """
+    require_seed("seed", seed)
     generator = np.random.default_rng(seed)
     rows = max(1, _BLOCK // size)
     for start in range(0, resamples, rows):

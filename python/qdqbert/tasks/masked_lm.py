@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from qdqbert.seeds import require_seed
 from qdqbert.tasks.corpus import Corpus, read_corpus
 from qdqbert.tasks.encoding import EncodedText, bare_tokenizer, padded
 from qdqbert.tasks.metrics import Ratio
@@ -95,6 +96,7 @@ class MaskedLM(FeatureTask[MaskedWindow, npt.NDArray[np.float64]]):
     ) -> None:
         self._corpus, self._tokenizer, self._vocab_size = corpus, tokenizer, vocab_size
         self._max_length, self._whole_words = max_length, whole_words
+        require_seed("seed", seed)
         self._probability, self._seed = mask_probability, seed
         self._ids = [special_token_id(tokenizer, token) for token in ("[CLS]", "[SEP]", "[MASK]")]
         count = -(-len(corpus.pieces) // (max_length - 2))
@@ -142,8 +144,7 @@ class MaskedLM(FeatureTask[MaskedWindow, npt.NDArray[np.float64]]):
         longest = longest_input(max_length, config)
         if not 0.0 < mask_probability <= 1.0:
             raise ValueError(f"mask_probability: expected (0, 1], found {mask_probability}")
-        if task_seed < 0:
-            raise ValueError(f"task_seed: expected at least 0, found {task_seed}")
+        require_seed("task_seed", task_seed)
         corpus = read_corpus(as_paths(paths), tokenizer)
         return cls(
             corpus,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from qdqbert.seeds import require_seed
 from qdqbert.tasks.data_error import DataError
 from qdqbert.tasks.encoding import TextExample, bare_tokenizer
 from qdqbert.tasks.metrics import correct_mean
@@ -84,8 +85,7 @@ class NextSentence(SequenceTask):
         """
         tokenizer = bare_tokenizer(tokenizer)
         longest = longest_input(max_length, config)
-        if task_seed < 0:
-            raise ValueError(f"task_seed: expected at least 0, found {task_seed}")
+        require_seed("task_seed", task_seed)
         files = as_paths(paths)
         pairs = [pair for file in files for pair in read_pairs(file)]
         source = ", ".join(map(str, files))
@@ -172,6 +172,7 @@ def shuffle_half(
     """
     if len(pairs) < 4:
         raise DataError(f"{source}: expected at least four pairs to shuffle half of them, found {len(pairs)}")
+    require_seed("seed", seed)
     order = np.random.default_rng(seed).permutation(len(pairs))
     chosen = order[: len(pairs) // 2].tolist()
     # Pairs with one second sentence stand together, in an order that is random otherwise. Moved on by as many

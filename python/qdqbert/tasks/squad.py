@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from qdqbert.seeds import require_seed
 from qdqbert.serialization.atomic import write_text
 from qdqbert.tasks.batching import MAX_BATCH_TOKENS, batch_inputs, by_length, chunks, progress_bar
 from qdqbert.tasks.data_error import DataError
@@ -348,6 +349,7 @@ def calibration_batches(
             f"samples, batch_size, examples: expected at least 1 of each, "
             f"found {samples}, {batch_size}, {len(examples)}"
         )
+    require_seed("seed", seed)
     chosen = random.Random(seed).sample(examples, min(samples, len(examples)))
     first_windows = (windows[0] for windows in features_of(chosen, tokenizer, options or SquadOptions()))
     for batch in chunks(first_windows, batch_size):

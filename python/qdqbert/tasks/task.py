@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from qdqbert.seeds import require_seed
 from qdqbert.tasks.batching import MAX_BATCH_TOKENS, chunks, iterate_outputs
 from qdqbert.tasks.bootstrap import Interval, PairedDifference, bootstrap_difference, bootstrap_interval
 from qdqbert.tasks.metrics import Statistic
@@ -283,12 +284,15 @@ class Task(ABC):
         Raises
         ------
         ValueError
-            If `samples` or `batch_size` is not positive.
+            If `samples` or `batch_size` is not positive, or `seed` negative.
+        TypeError
+            If `seed` is no integer.
         """
         if samples < 1 or batch_size < 1:
             raise ValueError(
                 f"samples, batch_size: expected at least 1 of each, found {samples}, {batch_size}"
             )
+        require_seed("seed", seed)
         chosen = random.Random(seed).sample(range(len(self)), min(samples, len(self)))
         for batch in chunks(chosen, batch_size):
             yield self._batch(batch)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from qdqbert.seeds import require_seed
 from qdqbert.tasks.batching import MAX_BATCH_TOKENS, chunks, iterate_outputs
 from qdqbert.tasks.data_error import DataError
 from qdqbert.tasks.encoding import EncodedText, TextExample, bare_tokenizer, encode_text, padded
@@ -267,6 +268,7 @@ def calibration_batches(
             f"samples, batch_size, examples: expected at least 1 of each, "
             f"found {samples}, {batch_size}, {len(examples)}"
         )
+    require_seed("seed", seed)
     chosen = random.Random(seed).sample(examples, min(samples, len(examples)))
     for batch in chunks(chosen, batch_size):
         encoded: list[EncodedText] = [
