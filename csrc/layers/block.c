@@ -195,9 +195,8 @@ qb_block_gradient_plan(const qb_block *self, qb_block_gradient *gradient, qb_are
 {
     /* The three parts run one after the other, in the memory of the longest. */
     const size_t mark = qb_arena_mark(arena);
-    size_t end = mark;
     qb_attention_gradient_plan(&self->attention, &gradient->attention, arena, limits);
-    end = qb_arena_mark(arena);
+    size_t end = qb_arena_mark(arena);
     if (self->has_cross_attention && limits->encoder_length > 0) {
         qb_arena_release(arena, mark);
         qb_attention_gradient_plan(&self->cross_attention, &gradient->cross_attention, arena, limits);
