@@ -205,6 +205,51 @@ test_a_nan_makes_its_row_nan_and_no_other(void)
     }
 }
 
+/* dy * weight underflows to -0 in every lane and the elements that follow keep that, so its mean is -0.  Then g - mean
+ * is +0 where dy is -0, and stays +0 where -h * b is -0, that is, where x is above its mean; with a mean of +0 it would
+ * be -0. */
+static void
+test_lanes_without_an_element_do_not_change_the_sign_of_a_sum(void)
+{
+    enum { COLUMNS = 33 };
+    for (size_t v = 0; v < tables.count; ++v) {
+        float x[COLUMNS], dy[COLUMNS], weight[COLUMNS], dx[COLUMNS], mean, rstd;
+        check_fill(x, COLUMNS, INPUT_UNIFORM, 2);
+        for (size_t c = 0; c < COLUMNS; ++c) {
+            weight[c] = 0x1p-100f;
+            dy[c] = c < 16 ? -0x1p-100f : -0.0f;
+        }
+        tables.at[v].layer_norm_grad_f32(x, dy, 1, COLUMNS, weight, 1e-5f, dx, &mean, &rstd);
+        int positive = 1;
+        for (size_t c = 16; c < COLUMNS; ++c) {
+            positive = positive && (x[c] < mean || float_bits(dx[c]) == 0);
+        }
+        CHECK(positive);
+    }
+}
+
+/* The squares of a tiny row underflow, so rstd is infinite with eps = 0, and so are h and the sum of g * h; a lane
+ * without an element would add 0 * infinity. */
+static void
+test_lanes_without_an_element_do_not_make_an_infinite_sum_nan(void)
+{
+    enum { COLUMNS = 34 };
+    for (size_t v = 0; v < tables.count; ++v) {
+        float x[COLUMNS], dy[COLUMNS], weight[COLUMNS], dx[COLUMNS], mean, rstd;
+        for (size_t c = 0; c < COLUMNS; ++c) {
+            x[c] = c % 2 == 0 ? 0x1p-100f : -0x1p-100f;
+            dy[c] = c % 2 == 0 ? 1.0f : -1.0f;
+            weight[c] = 1.0f;
+        }
+        tables.at[v].layer_norm_grad_f32(x, dy, 1, COLUMNS, weight, 0.0f, dx, &mean, &rstd);
+        int infinite = isinf(rstd);
+        for (size_t c = 0; c < COLUMNS; ++c) {
+            infinite = infinite && isinf(dx[c]);
+        }
+        CHECK(infinite);
+    }
+}
+
 /* ---- truth ----------------------------------------------------------------------------------------------------------
  */
 
@@ -408,6 +453,8 @@ main(void)
     RUN(test_statistics_are_those_of_the_forward);
     RUN(test_column_sums_do_not_depend_on_how_rows_and_columns_are_split);
     RUN(test_a_nan_makes_its_row_nan_and_no_other);
+    RUN(test_lanes_without_an_element_do_not_change_the_sign_of_a_sum);
+    RUN(test_lanes_without_an_element_do_not_make_an_infinite_sum_nan);
     RUN(test_the_formula_is_the_slope_of_the_forward);
     RUN(test_gradients_are_close_to_the_truth);
     RUN(test_parameter_gradients_are_close_to_the_truth);

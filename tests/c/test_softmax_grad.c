@@ -63,6 +63,28 @@ test_a_nan_makes_its_row_nan_and_no_other(void)
     }
 }
 
+/* p * dp underflows to -0 in every lane and the elements that follow keep that, so the sum is -0, and -0 - -0 = +0; a
+ * lane without an element must not turn the sum to +0. */
+static void
+test_lanes_without_an_element_do_not_change_the_sign_of_a_sum(void)
+{
+    enum { COLUMNS = 33 };
+    for (size_t v = 0; v < tables.count; ++v) {
+        float p[COLUMNS];
+        float dp[COLUMNS];
+        for (size_t c = 0; c < COLUMNS; ++c) {
+            p[c] = 0x1p-100f;
+            dp[c] = c < 16 ? -0x1p-100f : -0.0f;
+        }
+        tables.at[v].softmax_grad_f32(p, dp, 1, COLUMNS, COLUMNS, 1.0f);
+        int positive = 1;
+        for (size_t c = 16; c < COLUMNS; ++c) {
+            positive = positive && float_bits(dp[c]) == 0;
+        }
+        CHECK(positive);
+    }
+}
+
 /* The padding of a batch: what stands behind the kept positions has probability 0. */
 static void
 test_positions_of_probability_zero_get_zero_and_leave_the_rest_alone(void)
@@ -187,6 +209,7 @@ main(void)
     tables = kernel_tables_load();
     RUN(test_every_variant_gives_the_references_bits);
     RUN(test_a_nan_makes_its_row_nan_and_no_other);
+    RUN(test_lanes_without_an_element_do_not_change_the_sign_of_a_sum);
     RUN(test_positions_of_probability_zero_get_zero_and_leave_the_rest_alone);
     RUN(test_gradients_are_close_to_the_slope_of_the_softmax);
     RUN(test_bits_are_the_same_on_every_machine);
