@@ -14,7 +14,7 @@ import fnmatch
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -120,6 +120,10 @@ class Changes(Undoing, Mapping[str, tuple[QuantizerState, QuantizerState]]):
     ----------
     entries : list of (str, TensorQuantizer, QuantizerState, QuantizerState)
     """
+
+    def __new__(cls, entries: list[tuple[str, TensorQuantizer, QuantizerState, QuantizerState]]) -> Self:
+        """Take the arguments of `__init__`, which the base does not know."""
+        return super().__new__(cls)
 
     def __init__(self, entries: list[tuple[str, TensorQuantizer, QuantizerState, QuantizerState]]) -> None:
         self._entries = entries
