@@ -431,6 +431,7 @@ qb_attention_prepare_job(const qb_attention *self, const qb_attention_work *work
         /* Relative terms join before the division. */
         .scores = {.divisor = is_relative ? 1.0f : sqrtf((float)self->head_size)},
         .context = {.divisor = 1.0f},
+        .dropout = inputs->dropout,
         .head_mask = inputs->head_mask,
         .context_rows = work->context,
     };
@@ -516,5 +517,6 @@ qb_attention_forward(const qb_attention *self, const qb_attention_work *work, co
     QB_TRY(show(self->matmul_k, &at_self, "matmul_k_input_quantizer", work->k, key_rows, features));
     QB_TRY(show(self->matmul_v, &at_self, "matmul_v_input_quantizer", work->v, key_rows, features));
     QB_TRY(attend(self, work, &at_self, inputs));
-    return qb_residual_norm_forward(&self->output, &work->output, &at_output, work->context, rows, y);
+    return qb_residual_norm_forward(&self->output, &work->output, &at_output, inputs->output_dropout, work->context,
+                                    rows, y);
 }

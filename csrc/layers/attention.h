@@ -9,10 +9,10 @@
  * columns:
  *
  *   s = (Qq(q) Qk(k)' + r) / sqrt(D) + mask                    (T, S)
- *   p = softmax(s) * head_mask                                 (T, S)
+ *   p = dropout(softmax(s)) * head_mask                        (T, S)
  *   c = Qa(p) Qv(v)                                            (T, D)
  *
- *   y = LayerNorm(Ql(c Wo' + bo) + Qr(x))                      residual_norm.h
+ *   y = LayerNorm(Ql(dropout(c Wo' + bo)) + Qr(x))             residual_norm.h
  *
  * Relative positions, for a query at place i of its row and a key at place j, with a table E (2 P - 1, D):
  *
@@ -43,6 +43,7 @@
  *
  *   dv  = Qa(p)' dc                          where |v| <= amax_v, else 0
  *   dp  = (dc Qv(v)') head_mask              where |p| <= amax_a, else 0
+ *   dp  = dropout(dp)                        with forward's mask
  *   ds  = softmax(s) (dp - sum_j dp softmax(s)) / sqrt(D)
  *   dq  = ds Qk(k)                           where |q| <= amax_q, else 0
  *   dk  = ds' Qq(q)                          where |k| <= amax_k, else 0
@@ -135,9 +136,11 @@ typedef struct qb_attention_keys {
 typedef struct qb_attention_inputs {
     const qb_sequences *sequences;
     const qb_attention_keys *keys;
-    int is_causal;          /* self-attention only: a mask of rank 3 says more and is obeyed instead */
-    const float *head_mask; /* (N) factors of the probabilities; NULL: ones */
-    int64_t layer;          /* what the readers are told */
+    int is_causal;                         /* self-attention only: a mask of rank 3 says more and is obeyed instead */
+    const float *head_mask;                /* (N) factors of the probabilities; NULL: ones */
+    const qb_dropout_node *dropout;        /* of the probabilities */
+    const qb_dropout_node *output_dropout; /* of the dense layer's output */
+    int64_t layer;                         /* what the readers are told */
     /* Called with the layer's probabilities, per sequence (N, T, S), before matmul_a; NULL: not wanted. */
     void (*reader)(void *context, int64_t layer, const float *probabilities);
     /* Called with the projected keys and values (projected, N D) before their quantizers; NULL: not wanted. */
@@ -188,7 +191,7 @@ typedef struct qb_attention_gradient {
     float *dq;          /* (M, N D) */
     float *dk, *dv;     /* (keys, N D) */
     float *softmax;     /* per sequence (N, T, S); NULL: not planned, nor the two below */
-    float *head_masked; /* the same times head_mask */
+    float *head_masked; /* the same after dropout and times head_mask */
     float *dscores;     /* the values that are multiplied, then dp, then ds */
 } qb_attention_gradient;
 

@@ -108,6 +108,7 @@ typedef struct gradient_job {
 } gradient_job;
 
 typedef struct item {
+    int64_t sequence, head;
     int64_t rows, keys;
     int64_t at, key_at; /* of its first row and first column in (M, N D) and (keys, N D) */
     item_buffers buffers;
@@ -168,9 +169,20 @@ context_backward(const gradient_job *job, const item *it)
     multiply(kernels, buffers, &of_probabilities);
 }
 
+/* Dropout of the item's probabilities or of their gradient, in place. */
+static void
+drop(const gradient_job *job, const item *it, float *x)
+{
+    const qb_attention_job *forward = job->forward;
+    if (forward->dropout != NULL) {
+        qb_dropout_probabilities(forward->kernels, forward->dropout, it->sequence, forward->layer->heads, it->head, 0,
+                                 it->rows, it->keys, x, x);
+    }
+}
+
 /* ds from dp, in place;  dq = ds k;  dk = ds' q */
 static void
-scores_backward(const gradient_job *job, const item *it, int64_t head)
+scores_backward(const gradient_job *job, const item *it)
 {
     const qb_kernels *kernels = job->forward->kernels;
     const int64_t d = job->forward->layer->head_size;
@@ -178,8 +190,9 @@ scores_backward(const gradient_job *job, const item *it, int64_t head)
     const item_buffers *buffers = &it->buffers;
     const size_t n = (size_t)(it->rows * it->keys);
     if (job->head_mask != NULL) {
-        kernels->scale_f32(buffers->dscores, job->head_mask[head], n, buffers->dscores);
+        kernels->scale_f32(buffers->dscores, job->head_mask[it->head], n, buffers->dscores);
     }
+    drop(job, it, buffers->dscores);
     kernels->softmax_grad_f32(buffers->softmax, buffers->dscores, (size_t)it->rows, (size_t)it->keys, (size_t)it->keys,
                               1.0f / sqrtf((float)d));
     kernels->transpose_f32(buffers->dscores, (size_t)it->rows, (size_t)it->keys, (size_t)it->keys, buffers->transposed,
@@ -210,13 +223,16 @@ scores_backward(const gradient_job *job, const item *it, int64_t head)
 
 /* The softmax and what it became before its quantizer; the values too, where they live in scratch. */
 static void
-recompute(const gradient_job *job, item *it, int64_t sequence, int64_t head, qb_arena arena)
+recompute(const gradient_job *job, const item *it, qb_arena arena)
 {
     const qb_kernels *kernels = job->forward->kernels;
     const size_t n = (size_t)(it->rows * it->keys);
-    qb_attention_item_probabilities(job->forward, sequence, head, arena, it->buffers.softmax);
-    const float factor = job->head_mask == NULL ? 1.0f : job->head_mask[head];
-    kernels->scale_f32(it->buffers.softmax, factor, n, it->buffers.head_masked);
+    qb_attention_item_probabilities(job->forward, it->sequence, it->head, arena, it->buffers.softmax);
+    memcpy(it->buffers.head_masked, it->buffers.softmax, n * sizeof(float));
+    drop(job, it, it->buffers.head_masked);
+    if (job->head_mask != NULL) {
+        kernels->scale_f32(it->buffers.head_masked, job->head_mask[it->head], n, it->buffers.head_masked);
+    }
     if (job->whole == NULL) {
         if (job->quantizes) {
             kernels->fake_quant_f32(it->buffers.head_masked, n, &job->range, it->buffers.values);
@@ -249,7 +265,10 @@ items_backward(void *argument, int64_t begin, int64_t end, int32_t worker)
     for (int64_t i = begin; i < end; i++) {
         const int64_t sequence = i / heads;
         const int64_t head = i % heads;
-        item it = {.rows = forward->sequences->lengths[sequence], .keys = forward->keys->lengths[sequence]};
+        item it = {.sequence = sequence,
+                   .head = head,
+                   .rows = forward->sequences->lengths[sequence],
+                   .keys = forward->keys->lengths[sequence]};
         const int64_t n = it.rows * it.keys;
         it.at = forward->sequences->offsets[sequence] * heads * d + head * d;
         it.key_at = forward->keys->offsets[sequence] * heads * d + head * d;
@@ -267,7 +286,7 @@ items_backward(void *argument, int64_t begin, int64_t end, int32_t worker)
             it.buffers.dscores = job->whole->dscores + at;
         }
         if (job->recomputes) {
-            recompute(job, &it, sequence, head, whole_slot);
+            recompute(job, &it, whole_slot);
         }
         if (job->goes_through_context) {
             context_backward(job, &it);
@@ -277,7 +296,7 @@ items_backward(void *argument, int64_t begin, int64_t end, int32_t worker)
                 forward->kernels->fake_quant_grad_f32(it.buffers.head_masked, it.buffers.dscores, (size_t)n, job->amax,
                                                       it.buffers.dscores);
             }
-            scores_backward(job, &it, head);
+            scores_backward(job, &it);
         }
     }
     qb_scratch_release(forward->scratch, slot);
@@ -503,8 +522,8 @@ qb_attention_backward(const qb_attention *self, const qb_attention_work *work, c
     const qb_attention_keys *keys = inputs->keys;
     const float *memory = keys->memory == NULL ? work->x : keys->memory;
     float *dz = self->is_cross ? dmemory : y;
-    QB_TRY(qb_residual_norm_backward(&self->output, &work->output, shared, &at_output, work->context, work->x, rows, y,
-                                     gradient->dcontext, y));
+    QB_TRY(qb_residual_norm_backward(&self->output, &work->output, shared, &at_output, inputs->output_dropout,
+                                     work->context, work->x, rows, y, gradient->dcontext, y));
     QB_TRY(attend_backward(self, work, gradient, &at_self, inputs));
     const struct {
         const qb_linear *layer;

@@ -285,6 +285,10 @@ compute_probabilities(const qb_attention_job *job, const item *it, int64_t row, 
         job->kernels->softmax_f32(p, (size_t)rows, (size_t)s, (size_t)s,
                                   mask == NULL ? NULL : mask + job->keys->offsets[it->sequence]);
     }
+    if (job->dropout != NULL) {
+        qb_dropout_probabilities(job->kernels, job->dropout, it->sequence, job->layer->heads, it->head, row, rows, s, p,
+                                 p);
+    }
     if (job->head_mask != NULL) {
         job->kernels->scale_f32(p, job->head_mask[it->head], (size_t)(rows * s), p);
     }
@@ -365,6 +369,7 @@ qb_attention_item_probabilities(const qb_attention_job *job, int64_t sequence, i
     qb_attention_job scores = *job;
     scores.computes_scores = 1;
     scores.computes_context = 0;
+    scores.dropout = NULL;
     scores.head_mask = NULL;
     it.kept = p;
     plan_item(job->kernels, job->layer, it.keys, &arena, &it.buffers);

@@ -23,6 +23,7 @@ typedef struct qb_attention_job {
     const float *unquantized_q, *unquantized_k; /* the same before their quantizers */
     const int8_t *q_codes, *k_codes, *v_codes;
     qb_epilogue scores, context;
+    const qb_dropout_node *dropout;
     const float *head_mask;      /* (N) or NULL */
     int quantizes_probabilities; /* 1: to codes or values, by context_arithmetic, with this range */
     qb_quant_range probability_range;
@@ -44,7 +45,7 @@ int64_t qb_attention_probability_count(const qb_sequences *queries, const qb_seq
 /* Quantize q, k and v of `work`, and describe the layer's items.  *v_step is the step of v's codes. */
 qb_status qb_attention_prepare_job(const qb_attention *self, const qb_attention_work *work, const qb_run *run,
                                    const qb_attention_inputs *inputs, qb_attention_job *job, float *v_step);
-/* p (T, S): the softmax of one (sequence, head), with forward's bits and before head_mask.  `job` is set up for scores;
+/* p (T, S): the softmax of one (sequence, head), with forward's bits and before dropout.  `job` is set up for scores;
  * `arena` is the scratch of qb_attention_item_bytes, which is free again afterwards. */
 void qb_attention_item_probabilities(const qb_attention_job *job, int64_t sequence, int64_t head, qb_arena arena,
                                      float *p);

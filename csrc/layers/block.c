@@ -172,8 +172,8 @@ qb_block_observe_weights(qb_block *self, const qb_run *run)
 }
 
 qb_status
-qb_block_forward(const qb_block *self, const qb_block_work *work, const qb_run *run, const qb_attention_inputs *inputs,
-                 const qb_attention_inputs *cross, float *y)
+qb_block_forward(const qb_block *self, const qb_block_work *work, const qb_run *run, const qb_block_inputs *inputs,
+                 float *y)
 {
     const qb_path block = {run->path, self->name};
     const qb_path attention = {&block, "attention"};
@@ -181,11 +181,13 @@ qb_block_forward(const qb_block *self, const qb_block_work *work, const qb_run *
     const qb_run at_block = qb_run_enter(run, &block);
     const qb_run at_attention = qb_run_enter(run, &attention);
     const qb_run at_cross_attention = qb_run_enter(run, &cross_attention);
-    QB_TRY(qb_attention_forward(&self->attention, &work->attention, &at_attention, inputs, y));
-    if (cross != NULL) {
-        QB_TRY(qb_attention_forward(&self->cross_attention, &work->cross_attention, &at_cross_attention, cross, y));
+    QB_TRY(qb_attention_forward(&self->attention, &work->attention, &at_attention, &inputs->attention, y));
+    if (inputs->has_cross_attention) {
+        QB_TRY(qb_attention_forward(&self->cross_attention, &work->cross_attention, &at_cross_attention,
+                                    &inputs->cross_attention, y));
     }
-    return qb_feed_forward_forward(&self->feed_forward, &work->feed_forward, &at_block, inputs->sequences->tokens, y);
+    return qb_feed_forward_forward(&self->feed_forward, &work->feed_forward, &at_block, inputs->dropout,
+                                   inputs->attention.sequences->tokens, y);
 }
 
 /* ---- backward --------------------------------------------------------------------------------------------------- */
@@ -220,8 +222,8 @@ qb_block_gradient_sizes(const qb_block *self, const qb_kernels *kernels, const q
 
 qb_status
 qb_block_backward(const qb_block *self, const qb_block_work *work, const qb_block_gradient *gradient,
-                  const qb_gradient_work *shared, const qb_run *run, const qb_attention_inputs *inputs,
-                  const qb_attention_inputs *cross, float *y, float *dmemory)
+                  const qb_gradient_work *shared, const qb_run *run, const qb_block_inputs *inputs, float *y,
+                  float *dmemory)
 {
     const qb_path block = {run->path, self->name};
     const qb_path attention = {&block, "attention"};
@@ -230,11 +232,11 @@ qb_block_backward(const qb_block *self, const qb_block_work *work, const qb_bloc
     const qb_run at_attention = qb_run_enter(run, &attention);
     const qb_run at_cross_attention = qb_run_enter(run, &cross_attention);
     QB_TRY(qb_feed_forward_backward(&self->feed_forward, &work->feed_forward, &gradient->feed_forward, shared,
-                                    &at_block, inputs->sequences->tokens, y));
-    if (cross != NULL) {
+                                    &at_block, inputs->dropout, inputs->attention.sequences->tokens, y));
+    if (inputs->has_cross_attention) {
         QB_TRY(qb_attention_backward(&self->cross_attention, &work->cross_attention, &gradient->cross_attention, shared,
-                                     &at_cross_attention, cross, y, dmemory));
+                                     &at_cross_attention, &inputs->cross_attention, y, dmemory));
     }
     return qb_attention_backward(&self->attention, &work->attention, &gradient->attention, shared, &at_attention,
-                                 inputs, y, NULL);
+                                 &inputs->attention, y, NULL);
 }

@@ -56,10 +56,17 @@ void qb_block_plan_saved(const qb_block *self, qb_block_work *work, qb_arena *ar
                          const qb_block_lent *lent, qb_scratch *scratch);
 qb_status qb_block_prepare(qb_block *self, const qb_run *run);
 qb_status qb_block_observe_weights(qb_block *self, const qb_run *run);
-/* y (M, H) holds the block's input on entry and its output on return.  cross may be NULL: cross-attention is left
- * out. */
+/* What one call brings besides x. */
+typedef struct qb_block_inputs {
+    qb_attention_inputs attention;
+    qb_attention_inputs cross_attention;
+    int has_cross_attention;        /* 0: it is left out */
+    const qb_dropout_node *dropout; /* of the feed-forward half */
+} qb_block_inputs;
+
+/* y (M, H) holds the block's input on entry and its output on return. */
 qb_status qb_block_forward(const qb_block *self, const qb_block_work *work, const qb_run *run,
-                           const qb_attention_inputs *inputs, const qb_attention_inputs *cross, float *y);
+                           const qb_block_inputs *inputs, float *y);
 
 /* Buffers of backward; one per session. */
 typedef struct qb_block_gradient {
@@ -75,7 +82,7 @@ void qb_block_gradient_sizes(const qb_block *self, const qb_kernels *kernels, co
 /* y (M, H) holds dy on entry and dx on return; `work` is planned with qb_block_plan_saved, and the rest is forward's.
  * dmemory is as in qb_attention_backward. */
 qb_status qb_block_backward(const qb_block *self, const qb_block_work *work, const qb_block_gradient *gradient,
-                            const qb_gradient_work *shared, const qb_run *run, const qb_attention_inputs *inputs,
-                            const qb_attention_inputs *cross, float *y, float *dmemory);
+                            const qb_gradient_work *shared, const qb_run *run, const qb_block_inputs *inputs, float *y,
+                            float *dmemory);
 
 #endif

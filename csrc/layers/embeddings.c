@@ -61,6 +61,9 @@ embed_rows(void *argument, int64_t begin, int64_t end, int32_t worker)
     float *rows = job->y + begin * h;
     job->kernels->layer_norm_f32(rows, (size_t)(end - begin), (size_t)h, self->norm.weight.data, self->norm.bias.data,
                                  self->norm.eps, rows);
+    if (job->input->dropout != NULL) {
+        qb_dropout_rows(job->kernels, job->input->dropout, h, begin, end, job->y, job->y);
+    }
 }
 
 qb_status
@@ -114,6 +117,7 @@ qb_embeddings_backward(const qb_embeddings *self, const qb_gradient_work *work, 
                        const qb_embeddings_input *input, float *dy)
 {
     embed_job job = {.self = self, .kernels = run->kernels, .input = input, .y = work->sums};
+    QB_TRY(qb_dropout_apply(run, input->dropout, dy, input->tokens, self->features, dy));
     QB_TRY(qb_run_parallel(run, input->tokens, 16, add_vectors, &job));
     QB_TRY(qb_layer_norm_backward(&self->norm, work, run, work->sums, input->tokens, dy, dy));
     job.y = dy;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Word, token-type and position embeddings, then LayerNorm; never quantized.
+ * Word, token-type and position embeddings, then LayerNorm and dropout; never quantized.
  *
- *   y = LayerNorm((word[id] + token_type[type]) + position[p])       y (M, H), one row per computed token
+ *   y = dropout(LayerNorm((word[id] + token_type[type]) + position[p]))       y (M, H), one row per computed token
  *
  * With relative positions, which attention adds, the last term is left out; the table is there all the same, as in the
  * original.
@@ -14,6 +14,7 @@
 #define QB_LAYERS_EMBEDDINGS_H
 
 #include "core/run.h"
+#include "layers/dropout.h"
 #include "layers/layer_norm.h"
 
 typedef struct qb_embeddings {
@@ -34,6 +35,7 @@ typedef struct qb_embeddings_input {
     const int64_t *rows;      /* (M) the row of `vectors` for each token; used with vectors only */
     const int64_t *types;     /* (M) */
     const int64_t *positions; /* (M) */
+    const qb_dropout_node *dropout;
 } qb_embeddings_input;
 
 void qb_embeddings_init(qb_embeddings *self, int64_t vocabulary, int64_t positions, int64_t types, int64_t features,

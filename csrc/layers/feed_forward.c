@@ -91,8 +91,8 @@ activate(const qb_feed_forward *self, const qb_run *run, const float *pre, int64
 }
 
 qb_status
-qb_feed_forward_forward(const qb_feed_forward *self, const qb_feed_forward_work *work, const qb_run *run, int64_t rows,
-                        float *y)
+qb_feed_forward_forward(const qb_feed_forward *self, const qb_feed_forward_work *work, const qb_run *run,
+                        const qb_dropout_node *dropout, int64_t rows, float *y)
 {
     const qb_path intermediate = {run->path, "intermediate.dense"};
     const qb_path input = {&intermediate, "_input_quantizer"};
@@ -115,7 +115,7 @@ qb_feed_forward_forward(const qb_feed_forward *self, const qb_feed_forward_work 
         QB_TRY(qb_linear_finish(&at_intermediate, &call, 1, work->intermediate.scratch));
         QB_TRY(activate(self, run, work->pre, rows, work->g));
     }
-    return qb_residual_norm_forward(&self->output, &work->output, &at_output, work->g, rows, y);
+    return qb_residual_norm_forward(&self->output, &work->output, &at_output, dropout, work->g, rows, y);
 }
 
 /* ---- backward --------------------------------------------------------------------------------------------------- */
@@ -149,7 +149,7 @@ activation_backward(void *argument, int64_t begin, int64_t end, int32_t worker)
 qb_status
 qb_feed_forward_backward(const qb_feed_forward *self, const qb_feed_forward_work *work,
                          const qb_feed_forward_gradient *gradient, const qb_gradient_work *shared, const qb_run *run,
-                         int64_t rows, float *y)
+                         const qb_dropout_node *dropout, int64_t rows, float *y)
 {
     const qb_path intermediate = {run->path, "intermediate.dense"};
     const qb_path output = {run->path, "output"};
@@ -157,8 +157,8 @@ qb_feed_forward_backward(const qb_feed_forward *self, const qb_feed_forward_work
     const qb_run at_output = qb_run_enter(run, &output);
     activation_job job = {.kernels = run->kernels, .activation = self->activation, .x = work->pre, .y = gradient->dg};
     QB_TRY(activate(self, run, work->pre, rows, gradient->g));
-    QB_TRY(qb_residual_norm_backward(&self->output, &work->output, shared, &at_output, gradient->g, work->x, rows, y,
-                                     gradient->dg, y));
+    QB_TRY(qb_residual_norm_backward(&self->output, &work->output, shared, &at_output, dropout, gradient->g, work->x,
+                                     rows, y, gradient->dg, y));
     QB_TRY(qb_run_parallel(run, rows * self->intermediate.out_features, GRAIN, activation_backward, &job));
     return qb_linear_backward_accumulate(&self->intermediate, shared, &at_intermediate, work->x, rows, gradient->dg, y);
 }

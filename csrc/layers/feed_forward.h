@@ -2,8 +2,8 @@
  *
  * The second half of a block.
  *
- *   g = activation(x Wi' + bi)                    x (M, H), g (M, I); the activation is the product's epilogue
- *   y = LayerNorm(Ql(g Wo' + bo) + Qr(x))         residual_norm.h
+ *   g = activation(x Wi' + bi)                          x (M, H), g (M, I); the activation is the product's epilogue
+ *   y = LayerNorm(Ql(dropout(g Wo' + bo)) + Qr(x))      residual_norm.h
  *
  * Source: QDQBertIntermediate and QDQBertOutput (REFERENCE 1.5).
  */
@@ -39,7 +39,7 @@ qb_status qb_feed_forward_prepare(qb_feed_forward *self, const qb_run *run);
 qb_status qb_feed_forward_observe_weights(qb_feed_forward *self, const qb_run *run);
 /* y (rows, H) holds x on entry and the result on return. */
 qb_status qb_feed_forward_forward(const qb_feed_forward *self, const qb_feed_forward_work *work, const qb_run *run,
-                                  int64_t rows, float *y);
+                                  const qb_dropout_node *dropout, int64_t rows, float *y);
 
 /* Buffers of backward; one per session. */
 typedef struct qb_feed_forward_gradient {
@@ -51,9 +51,9 @@ void qb_feed_forward_gradient_plan(const qb_feed_forward *self, qb_feed_forward_
                                    int64_t max_tokens);
 void qb_feed_forward_gradient_sizes(const qb_feed_forward *self, const qb_kernels *kernels, int64_t rows,
                                     qb_gradient_sizes *sizes);
-/* y (rows, H) holds dy on entry and dx on return. */
+/* y (rows, H) holds dy on entry and dx on return; dropout is forward's. */
 qb_status qb_feed_forward_backward(const qb_feed_forward *self, const qb_feed_forward_work *work,
                                    const qb_feed_forward_gradient *gradient, const qb_gradient_work *shared,
-                                   const qb_run *run, int64_t rows, float *y);
+                                   const qb_run *run, const qb_dropout_node *dropout, int64_t rows, float *y);
 
 #endif

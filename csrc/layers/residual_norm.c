@@ -178,13 +178,14 @@ add_and_normalize(const qb_residual_norm *self, const qb_residual_norm_work *wor
 
 qb_status
 qb_residual_norm_forward(const qb_residual_norm *self, const qb_residual_norm_work *work, const qb_run *run,
-                         const float *x, int64_t rows, float *y)
+                         const qb_dropout_node *dropout, const float *x, int64_t rows, float *y)
 {
     const qb_path dense = {run->path, "dense"};
     const qb_path local = {run->path, local_name};
     const qb_run at_dense = qb_run_enter(run, &dense);
     const qb_run at_local = qb_run_enter(run, &local);
     QB_TRY(qb_linear_forward(&self->dense, &work->dense, &at_dense, x, rows, QB_ACTIVATION_NONE, work->local));
+    QB_TRY(qb_dropout_apply(&at_dense, dropout, work->local, rows, self->norm.features, work->local));
     QB_TRY(qb_site_observe(&self->local, 1, &at_local, work->local, rows, self->norm.features));
     return add_and_normalize(self, work, run, rows, y);
 }
@@ -220,8 +221,8 @@ recompute_sum(const qb_residual_norm *self, const qb_residual_norm_work *work, c
 
 qb_status
 qb_residual_norm_backward(const qb_residual_norm *self, const qb_residual_norm_work *work,
-                          const qb_gradient_work *gradient, const qb_run *run, const float *x, const float *r,
-                          int64_t rows, const float *dy, float *dx, float *dr)
+                          const qb_gradient_work *gradient, const qb_run *run, const qb_dropout_node *dropout,
+                          const float *x, const float *r, int64_t rows, const float *dy, float *dx, float *dr)
 {
     const int64_t h = self->norm.features;
     const qb_path dense = {run->path, "dense"};
@@ -236,5 +237,6 @@ qb_residual_norm_backward(const qb_residual_norm *self, const qb_residual_norm_w
     QB_TRY(qb_gradient_copy(run, dr, rows * h, dlocal));
     QB_TRY(qb_site_backward(self->residual, &at_residual, r, rows, h, dr));
     QB_TRY(qb_site_backward(self->local, &at_local, work->local, rows, h, dlocal));
+    QB_TRY(qb_dropout_apply(&at_dense, dropout, dlocal, rows, h, dlocal));
     return qb_linear_backward(&self->dense, gradient, &at_dense, x, rows, dlocal, dx);
 }

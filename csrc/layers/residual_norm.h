@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The end of both halves of a block: a linear layer, the residual add behind its two quantizers, LayerNorm.
+ * The end of both halves of a block: a linear layer, dropout, the residual add behind its two quantizers, LayerNorm.
  *
- *   d = x W' + b                                  x (M, K), d (M, H)
+ *   d = dropout(x W' + b)                         x (M, K), d (M, H)
  *   y = LayerNorm(Ql(d) + Qr(r))                  r, y (M, H)
  *
  * When both quantizers run on codes, one expression per element adds them,
@@ -15,6 +15,7 @@
 #ifndef QB_LAYERS_RESIDUAL_NORM_H
 #define QB_LAYERS_RESIDUAL_NORM_H
 
+#include "layers/dropout.h"
 #include "layers/layer_norm.h"
 #include "layers/linear.h"
 
@@ -43,14 +44,15 @@ qb_status qb_residual_norm_prepare(qb_residual_norm *self, const qb_run *run);
 /* y (rows, H) holds r on entry and the result on return.  x must not overlap y.  Collecting quantizers of x and d are
  * shown them; r's, self->residual, is the caller's to show, together with the other quantizers of that tensor. */
 qb_status qb_residual_norm_forward(const qb_residual_norm *self, const qb_residual_norm_work *work, const qb_run *run,
-                                   const float *x, int64_t rows, float *y);
+                                   const qb_dropout_node *dropout, const float *x, int64_t rows, float *y);
 
 void qb_residual_norm_gradient_sizes(const qb_residual_norm *self, const qb_kernels *kernels, int64_t rows,
                                      qb_gradient_sizes *sizes);
-/* x (rows, K) and r (rows, H) as forward got them, work->local as it left it, dy (rows, H) -> dx and dr.
+/* dropout, x (rows, K) and r (rows, H) as forward got them, work->local as it left it, dy (rows, H) -> dx and dr.
  * dr may be dy; dx overlaps nothing. */
 qb_status qb_residual_norm_backward(const qb_residual_norm *self, const qb_residual_norm_work *work,
-                                    const qb_gradient_work *gradient, const qb_run *run, const float *x, const float *r,
-                                    int64_t rows, const float *dy, float *dx, float *dr);
+                                    const qb_gradient_work *gradient, const qb_run *run, const qb_dropout_node *dropout,
+                                    const float *x, const float *r, int64_t rows, const float *dy, float *dx,
+                                    float *dr);
 
 #endif

@@ -141,10 +141,11 @@ qb_bert_keeps_probabilities(const qb_bert *self)
     return 0;
 }
 
-/* The inputs of one layer's attention; `keys` is filled for it to point to. */
+/* The inputs of one layer's attention; `keys` is filled for it to point to, and `of_dropout` says whose dropout it is.
+ */
 static qb_attention_inputs
-attention_inputs(const qb_bert_inputs *inputs, const qb_bert_keys *of, int64_t layer, const float *head_mask,
-                 qb_attention_keys *keys)
+attention_inputs(const qb_bert_inputs *inputs, const qb_bert_keys *of, qb_block_dropout of_dropout, int64_t layer,
+                 const float *head_mask, qb_attention_keys *keys)
 {
     *keys = of->keys;
     if (of->earlier_keys != NULL) {
@@ -156,6 +157,8 @@ attention_inputs(const qb_bert_inputs *inputs, const qb_bert_keys *of, int64_t l
         .keys = keys,
         .is_causal = of->is_causal,
         .head_mask = head_mask,
+        .dropout = qb_dropout_of_block(inputs->dropouts, layer, of_dropout),
+        .output_dropout = qb_dropout_of_block(inputs->dropouts, layer, of_dropout + 1),
         .layer = layer,
         .reader = of->on_probabilities,
         .key_reader = of->on_keys,
@@ -163,23 +166,46 @@ attention_inputs(const qb_bert_inputs *inputs, const qb_bert_keys *of, int64_t l
     };
 }
 
+/* The inputs of one layer, which point to keys. */
+static qb_block_inputs
+block_inputs(const qb_bert *self, const qb_bert_inputs *inputs, int64_t layer, const float *head_mask,
+             qb_attention_keys keys[2])
+{
+    qb_block_inputs made = {
+        .attention =
+            attention_inputs(inputs, inputs->self_keys, QB_DROPOUT_ATTENTION_PROBABILITIES, layer, head_mask, &keys[0]),
+        .has_cross_attention = self->blocks[layer].has_cross_attention && inputs->cross_keys != NULL,
+        .dropout = qb_dropout_of_block(inputs->dropouts, layer, QB_DROPOUT_OUTPUT),
+    };
+    if (made.has_cross_attention) {
+        made.cross_attention =
+            attention_inputs(inputs, inputs->cross_keys, QB_DROPOUT_CROSS_PROBABILITIES, layer, head_mask, &keys[1]);
+    }
+    return made;
+}
+
+/* The tokens, and whether their embeddings drop out. */
+static qb_embeddings_input
+embeddings_input(const qb_bert_inputs *inputs)
+{
+    qb_embeddings_input tokens = *inputs->tokens;
+    tokens.dropout = qb_dropout_of_embeddings(inputs->dropouts);
+    return tokens;
+}
+
 qb_status
 qb_bert_forward(const qb_bert *self, const qb_bert_work *work, const qb_run *run, const qb_bert_inputs *inputs)
 {
     const float *head_mask = inputs->head_mask;
-    QB_TRY(qb_embeddings_forward(&self->embeddings, run, inputs->tokens, work->hidden));
+    const qb_embeddings_input tokens = embeddings_input(inputs);
+    QB_TRY(qb_embeddings_forward(&self->embeddings, run, &tokens, work->hidden));
     for (int64_t i = 0; i < self->num_blocks; i++) {
         const qb_block *block = &self->blocks[i];
         const qb_block_work *of_block = work->blocks == NULL ? &work->block : &work->blocks[i];
-        const int has_cross = block->has_cross_attention && inputs->cross_keys != NULL;
         qb_attention_keys keys[2];
-        qb_attention_inputs cross = {.sequences = NULL};
-        const qb_attention_inputs attention = attention_inputs(inputs, inputs->self_keys, i, head_mask, &keys[0]);
-        if (has_cross) {
-            cross = attention_inputs(inputs, inputs->cross_keys, i, head_mask, &keys[1]);
-        }
+        const qb_block_inputs of_layer = block_inputs(self, inputs, i, head_mask, keys);
         inputs->on_hidden(inputs->context, i, work->hidden);
-        QB_TRY(qb_block_forward(block, of_block, run, &attention, has_cross ? &cross : NULL, work->hidden));
+        QB_TRY(qb_block_forward(block, of_block, run, &of_layer, work->hidden));
         head_mask = head_mask == NULL ? NULL : head_mask + block->attention.heads;
     }
     inputs->on_hidden(inputs->context, self->num_blocks, work->hidden);
@@ -227,15 +253,11 @@ qb_bert_backward(const qb_bert *self, const qb_bert_work *work, const qb_run *ru
     for (int64_t i = self->num_blocks - 1; i >= 0; i--) {
         const qb_block *block = &self->blocks[i];
         const float *head_mask = inputs->head_mask == NULL ? NULL : inputs->head_mask + heads_before(self, i);
-        const int has_cross = block->has_cross_attention && inputs->cross_keys != NULL;
         qb_attention_keys keys[2];
-        qb_attention_inputs cross = {.sequences = NULL};
-        const qb_attention_inputs attention = attention_inputs(inputs, inputs->self_keys, i, head_mask, &keys[0]);
-        if (has_cross) {
-            cross = attention_inputs(inputs, inputs->cross_keys, i, head_mask, &keys[1]);
-        }
-        QB_TRY(qb_block_backward(block, &work->blocks[i], &work->block_gradient, shared, run, &attention,
-                                 has_cross ? &cross : NULL, dhidden, dmemory));
+        const qb_block_inputs of_layer = block_inputs(self, inputs, i, head_mask, keys);
+        QB_TRY(qb_block_backward(block, &work->blocks[i], &work->block_gradient, shared, run, &of_layer, dhidden,
+                                 dmemory));
     }
-    return qb_embeddings_backward(&self->embeddings, shared, run, inputs->tokens, dhidden);
+    const qb_embeddings_input tokens = embeddings_input(inputs);
+    return qb_embeddings_backward(&self->embeddings, shared, run, &tokens, dhidden);
 }

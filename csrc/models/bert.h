@@ -13,6 +13,7 @@
 #include "layers/embeddings.h"
 #include "layers/pooler.h"
 #include "models/bert_config.h"
+#include "models/dropout_nodes.h"
 
 typedef struct qb_bert {
     qb_embeddings embeddings;
@@ -48,8 +49,9 @@ typedef struct qb_bert_keys {
 typedef struct qb_bert_inputs {
     const qb_embeddings_input *tokens;
     const qb_sequences *sequences;
-    const float *head_mask; /* the heads of layer 0, then of layer 1, ...; or NULL */
-    int wants_pooled;       /* work->pooled is to be filled */
+    const float *head_mask;          /* the heads of layer 0, then of layer 1, ...; or NULL */
+    const qb_dropout_node *dropouts; /* (qb_dropout_nodes_count); NULL: nothing is dropped */
+    int wants_pooled;                /* work->pooled is to be filled */
     const qb_bert_keys *self_keys;
     const qb_bert_keys *cross_keys; /* NULL: cross-attention is left out */
     /* Called with x_0, x_1, ... x_L (M, H). */

@@ -2,11 +2,12 @@
  *
  * Heads that are one linear layer:
  *
- *   logits = x W' + b        x: every token's hidden state (M, H) -> (B, T, C), or the pooled output (B, H) -> (B, C)
+ *   logits = dropout(x) W' + b      x: every token's hidden state (M, H) -> (B, T, C), or
+ *                                      the pooled output (B, H) -> (B, C)
  *
  * Extractive question answering (C = 2: "the answer starts here", "it ends here") and token classification read
  * tokens; sequence classification, regression, multiple choice (C = 1, one sequence for each choice) and next-sentence
- * prediction read the pooled output.
+ * prediction read the pooled output.  Question answering and next-sentence prediction have no dropout.
  *
  * Source: QDQBertForQuestionAnswering, ...TokenClassification, ...SequenceClassification, ...MultipleChoice,
  * ...NextSentencePrediction (REFERENCE 1.7).
@@ -34,15 +35,23 @@ plan_tokens(const qb_head_layers *self, qb_head_work *work, qb_arena *arena, con
     *work = (qb_head_work){.max_rows = limits->tokens};
     qb_linear_plan(&self->output, &work->output, arena, NULL, NULL, scratch);
     work->logits = qb_arena_take(arena, limits->tokens, (size_t)self->output.out_features * sizeof *work->logits);
+    if (limits->trains) {
+        const size_t row = (size_t)self->output.in_features * sizeof *work->dropped;
+        work->dropped = qb_arena_take(arena, limits->tokens, row);
+        work->ddropped = qb_arena_take(arena, limits->tokens, row);
+    }
 }
 
 static void
 plan_pooled(const qb_head_layers *self, qb_head_work *work, qb_arena *arena, const qb_limits *limits,
             qb_scratch *scratch)
 {
-    (void)limits;
     *work = (qb_head_work){.max_rows = 0};
     qb_linear_plan(&self->output, &work->output, arena, NULL, NULL, scratch);
+    if (limits->trains) {
+        const size_t row = (size_t)self->output.in_features * sizeof *work->dropped;
+        work->dropped = qb_arena_take(arena, limits->sequences, row);
+    }
 }
 
 static qb_status
@@ -51,12 +60,25 @@ prepare(qb_head_layers *self, const qb_run *run)
     return qb_linear_prepare(&self->output, run);
 }
 
+/* *dropped is x (rows, H) itself where nothing is dropped. */
+static qb_status
+drop(const qb_head_layers *self, const qb_head_work *work, const qb_run *run, const qb_head_inputs *inputs,
+     const float *x, int64_t rows, const float **dropped)
+{
+    *dropped = inputs->dropout == NULL ? x : work->dropped;
+    return inputs->dropout == NULL
+               ? QB_OK
+               : qb_dropout_apply(run, inputs->dropout, x, rows, self->output.in_features, work->dropped);
+}
+
 static qb_status
 forward_tokens(const qb_head_layers *self, const qb_head_work *work, const qb_run *run, const qb_head_inputs *inputs,
                float *out)
 {
-    QB_TRY(qb_linear_forward(&self->output, &work->output, run, inputs->hidden, inputs->batch->sequences.tokens,
-                             QB_ACTIVATION_NONE, work->logits));
+    const int64_t rows = inputs->batch->sequences.tokens;
+    const float *x;
+    QB_TRY(drop(self, work, run, inputs, inputs->hidden, rows, &x));
+    QB_TRY(qb_linear_forward(&self->output, &work->output, run, x, rows, QB_ACTIVATION_NONE, work->logits));
     qb_batch_scatter(inputs->batch, work->logits, self->output.out_features, out);
     return QB_OK;
 }
@@ -65,8 +87,10 @@ static qb_status
 forward_pooled(const qb_head_layers *self, const qb_head_work *work, const qb_run *run, const qb_head_inputs *inputs,
                float *out)
 {
-    return qb_linear_forward(&self->output, &work->output, run, inputs->pooled, inputs->batch->sequences.count,
-                             QB_ACTIVATION_NONE, out);
+    const int64_t rows = inputs->batch->sequences.count;
+    const float *x;
+    QB_TRY(drop(self, work, run, inputs, inputs->pooled, rows, &x));
+    return qb_linear_forward(&self->output, &work->output, run, x, rows, QB_ACTIVATION_NONE, out);
 }
 
 static void
@@ -87,20 +111,27 @@ static qb_status
 backward_tokens(const qb_head_layers *self, const qb_head_work *work, const qb_gradient_work *gradient,
                 const qb_run *run, const qb_head_inputs *inputs, const float *dlogits, float *dhidden, float *dpooled)
 {
+    const int64_t rows = inputs->batch->sequences.tokens;
+    const int64_t h = self->output.in_features;
     (void)dpooled;
     qb_batch_gather(inputs->batch, dlogits, self->output.out_features, work->logits);
-    return qb_linear_backward_accumulate(&self->output, gradient, run, inputs->hidden, inputs->batch->sequences.tokens,
-                                         work->logits, dhidden);
+    if (inputs->dropout == NULL) {
+        return qb_linear_backward_accumulate(&self->output, gradient, run, inputs->hidden, rows, work->logits, dhidden);
+    }
+    QB_TRY(qb_linear_backward(&self->output, gradient, run, work->dropped, rows, work->logits, work->ddropped));
+    QB_TRY(qb_dropout_apply(run, inputs->dropout, work->ddropped, rows, h, work->ddropped));
+    return qb_gradient_add(run, work->ddropped, rows * h, dhidden);
 }
 
 static qb_status
 backward_pooled(const qb_head_layers *self, const qb_head_work *work, const qb_gradient_work *gradient,
                 const qb_run *run, const qb_head_inputs *inputs, const float *dlogits, float *dhidden, float *dpooled)
 {
-    (void)work;
+    const int64_t rows = inputs->batch->sequences.count;
+    const float *x = inputs->dropout == NULL ? inputs->pooled : work->dropped;
     (void)dhidden;
-    return qb_linear_backward(&self->output, gradient, run, inputs->pooled, inputs->batch->sequences.count, dlogits,
-                              dpooled);
+    QB_TRY(qb_linear_backward(&self->output, gradient, run, x, rows, dlogits, dpooled));
+    return qb_dropout_apply(run, inputs->dropout, dpooled, rows, self->output.in_features, dpooled);
 }
 
 const qb_head_verbs qb_head_linear = {.init = init,

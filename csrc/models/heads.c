@@ -6,11 +6,11 @@
 #include "core/status.h"
 
 static const qb_head_interface heads[] = {
-    {QB_HEAD_QUESTION_ANSWERING, "question_answering", "qa_outputs", 0, &qb_head_linear},
-    {QB_HEAD_SEQUENCE_CLASSIFICATION, "sequence_classification", "classifier", 1, &qb_head_pooled_linear},
-    {QB_HEAD_TOKEN_CLASSIFICATION, "token_classification", "classifier", 0, &qb_head_linear},
-    {QB_HEAD_NEXT_SENTENCE, "next_sentence", "cls.seq_relationship", 1, &qb_head_pooled_linear},
-    {QB_HEAD_LANGUAGE_MODEL, "language_model", "cls.predictions", 0, &qb_head_language_model},
+    {QB_HEAD_QUESTION_ANSWERING, "question_answering", "qa_outputs", 0, 0, &qb_head_linear},
+    {QB_HEAD_SEQUENCE_CLASSIFICATION, "sequence_classification", "classifier", 1, 1, &qb_head_pooled_linear},
+    {QB_HEAD_TOKEN_CLASSIFICATION, "token_classification", "classifier", 0, 1, &qb_head_linear},
+    {QB_HEAD_NEXT_SENTENCE, "next_sentence", "cls.seq_relationship", 1, 0, &qb_head_pooled_linear},
+    {QB_HEAD_LANGUAGE_MODEL, "language_model", "cls.predictions", 0, 0, &qb_head_language_model},
 };
 
 #define HEADS_COUNT (sizeof heads / sizeof heads[0])

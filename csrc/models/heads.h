@@ -6,11 +6,12 @@
  * the pooled output, and the verbs that compute it.  Most heads are one linear layer (head_linear.c); one that is more
  * is a file with verbs of its own, not a new branch.
  *
- * Heads are float products: the original quantizes none of them.
+ * Heads are float products: the original quantizes none of them.  Some drop out what they read.
  */
 #ifndef QB_MODELS_HEADS_H
 #define QB_MODELS_HEADS_H
 
+#include "layers/dropout.h"
 #include "layers/layer_norm.h"
 #include "layers/linear.h"
 #include "models/batch.h"
@@ -34,12 +35,15 @@ typedef struct qb_head_work { /* one per session */
     int64_t max_rows; /* of logits */
     /* What backward of language models needs; (max tokens, H) but for the last, (max tokens, C). */
     float *x, *pre, *activated, *dtransformed, *dx, *dlogits;
+    /* What backward of heads that drop out needs: x after dropout, and for heads that read tokens dx; as large as x. */
+    float *dropped, *ddropped;
 } qb_head_work;
 
 typedef struct qb_head_inputs {
     const qb_batch *batch;
-    const float *hidden;      /* (M, H) */
-    const float *pooled;      /* (B, H); NULL without pooler */
+    const float *hidden; /* (M, H) */
+    const float *pooled; /* (B, H); NULL without pooler */
+    const qb_dropout_node *dropout;
     const int64_t *positions; /* (positions_count) b * T + t: the only tokens to score; NULL: all */
     int64_t positions_count;
 } qb_head_inputs;
@@ -71,6 +75,7 @@ struct qb_head_interface {
     const char *name;       /* "question_answering" */
     const char *layer_name; /* "qa_outputs" */
     int is_pooled;          /* reads the pooled output, and gives one row for each sequence */
+    int drops_out;          /* has a dropout before its layer */
     const qb_head_verbs *verbs;
 };
 

@@ -260,6 +260,12 @@ qb_model_heads(const qb_model *model, int64_t layer)
     return layer < 0 || layer >= model->bert.num_blocks ? 0 : model->bert.blocks[layer].attention.heads;
 }
 
+int64_t
+qb_model_dropout_count(const qb_model *model)
+{
+    return qb_dropout_nodes_count(model->config.num_layers);
+}
+
 int32_t
 qb_model_logits_shape(const qb_model *model, int64_t batch, int64_t length, int64_t shape[3])
 {

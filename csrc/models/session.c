@@ -53,6 +53,8 @@ plan(qb_session *session, qb_arena *arena)
     if (limits.trains) {
         session->dhidden = qb_arena_take(arena, limits.tokens, row);
         session->dpooled = qb_arena_take(arena, limits.sequences, row);
+        session->dropouts =
+            qb_arena_take(arena, qb_dropout_nodes_count(model->config.num_layers), sizeof *session->dropouts);
         if (limits.encoder_length > 0) {
             session->dmemory = qb_arena_take(arena, limits.sequences * limits.encoder_length, row);
         }
@@ -426,6 +428,13 @@ cross_keys(const qb_forward_call *call)
     };
 }
 
+/* The call's nodes, filled; NULL: nothing is dropped. */
+static const qb_dropout_node *
+dropouts_of(const qb_forward_call *call)
+{
+    return call->inputs.dropout_probabilities == NULL ? NULL : call->session->dropouts;
+}
+
 void
 qb_forward_call_resolve(qb_forward_call *call, qb_bert_call *bert)
 {
@@ -436,6 +445,7 @@ qb_forward_call_resolve(qb_forward_call *call, qb_bert_call *bert)
         .tokens = &session->batch.tokens,
         .sequences = &session->batch.sequences,
         .head_mask = call->inputs.head_mask,
+        .dropouts = dropouts_of(call),
         .wants_pooled = wants_pooled(call),
         .self_keys = &bert->of_self,
         .cross_keys = session->batch.encoder_length > 0 ? &bert->of_cross : NULL,
@@ -451,6 +461,7 @@ qb_forward_call_head_inputs(const qb_forward_call *call)
         .batch = &call->session->batch,
         .hidden = call->session->bert.hidden,
         .pooled = call->session->bert.pooled,
+        .dropout = qb_dropout_of_head(dropouts_of(call), call->session->model->config.num_layers),
         .positions = call->inputs.logits_positions,
         .positions_count = call->inputs.logits_count,
     };
@@ -541,6 +552,21 @@ check_positions(const qb_forward_call *call)
     return QB_OK;
 }
 
+static qb_status
+fill_dropouts(const qb_forward_call *call)
+{
+    const qb_session *session = call->session;
+    if (call->inputs.dropout_probabilities == NULL) {
+        return QB_OK;
+    }
+    if (!session->options.trains) {
+        return qb_fail(call->run->error, NULL, QB_ERR_STATE,
+                       "dropout_probabilities were given, but the session was made without trains");
+    }
+    return qb_dropout_nodes_fill(session->dropouts, &session->model->config, session->model->head, &call->inputs,
+                                 &session->batch.sequences, call->run->error);
+}
+
 /* Cross-attention has all its heads, and takes the factors of the layer's self-attention. */
 static qb_status
 check_head_mask(const qb_forward_call *call)
@@ -570,6 +596,7 @@ forward(qb_forward_call *call)
     QB_TRY(qb_batch_fill(&session->batch, &model->config, &session->options, &call->inputs, error));
     QB_TRY(check_positions(call));
     QB_TRY(check_head_mask(call));
+    QB_TRY(fill_dropouts(call));
     if (wants_pooled(call)) {
         QB_TRY(qb_batch_check_first(&session->batch, error));
     }

@@ -29,6 +29,7 @@ struct qb_session {
     float *dhidden;                /* (max tokens, H) */
     float *dpooled;                /* (max sequences, H) */
     float *dmemory;                /* (max encoder tokens, H); NULL: no cross-attention */
+    qb_dropout_node *dropouts;     /* (qb_dropout_nodes_count) */
     int has_forward;               /* it succeeded */
     uint64_t epoch;                /* of the model then */
     qb_forward_inputs last_inputs; /* borrowed arrays */

@@ -7,7 +7,7 @@
  *                     add_cross_attention=False, tie_word_embeddings=True, heads_of_layers=None,
  *                     padding_token=None): ...
  *             # head: "none", "question_answering", ...
- *         device: Device
+ *         device: Device; dropout_count: int
  *         def parameters(self) -> list[tuple[str, ndarray]]: ...       # read-only views of the parameter block
  *         def parameter_write(self, index) -> ndarray: ...             # writable view; packed weights become stale
  *         def gradient(self, index) -> ndarray | None: ...             # writable view; backward adds to it
@@ -473,6 +473,13 @@ model_get_device(PyObject *self, void *closure)
     return Py_NewRef(((qb_py_model *)self)->device);
 }
 
+static PyObject *
+model_get_dropout_count(PyObject *self, void *closure)
+{
+    (void)closure;
+    return PyLong_FromLongLong(qb_model_dropout_count(((qb_py_model *)self)->model));
+}
+
 static PyMethodDef model_methods[] = {
     {"parameters", model_parameters, METH_NOARGS, model_parameters_doc},
     {"parameter_write", model_parameter_write, METH_O, model_parameter_write_doc},
@@ -489,6 +496,7 @@ static PyMethodDef model_methods[] = {
 
 static PyGetSetDef model_properties[] = {
     {"device", model_get_device, NULL, "The Device that runs it.", NULL},
+    {"dropout_count", model_get_dropout_count, NULL, "Probabilities that Session.forward's dropout has.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

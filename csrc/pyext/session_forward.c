@@ -26,10 +26,11 @@ enum {
     CROSS_VALUES,
     OUTPUTS,
     LOGITS_POSITIONS,
+    DROPOUT,
     ARGUMENT_COUNT
 };
 
-typedef enum argument_kind { ONE_INT64, ONE_FLOAT32, FLOAT32_PER_LAYER, SCALAR } argument_kind;
+typedef enum argument_kind { ONE_INT64, ONE_FLOAT32, FLOAT32_PER_LAYER, SEED_STEP_FLOAT32, SCALAR } argument_kind;
 
 static const struct {
     const char *name;
@@ -51,6 +52,7 @@ static const struct {
     [CROSS_VALUES] = {"cross_values", FLOAT32_PER_LAYER},
     [OUTPUTS] = {"outputs", SCALAR},
     [LOGITS_POSITIONS] = {"logits_positions", ONE_INT64},
+    [DROPOUT] = {"dropout", SEED_STEP_FLOAT32},
 };
 
 /* What was borrowed for one argument: one tensor, or one for each layer. */
@@ -58,6 +60,7 @@ typedef struct forward_argument {
     qb_py_tensor one;
     qb_py_tensor *per_layer; /* (layers) or NULL */
     const float **data;      /* (layers) their memory, as C takes it */
+    uint64_t seed, step;     /* of dropout, whose probabilities are `one` */
 } forward_argument;
 
 static void
@@ -112,6 +115,39 @@ done:
 }
 
 static int
+read_uint64(PyObject *object, const char *name, uint64_t *value)
+{
+    *value = PyLong_AsUnsignedLongLong(object);
+    if (*value != (uint64_t)-1 || !PyErr_Occurred()) {
+        return 0;
+    }
+    if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyErr_Format(PyExc_ValueError, "%s: expected 0 .. 2**64 - 1, got %R", name, object);
+    }
+    else if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+        PyErr_Format(PyExc_TypeError, "%s: expected an integer, got %.100s", name, Py_TYPE(object)->tp_name);
+    }
+    return -1;
+}
+
+static int
+borrow_dropout(const qb_py_state *state, PyObject *object, forward_argument *argument)
+{
+    if (object == Py_None) {
+        return 0;
+    }
+    if (!PyTuple_Check(object) || PyTuple_GET_SIZE(object) != 3) {
+        PyErr_Format(PyExc_TypeError, "dropout: expected a tuple (seed, step, probabilities), got %.100s",
+                     Py_TYPE(object)->tp_name);
+        return -1;
+    }
+    return read_uint64(PyTuple_GET_ITEM(object, 0), "dropout seed", &argument->seed) < 0 ||
+                   read_uint64(PyTuple_GET_ITEM(object, 1), "dropout step", &argument->step) < 0
+               ? -1
+               : qb_py_borrow(state, PyTuple_GET_ITEM(object, 2), "dropout", QB_PY_FLOAT32, &argument->one);
+}
+
+static int
 borrow(const qb_py_state *state, PyObject *object, int index, int64_t layers, forward_argument *argument)
 {
     switch (facts[index].kind) {
@@ -121,6 +157,8 @@ borrow(const qb_py_state *state, PyObject *object, int index, int64_t layers, fo
         return qb_py_borrow_optional(state, object, facts[index].name, QB_PY_FLOAT32, &argument->one);
     case FLOAT32_PER_LAYER:
         return borrow_per_layer(state, object, facts[index].name, layers, argument);
+    case SEED_STEP_FLOAT32:
+        return borrow_dropout(state, object, argument);
     case SCALAR:
         return 0;
     }
@@ -285,6 +323,13 @@ check_shapes(const qb_py_state *state, const qb_py_model *model, const forward_a
         PyOS_snprintf(expected, sizeof expected, "one factor for each head of each layer, %lld", (long long)heads);
         return fail_shape(state, HEAD_MASK, expected, head_mask);
     }
+    const qb_py_tensor *dropout = &arguments[DROPOUT].one;
+    const int64_t dropouts = qb_model_dropout_count(model->model);
+    if (dropout->data && (dropout->rank != 1 || dropout->count != dropouts)) {
+        char expected[96];
+        PyOS_snprintf(expected, sizeof expected, "a probability for each of %lld dropouts", (long long)dropouts);
+        return fail_shape(state, DROPOUT, expected, dropout);
+    }
     return 0;
 }
 
@@ -315,6 +360,9 @@ inputs_of(const forward_argument arguments[ARGUMENT_COUNT], int compute_padding,
         .cross_values = arguments[CROSS_VALUES].data,
         .logits_positions = arguments[LOGITS_POSITIONS].one.data,
         .logits_count = arguments[LOGITS_POSITIONS].one.data ? arguments[LOGITS_POSITIONS].one.count : 0,
+        .dropout_probabilities = arguments[DROPOUT].one.data,
+        .dropout_seed = arguments[DROPOUT].seed,
+        .dropout_step = arguments[DROPOUT].step,
     };
 }
 
@@ -370,7 +418,7 @@ qb_py_session_forget(qb_py_session *self)
 const char qb_py_session_forward_doc[] =
     "forward($self, input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids, head_mask, "
     "compute_padding, is_causal, past_keys, past_values, encoder_hidden_states, encoder_attention_mask, "
-    "cross_keys, cross_values, outputs, logits_positions=None, /)\n--\n\n"
+    "cross_keys, cross_values, outputs, logits_positions=None, dropout=None, /)\n--\n\n"
     "Run the model on a batch.\n\n"
     "Parameters\n----------\n"
     "input_ids : int64, shape (batch, length), or None\n"
@@ -398,7 +446,12 @@ const char qb_py_session_forward_doc[] =
     "    Sum of OUTPUT_* constants.\n"
     "logits_positions : int64, shape (positions,), or None\n"
     "    The only tokens that a language model scores, as b * length + t in any order; the logits then are\n"
-    "    (positions, vocabulary).\n\n"
+    "    (positions, vocabulary).\n"
+    "dropout : (seed, step, probabilities), or None\n"
+    "    Two integers of 64 bits from which follows what is dropped, and float32, shape (Model.dropout_count,): the\n"
+    "    embeddings'; for each layer those of the attention probabilities, the attention's output, the\n"
+    "    cross-attention's probabilities and output, the feed-forward output; the head's.  None: nothing is\n"
+    "    dropped.  Only of a session that trains.\n\n"
     "Returns\n-------\n"
     "tuple\n"
     "    last_hidden_state, pooler_output, logits, and tuples with one array for each layer: hidden_states (one\n"
@@ -408,7 +461,8 @@ const char qb_py_session_forward_doc[] =
     "ShapeError, IndexError, ValueError\n"
     "    For arguments of a wrong shape or range; the argument is named.\n"
     "StateError\n"
-    "    If another thread uses the session, or it was made without keep_probabilities and needs them.";
+    "    If another thread uses the session, it was made without keep_probabilities and needs them, or without\n"
+    "    trains and there is dropout.";
 
 PyObject *
 qb_py_session_forward(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
@@ -418,8 +472,8 @@ qb_py_session_forward(PyObject *object, PyObject *const *arguments, Py_ssize_t c
     if (!state) {
         return NULL;
     }
-    if (count != ARGUMENT_COUNT && count != LOGITS_POSITIONS) {
-        PyErr_Format(PyExc_TypeError, "forward() takes %d or %d arguments, %zd given", (int)LOGITS_POSITIONS,
+    if (count < LOGITS_POSITIONS || count > ARGUMENT_COUNT) {
+        PyErr_Format(PyExc_TypeError, "forward() takes %d .. %d arguments, %zd given", (int)LOGITS_POSITIONS,
                      (int)ARGUMENT_COUNT, count);
         return NULL;
     }

@@ -7,7 +7,8 @@
  *         max_encoder_length: int; trains: bool
  *         def forward(self, input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids, head_mask,
  *                     compute_padding, is_causal, past_keys, past_values, encoder_hidden_states,
- *                     encoder_attention_mask, cross_keys, cross_values, outputs, logits_positions=None, /):
+ *                     encoder_attention_mask, cross_keys, cross_values, outputs, logits_positions=None,
+ *                     dropout=None, /):
  *             # -> a tuple of ten; see qb_py_session_forward_doc
  *         def backward(self, d_last_hidden_state, d_pooler_output, d_logits, wants_inputs, wants_encoder, /):
  *             # -> a tuple of two; see qb_py_session_backward_doc

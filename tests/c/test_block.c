@@ -152,7 +152,7 @@ test_float_feed_forward_is_the_definition(void)
     switch_all(c, QB_STAGE_DISABLED);
     memcpy(y, x, ROWS * HIDDEN * sizeof *y);
     CHECK(qb_block_prepare(&c->block, &run) == QB_OK);
-    CHECK(qb_feed_forward_forward(ff, &c->work.feed_forward, &run, ROWS, y) == QB_OK);
+    CHECK(qb_feed_forward_forward(ff, &c->work.feed_forward, &run, NULL, ROWS, y) == QB_OK);
     for (int64_t i = 0; i < ROWS; i++) {
         double g[INTERMEDIATE];
         double sum[HIDDEN];
@@ -202,7 +202,7 @@ test_integer_residual_add_is_one_expression_of_two_codes(void)
             }
             memcpy(y, r, ROWS * HIDDEN * sizeof *y);
             CHECK(qb_block_prepare(&c->block, &run) == QB_OK);
-            CHECK(qb_residual_norm_forward(layer, work, &run, x, ROWS, y) == QB_OK);
+            CHECK(qb_residual_norm_forward(layer, work, &run, NULL, x, ROWS, y) == QB_OK);
             const int64_t n = ROWS * HIDDEN;
             const float local_scale = naive_scale(is_static ? 0.7f : naive_amax(work->local, n), 8);
             const float residual_scale = naive_scale(is_static ? 0.6f : naive_amax(r, n), 8);
@@ -241,7 +241,7 @@ test_residual_add_with_one_quantizer_off_adds_values(void)
     case_set_amax(layer->residual, 0.6f);
     memcpy(y, r, ROWS * HIDDEN * sizeof *y);
     CHECK(qb_block_prepare(&c->block, &run) == QB_OK);
-    CHECK(qb_residual_norm_forward(layer, work, &run, x, ROWS, y) == QB_OK);
+    CHECK(qb_residual_norm_forward(layer, work, &run, NULL, x, ROWS, y) == QB_OK);
     for (int64_t i = 0; i < ROWS * HIDDEN; i++) {
         expected[i] = work->local[i] + (float)naive_code(r[i], scale, 8) / scale;
     }
@@ -274,7 +274,7 @@ test_nan_at_the_residual_is_reported_by_site(void)
     CHECK(qb_quantizer_set_stages(ff->output.residual, QB_STAGE_QUANT) == QB_OK);
     y[40] = INFINITY;
     CHECK(qb_block_prepare(&c->block, &inner) == QB_OK);
-    CHECK(qb_feed_forward_forward(ff, &c->work.feed_forward, &inner, ROWS, y) == QB_ERR_VALUE);
+    CHECK(qb_feed_forward_forward(ff, &c->work.feed_forward, &inner, NULL, ROWS, y) == QB_ERR_VALUE);
     CHECK_CONTAINS(error.message, "encoder.layer.12.output.add_");
     CHECK_CONTAINS(error.message, "NaN or infinity");
     free(y);
@@ -291,7 +291,7 @@ test_block_runs_both_halves_in_shared_memory_with_equal_bits_on_every_device(voi
     const qb_sequences sequences = {
         .count = 2, .tokens = ROWS, .max_length = 31, .offsets = offsets, .lengths = lengths};
     const qb_attention_keys keys = {.sequences = sequences, .projected = ROWS};
-    const qb_attention_inputs inputs = {.sequences = &sequences, .keys = &keys};
+    const qb_block_inputs inputs = {.attention = {.sequences = &sequences, .keys = &keys}};
     float *x = case_random(ROWS * HIDDEN, 1.0f, 58);
     float *y = case_memory(ROWS * HIDDEN * sizeof *y);
     float *expected = case_memory(ROWS * HIDDEN * sizeof *expected);
@@ -306,12 +306,13 @@ test_block_runs_both_halves_in_shared_memory_with_equal_bits_on_every_device(voi
             CHECK(qb_block_prepare(&c->block, &run) == QB_OK);
             if (d == 0) {
                 memcpy(expected, x, ROWS * HIDDEN * sizeof *expected);
-                CHECK(qb_attention_forward(&c->block.attention, &c->work.attention, &run, &inputs, expected) == QB_OK);
-                CHECK(qb_feed_forward_forward(&c->block.feed_forward, &c->work.feed_forward, &run, ROWS, expected) ==
-                      QB_OK);
+                CHECK(qb_attention_forward(&c->block.attention, &c->work.attention, &run, &inputs.attention,
+                                           expected) == QB_OK);
+                CHECK(qb_feed_forward_forward(&c->block.feed_forward, &c->work.feed_forward, &run, NULL, ROWS,
+                                              expected) == QB_OK);
             }
             memcpy(y, x, ROWS * HIDDEN * sizeof *y);
-            CHECK(qb_block_forward(&c->block, &c->work, &run, &inputs, NULL, y) == QB_OK);
+            CHECK(qb_block_forward(&c->block, &c->work, &run, &inputs, y) == QB_OK);
             CHECK(same_bits(y, expected, ROWS * HIDDEN));
             free_case(c);
         }

@@ -3,95 +3,7 @@
  * Backward of whole sessions: equal bits everywhere, sums, frozen parameters, and what is refused.  That the numbers
  * are the derivatives, tests/reference and tests/golden say.
  */
-#include "models/session.h"
-
-#include "model_case.h"
-
-enum { BATCH = 3, LENGTH = 19, TOKENS = BATCH * LENGTH, MOST_LOGITS = TOKENS * VOCABULARY };
-
-typedef struct batch_case {
-    int64_t ids[TOKENS];
-    int64_t mask[TOKENS];
-    float logits[MOST_LOGITS];
-    float d[MOST_LOGITS]; /* gradient of the logits */
-    qb_forward_inputs inputs;
-} batch_case;
-
-static void
-batch_fill(batch_case *c)
-{
-    static const int64_t lengths[BATCH] = {19, 1, 12};
-    unsigned long long seed = 5;
-    model_ids(c->ids, TOKENS, 31);
-    for (int64_t i = 0; i < TOKENS; i++) {
-        c->mask[i] = i % LENGTH < lengths[i / LENGTH];
-    }
-    for (int64_t i = 0; i < MOST_LOGITS; i++) {
-        c->d[i] = check_uniform(&seed);
-    }
-    c->inputs = model_inputs(BATCH, LENGTH, c->ids, c->mask);
-}
-
-static qb_session *
-training_session(qb_model *model)
-{
-    const qb_session_options options = {.struct_size = sizeof options,
-                                        .max_sequences = BATCH,
-                                        .max_length = LENGTH,
-                                        .keep_probabilities = 1,
-                                        .trains = 1};
-    return session_make_of(model, &options);
-}
-
-static qb_status
-forward(qb_session *session, batch_case *c, qb_error *error)
-{
-    const qb_forward_outputs outputs = {.struct_size = sizeof outputs, .logits = c->logits};
-    return qb_session_forward(session, NULL, &c->inputs, &outputs, error);
-}
-
-static qb_status
-backward(qb_session *session, const batch_case *c, qb_error *error)
-{
-    const qb_backward_inputs inputs = {.struct_size = sizeof inputs, .d_logits = c->d};
-    return qb_session_backward(session, NULL, &inputs, NULL, error);
-}
-
-/* All gradients in one array; *count is their number. */
-static float *
-gradients(const qb_model *model, int64_t *count)
-{
-    *count = 0;
-    for (int pass = 0;; pass++) {
-        float *all = pass == 0 ? NULL : case_memory((size_t)*count * sizeof *all);
-        int64_t at = 0;
-        for (int64_t i = 0; i < qb_model_parameter_count(model); i++) {
-            const qb_parameter_info info = qb_model_parameter(model, i);
-            const int64_t n = info.shape[0] * (info.rank == 2 ? info.shape[1] : 1);
-            const float *gradient = qb_model_gradient(model, i);
-            if (pass == 1 && gradient != NULL) {
-                memcpy(all + at, gradient, (size_t)n * sizeof *all);
-            }
-            at += n;
-        }
-        *count = at;
-        if (pass == 1) {
-            return all;
-        }
-    }
-}
-
-/* 0: float, 1: codes with static ranges, 2: ranges made from each tensor. */
-static void
-set_mode(qb_model *model, int mode)
-{
-    if (mode == 0) {
-        model_set_stages(model, QB_STAGE_DISABLED);
-    }
-    else if (mode == 1) {
-        model_set_ranges(model);
-    }
-}
+#include "training_case.h"
 
 static void
 test_gradients_have_equal_bits_on_every_device(void)
@@ -99,22 +11,22 @@ test_gradients_have_equal_bits_on_every_device(void)
     static const qb_head heads[] = {QB_HEAD_QUESTION_ANSWERING, QB_HEAD_TOKEN_CLASSIFICATION,
                                     QB_HEAD_SEQUENCE_CLASSIFICATION, QB_HEAD_LANGUAGE_MODEL};
     case_devices devices = case_devices_open();
-    batch_case *c = case_memory(sizeof *c);
-    batch_fill(c);
+    training_case *c = case_memory(sizeof *c);
+    training_fill(c);
     for (size_t h = 0; h < COUNT(heads); h++) {
         for (int mode = 0; mode < 3; mode++) {
             float *expected = NULL;
             for (size_t d = 0; d < devices.count; d++) {
                 int64_t count = 0;
                 qb_model *model = model_make(devices.at[d], heads[h]);
-                set_mode(model, mode);
+                training_set_mode(model, mode);
                 qb_session *session = training_session(model);
-                CHECK(forward(session, c, NULL) == QB_OK);
+                CHECK(training_forward(session, c, NULL) == QB_OK);
                 const uint64_t allocations = qb_device_memory_statistics(devices.at[d]).allocations;
-                CHECK(backward(session, c, NULL) == QB_OK);
+                CHECK(training_backward(session, c, NULL) == QB_OK);
                 /* Ranges that are made from each row of a weight are small tensors of their own. */
                 CHECK(mode > 0 || qb_device_memory_statistics(devices.at[d]).allocations == allocations);
-                float *found = gradients(model, &count);
+                float *found = training_gradients(model, &count);
                 CHECK(!all_zero(found, count));
                 CHECK(d == 0 || same_bits(found, expected, count));
                 if (d == 0) {
@@ -137,17 +49,17 @@ static void
 test_a_session_that_trains_gives_the_bits_of_one_that_does_not(void)
 {
     qb_device *device = case_device(NULL, 2);
-    batch_case *c = case_memory(sizeof *c);
+    training_case *c = case_memory(sizeof *c);
     float *logits = case_memory(MOST_LOGITS * sizeof *logits);
-    batch_fill(c);
+    training_fill(c);
     for (int mode = 0; mode < 3; mode++) {
         qb_model *model = model_make(device, QB_HEAD_LANGUAGE_MODEL);
-        set_mode(model, mode);
+        training_set_mode(model, mode);
         qb_session *trains = training_session(model);
         qb_session *runs = session_make(model, BATCH, LENGTH, 1);
-        CHECK(forward(trains, c, NULL) == QB_OK);
+        CHECK(training_forward(trains, c, NULL) == QB_OK);
         memcpy(logits, c->logits, sizeof c->logits);
-        CHECK(forward(runs, c, NULL) == QB_OK);
+        CHECK(training_forward(runs, c, NULL) == QB_OK);
         CHECK(same_bits(logits, c->logits, MOST_LOGITS));
         qb_session_destroy(trains);
         qb_session_destroy(runs);
@@ -162,26 +74,26 @@ static void
 test_gradients_add_up_until_they_are_zeroed(void)
 {
     qb_device *device = case_device(NULL, 2);
-    batch_case *c = case_memory(sizeof *c);
-    batch_fill(c);
+    training_case *c = case_memory(sizeof *c);
+    training_fill(c);
     int64_t count = 0;
     qb_model *model = model_make(device, QB_HEAD_QUESTION_ANSWERING);
     CHECK(qb_model_gradient(model, 0) == NULL);
     qb_session *session = training_session(model);
-    CHECK(forward(session, c, NULL) == QB_OK && backward(session, c, NULL) == QB_OK);
-    float *once = gradients(model, &count);
-    CHECK(forward(session, c, NULL) == QB_OK && backward(session, c, NULL) == QB_OK);
-    float *twice = gradients(model, &count);
+    CHECK(training_forward(session, c, NULL) == QB_OK && training_backward(session, c, NULL) == QB_OK);
+    float *once = training_gradients(model, &count);
+    CHECK(training_forward(session, c, NULL) == QB_OK && training_backward(session, c, NULL) == QB_OK);
+    float *twice = training_gradients(model, &count);
     for (int64_t i = 0; i < count; i++) {
         CHECK(fabsf(twice[i] - 2.0f * once[i]) <= 1e-5f * fabsf(twice[i]) + 1e-4f);
     }
     CHECK(qb_model_zero_gradients(model, NULL) == QB_OK);
     free(twice);
-    twice = gradients(model, &count);
+    twice = training_gradients(model, &count);
     CHECK(all_zero(twice, count));
-    CHECK(forward(session, c, NULL) == QB_OK && backward(session, c, NULL) == QB_OK);
+    CHECK(training_forward(session, c, NULL) == QB_OK && training_backward(session, c, NULL) == QB_OK);
     free(twice);
-    twice = gradients(model, &count);
+    twice = training_gradients(model, &count);
     CHECK(same_bits(once, twice, count));
     free(once);
     free(twice);
@@ -195,20 +107,20 @@ static void
 test_frozen_parameters_get_nothing_and_change_no_other_bit(void)
 {
     qb_device *device = case_device(NULL, 2);
-    batch_case *c = case_memory(sizeof *c);
-    batch_fill(c);
+    training_case *c = case_memory(sizeof *c);
+    training_fill(c);
     int64_t count = 0;
     qb_model *model = model_make(device, QB_HEAD_LANGUAGE_MODEL);
     qb_session *session = training_session(model);
-    CHECK(forward(session, c, NULL) == QB_OK && backward(session, c, NULL) == QB_OK);
-    float *all = gradients(model, &count);
+    CHECK(training_forward(session, c, NULL) == QB_OK && training_backward(session, c, NULL) == QB_OK);
+    float *all = training_gradients(model, &count);
     CHECK(qb_model_zero_gradients(model, NULL) == QB_OK);
     for (int64_t i = 0; i < qb_model_parameter_count(model); i += 2) {
         CHECK(qb_model_set_trainable(model, i, 0, NULL) == QB_OK);
         CHECK(qb_model_gradient(model, i) == NULL);
     }
     CHECK(qb_model_set_trainable(model, qb_model_parameter_count(model), 0, NULL) == QB_ERR_INDEX);
-    CHECK(forward(session, c, NULL) == QB_OK && backward(session, c, NULL) == QB_OK);
+    CHECK(training_forward(session, c, NULL) == QB_OK && training_backward(session, c, NULL) == QB_OK);
     int64_t at = 0;
     for (int64_t i = 0; i < qb_model_parameter_count(model); i++) {
         const qb_parameter_info info = qb_model_parameter(model, i);
@@ -229,43 +141,43 @@ static void
 test_backward_without_its_forward_is_refused(void)
 {
     qb_device *device = case_device(NULL, 1);
-    batch_case *c = case_memory(sizeof *c);
+    training_case *c = case_memory(sizeof *c);
     qb_error error;
     float *data = NULL;
-    batch_fill(c);
+    training_fill(c);
     qb_model *model = model_make(device, QB_HEAD_QUESTION_ANSWERING);
     qb_session *runs = session_make(model, BATCH, LENGTH, 1);
-    CHECK(forward(runs, c, NULL) == QB_OK);
-    CHECK(backward(runs, c, &error) == QB_ERR_STATE);
+    CHECK(training_forward(runs, c, NULL) == QB_OK);
+    CHECK(training_backward(runs, c, &error) == QB_ERR_STATE);
     CHECK_CONTAINS(error.message, "without trains");
     qb_session_destroy(runs);
 
     qb_session *session = training_session(model);
-    CHECK(backward(session, c, &error) == QB_ERR_STATE);
+    CHECK(training_backward(session, c, &error) == QB_ERR_STATE);
     CHECK_CONTAINS(error.message, "no forward");
-    CHECK(forward(session, c, NULL) == QB_OK);
+    CHECK(training_forward(session, c, NULL) == QB_OK);
     c->ids[0] = VOCABULARY;
-    CHECK(forward(session, c, NULL) == QB_ERR_INDEX);
+    CHECK(training_forward(session, c, NULL) == QB_ERR_INDEX);
     c->ids[0] = 3;
-    CHECK(backward(session, c, &error) == QB_ERR_STATE);
+    CHECK(training_backward(session, c, &error) == QB_ERR_STATE);
 
-    CHECK(forward(session, c, NULL) == QB_OK);
+    CHECK(training_forward(session, c, NULL) == QB_OK);
     CHECK(qb_model_parameter_write(model, 0, &data, NULL) == QB_OK);
-    CHECK(backward(session, c, &error) == QB_ERR_STATE);
+    CHECK(training_backward(session, c, &error) == QB_ERR_STATE);
     CHECK_CONTAINS(error.message, "changed since the forward");
-    CHECK(forward(session, c, NULL) == QB_OK);
+    CHECK(training_forward(session, c, NULL) == QB_OK);
     CHECK(qb_model_parameter_write(model, 0, &data, NULL) == QB_OK);
     qb_session *other = training_session(model); /* whose forward packs anew */
-    CHECK(forward(other, c, NULL) == QB_OK);
-    CHECK(backward(session, c, &error) == QB_ERR_STATE);
+    CHECK(training_forward(other, c, NULL) == QB_OK);
+    CHECK(training_backward(session, c, &error) == QB_ERR_STATE);
     CHECK_CONTAINS(error.message, "changed since the forward");
-    CHECK(forward(session, c, NULL) == QB_OK); /* a refusal leaves nothing behind */
-    CHECK(backward(session, c, NULL) == QB_OK);
+    CHECK(training_forward(session, c, NULL) == QB_OK); /* a refusal leaves nothing behind */
+    CHECK(training_backward(session, c, NULL) == QB_OK);
     qb_session_destroy(other);
 
     const qb_forward_outputs none = {.struct_size = sizeof none};
     CHECK(qb_session_forward(session, NULL, &c->inputs, &none, NULL) == QB_OK);
-    CHECK(backward(session, c, &error) == QB_ERR_VALUE);
+    CHECK(training_backward(session, c, &error) == QB_ERR_VALUE);
     CHECK_CONTAINS(error.message, "d_logits");
     const qb_backward_inputs pooled = {.struct_size = sizeof pooled, .d_pooler_output = c->d};
     CHECK(qb_session_backward(session, NULL, &pooled, NULL, &error) == QB_ERR_VALUE);

@@ -2,8 +2,9 @@
 """BERT as its papers write it, in NumPy: encoder, decoder, cross-attention, relative positions.
 
 Nothing of the package is used, nothing is fast, and padding is computed with an additive mask, as in the
-original.  The same formulas run in float64, which is the truth, and in float32, which says what rounding
-alone may change.
+original.  What drops out is told by a function of node number and tensor; the numbers of the nodes are
+those of ``Session.forward``.  The same formulas run in float64, which is the truth, and in float32, which
+says what rounding alone may change.
 
 Devlin et al. 2018; Vaswani et al. 2017; Shaw et al. 2018 and Huang et al. 2020 for relative positions.
 """
@@ -11,6 +12,7 @@ Devlin et al. 2018; Vaswani et al. 2017; Shaw et al. 2018 and Huang et al. 2020 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +31,11 @@ def erf(x: Array) -> Array:
 def gelu(x: Array) -> Array:
     """x Phi(x)."""
     return x * (1 + erf(x / x.dtype.type(math.sqrt(2)))) / 2
+
+
+def keep(node: int, x: Array) -> Array:
+    """No dropout."""
+    return x
 
 
 def softmax(x: Array) -> Array:
@@ -57,13 +64,20 @@ class Reference:
     Parameters
     ----------
     parameters : dict
-        Arrays by the names of `QDQBertModel`, and those of ``cls.`` for a language model.
+        Arrays by the names of `QDQBertModel`, those of ``cls.`` for a language model, and ``classifier``.
     heads, epsilon, positions, is_causal
         Attention heads; of LayerNorm; "absolute", "relative_key" or "relative_key_query"; whether tokens see
         only those before them.
     dtype : numpy dtype
         In which everything is computed.
+
+    Attributes
+    ----------
+    drop : callable
+        The dropout of a node: (node, x) -> x times mask / (1 - p).
     """
+
+    drop: Callable[[int, Array], Array]
 
     def __init__(
         self,
@@ -81,6 +95,7 @@ class Reference:
         self.positions = positions
         self.is_causal = is_causal
         self.dtype = dtype
+        self.drop = keep
         self.layers = 1 + max(int(n.split(".")[2]) for n in self.of if n.startswith("encoder.layer."))
 
     def linear(self, name: str, x: Array) -> Array:
@@ -110,17 +125,21 @@ class Reference:
         return r
 
     def attention(
-        self, name: str, x: Array, k: Array, v: Array, seen: Array, past: int, factors: Array
+        self, name: str, node: int, x: Array, k: Array, v: Array, seen: Array, past: int, factors: Array
     ) -> tuple[Array, Array]:
-        """Output after residual add and LayerNorm, and probabilities; `seen` broadcasts to (B, T, S)."""
+        """Output after residual add and LayerNorm, and probabilities; `seen` broadcasts to (B, T, S).
+
+        `node` is the number of the probabilities' dropout; the output's is one more.
+        """
         q = self.split(self.linear(f"{name}.self.query", x))
         scores = q @ k.swapaxes(-1, -2) + self.relative(f"{name}.self", q, k, past)
         scores = (
             scores / np.sqrt(self.dtype(q.shape[-1])) + np.where(seen, 0, LOWEST).astype(self.dtype)[:, None]
         )
-        p = softmax(scores) * factors.astype(self.dtype)[:, None, None]
+        p = self.drop(node, softmax(scores)) * factors.astype(self.dtype)[:, None, None]
         context = (p @ v).transpose(0, 2, 1, 3).reshape(x.shape)
-        return self.norm(f"{name}.output.LayerNorm", self.linear(f"{name}.output.dense", context) + x), p
+        local = self.drop(node + 1, self.linear(f"{name}.output.dense", context))
+        return self.norm(f"{name}.output.LayerNorm", local + x), p
 
     def keys_of(self, name: str, z: Array) -> tuple[Array, Array]:
         """Keys and values of z."""
@@ -146,7 +165,7 @@ class Reference:
         x = x + self.of["embeddings.token_type_embeddings.weight"][types]
         if self.positions == "absolute":
             x = x + self.of["embeddings.position_embeddings.weight"][positions]
-        return self.norm("embeddings.LayerNorm", x)
+        return self.drop(0, self.norm("embeddings.LayerNorm", x))
 
     def __call__(
         self,
@@ -169,6 +188,7 @@ class Reference:
         out = Results()
         for i in range(self.layers):
             layer = f"encoder.layer.{i}"
+            node = 1 + 5 * i
             out.hidden_states.append(x)
             k, v = self.keys_of(f"{layer}.attention", x)
             if earlier:
@@ -176,21 +196,25 @@ class Reference:
                 v = np.concatenate([earlier.values[i], v], 2)
             out.keys.append(k)
             out.values.append(v)
-            x, p = self.attention(f"{layer}.attention", x, k, v, seen, past, head_mask[i])
+            x, p = self.attention(f"{layer}.attention", node, x, k, v, seen, past, head_mask[i])
             out.attentions.append(p)
             if encoder is not None:
                 name = f"{layer}.crossattention"
                 looked = np.ones(encoder.shape[:2], int) if encoder_mask is None else encoder_mask
                 looked = looked if looked.ndim == 3 else looked[:, None]
                 k, v = self.keys_of(name, np.asarray(encoder, self.dtype))
-                x, p = self.attention(name, x, k, v, looked != 0, past, head_mask[i])
+                x, p = self.attention(name, node + 2, x, k, v, looked != 0, past, head_mask[i])
                 out.cross_attentions.append(p)
             wide = gelu(self.linear(f"{layer}.intermediate.dense", x))
-            x = self.norm(f"{layer}.output.LayerNorm", self.linear(f"{layer}.output.dense", wide) + x)
+            local = self.drop(node + 4, self.linear(f"{layer}.output.dense", wide))
+            x = self.norm(f"{layer}.output.LayerNorm", local + x)
         out.hidden_states.append(x)
         out.last_hidden_state = x
         if "pooler.dense.weight" in self.of:
             out.pooler_output = np.tanh(self.linear("pooler.dense", x[:, 0]))
+        if "classifier.weight" in self.of:
+            read = x if out.pooler_output is None else out.pooler_output
+            out.logits = self.linear("classifier", self.drop(1 + 5 * self.layers, read))
         if "cls.predictions.bias" in self.of:
             t = gelu(self.linear("cls.predictions.transform.dense", x))
             t = self.norm("cls.predictions.transform.LayerNorm", t)

@@ -52,7 +52,8 @@ def make(kind: str, positions: str, cls: type[Any] = QDQBertModel, **fields: Any
     if "cls.predictions.bias" in parameters:  # one tensor of two names
         parameters["cls.predictions.decoder.bias"] = parameters["cls.predictions.bias"]
     prefix = "" if cls is QDQBertModel else "bert."
-    model.load_state_dict({n if n.startswith("cls.") else prefix + n: v for n, v in parameters.items()})
+    heads = ("cls.", "classifier.")
+    model.load_state_dict({n if n.startswith(heads) else prefix + n: v for n, v in parameters.items()})
     settings = {"heads": HEADS, "epsilon": EPSILON, "positions": positions, "is_causal": kind != "encoder"}
     return Case(
         model,

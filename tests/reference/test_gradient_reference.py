@@ -34,7 +34,14 @@ class Gradients:
     """Forward and backward of a case in the C core."""
 
     def __init__(
-        self, case: Any, inputs: dict[str, Any], weights: dict[str, Array], *, padding: str, threads: int = 1
+        self,
+        case: Any,
+        inputs: dict[str, Any],
+        weights: dict[str, Array],
+        *,
+        padding: str,
+        threads: int = 1,
+        dropout: tuple[int, int, Array] | None = None,
     ) -> None:
         core = case.model._engine.core
         core.device.num_threads = threads
@@ -69,6 +76,8 @@ class Gradients:
             None,
             None,
             sum(outputs[name] for name in weights),
+            None,
+            dropout,
         )
         given = (weights.get("last_hidden_state"), weights.get("pooler_output"), weights.get("logits"))
         self.words, self.memory = session.backward(*given, True, encoder is not None)
@@ -120,10 +129,12 @@ def expect(name: str, found: dict[str, Array], direction: Array, truth: float) -
     assert abs(got - truth) <= RTOL * scale + floor, f"{name}: {got}, the formulas say {truth} (norm {scale})"
 
 
-def check(case: Any, inputs: dict[str, Any], padding: str) -> Gradients:
+def check(
+    case: Any, inputs: dict[str, Any], padding: str, dropout: tuple[int, int, Array] | None = None
+) -> Gradients:
     computed = inputs["mask"] != 0 if padding == "skip" else np.ones((ROWS, LENGTH), bool)
     weights = weights_of(case, inputs, computed)
-    found = Gradients(case, inputs, weights, padding=padding)
+    found = Gradients(case, inputs, weights, padding=padding, dropout=dropout)
     rng = np.random.default_rng(3)
     moved = 0
     for name, gradient in found.of.items():

@@ -360,6 +360,11 @@ QB_API int64_t qb_model_heads(const qb_model *model, int64_t layer); /* N of one
 /* Shape of the logits of a (batch, length) call that asks for all; returns the rank, 0 for QB_HEAD_NONE. */
 QB_API int32_t qb_model_logits_shape(const qb_model *model, int64_t batch, int64_t length, int64_t shape[3]);
 
+/* Dropouts of a model of so many layers L, 2 + 5 L: number 0 is that of the embeddings; 1 + 5 i .. 5 + 5 i of layer i:
+ * the probabilities and the output of attention, the same of cross-attention, the output of the feed-forward half; the
+ * last one the head's.  Those that the model lacks have numbers too. */
+QB_API int64_t qb_model_dropout_count(const qb_model *model);
+
 typedef struct qb_parameter_info {
     const char *name; /* "bert.encoder.layer.0.attention.self.query.weight" */
     int32_t rank;
@@ -465,6 +470,10 @@ typedef struct qb_forward_inputs {
     const int64_t *logits_positions; /* (K) b * T + t, in any order: the only tokens that a language model scores, into
                                       * logits (K, V); NULL: all */
     int64_t logits_count;            /* K */
+    const float *dropout_probabilities;  /* (qb_model_dropout_count) of being dropped, 0 .. 1, for each dropout of the
+                                          * model; NULL: nothing is dropped.  Sessions that train only; not read after
+                                          * the call. */
+    uint64_t dropout_seed, dropout_step; /* what is dropped follows from these two, and from where an element is */
 } qb_forward_inputs;
 
 /* Buffers that the caller offers; NULL: not wanted.  Positions that are not computed are written as zero.  After a
@@ -486,8 +495,9 @@ typedef struct qb_forward_outputs {
 /* QB_ERR_SHAPE: larger than the session's limits, more tokens than positions; QB_ERR_INDEX: an id out of range (with
  * argument, row, column, value); QB_ERR_VALUE: a mask element that is not 0 or 1, a sequence that is all padding (with
  * QB_PADDING_SKIP), a first position that is pooled but not computed, an output that the model lacks, a NaN or
- * infinity at an integer or collecting site (with its name); QB_ERR_STATE: keep_probabilities is needed and was not
- * planned, or the model is busy with another session's statistics. */
+ * infinity at an integer or collecting site (with its name), a probability of a dropout that the model lacks;
+ * QB_ERR_STATE: keep_probabilities is needed and was not planned, dropout without `trains`, or the model is busy with
+ * another session's statistics. */
 QB_API qb_status qb_session_forward(qb_session *session, const qb_interrupt *interrupt, const qb_forward_inputs *inputs,
                                     const qb_forward_outputs *outputs, qb_error *error);
 
