@@ -3,20 +3,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from qdqbert.tasks.batching import batch_inputs
+from qdqbert.tasks.batching import batch_inputs, chunks
 from qdqbert.tokenization import special_token_id
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["EncodedText", "TextExample", "bare_tokenizer", "encode_text", "pad_id", "padded"]
+__all__ = [
+    "EncodedText",
+    "TextExample",
+    "bare_tokenizer",
+    "encode_text",
+    "encode_texts",
+    "kept_of_pair",
+    "pad_id",
+    "padded",
+]
+
+# Texts of one call of the library, which spreads them over its threads.
+_TEXTS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +90,81 @@ def encode_text(text: str, pair: str | None, tokenizer: Tokenizer, max_length: i
     CheckpointError
         If the vocabulary has no [CLS] or [SEP].
     """
+    return next(encode_texts([(text, pair)], tokenizer, max_length))
+
+
+def encode_texts(
+    texts: Iterable[tuple[str, str | None]], tokenizer: Tokenizer, max_length: int
+) -> Iterator[EncodedText]:
+    """Encode many texts or pairs; a bounded number of them is in memory.
+
+    Parameters
+    ----------
+    texts : iterable of (str, str or None)
+        Texts, each with the second one of its pair.
+    tokenizer : tokenizers.Tokenizer
+    max_length : int
+        As in `encode_text`.
+
+    Yields
+    ------
+    EncodedText
+        In order.
+
+    Raises
+    ------
+    ValueError, CheckpointError
+        As in `encode_text`.
+    """
     if max_length < 4:
         raise ValueError(f"max_length: expected at least 4, found {max_length}")
     cls, sep = special_token_id(tokenizer, "[CLS]"), special_token_id(tokenizer, "[SEP]")
-    first = tokenizer.encode(text, add_special_tokens=False).ids
-    if pair is None:
-        ids = [cls, *first[: max_length - 2], sep]
-        return EncodedText(np.array(ids, dtype=np.int64), np.zeros(len(ids), dtype=np.int64))
-    second = tokenizer.encode(pair, add_special_tokens=False).ids
-    room = max_length - 3
-    while len(first) + len(second) > room:
-        longer = first if len(first) > len(second) else second
-        longer.pop()
-    ids = [cls, *first, sep, *second, sep]
-    types = np.zeros(len(ids), dtype=np.int64)
-    types[len(first) + 2 :] = 1
-    return EncodedText(np.array(ids, dtype=np.int64), types)
+    for chunk in chunks(texts, _TEXTS):
+        firsts = tokenizer.encode_batch([text for text, _ in chunk], add_special_tokens=False)
+        seconds = iter(
+            tokenizer.encode_batch([pair for _, pair in chunk if pair is not None], add_special_tokens=False)
+        )
+        for (_, pair), encoding in zip(chunk, firsts, strict=True):
+            first = encoding.ids
+            if pair is None:
+                ids = [cls, *first[: max_length - 2], sep]
+                yield EncodedText(np.array(ids, dtype=np.int64), np.zeros(len(ids), dtype=np.int64))
+                continue
+            second = next(seconds).ids
+            kept = kept_of_pair(len(first), len(second), max_length - 3)
+            ids = [cls, *first[: kept[0]], sep, *second[: kept[1]], sep]
+            types = np.zeros(len(ids), dtype=np.int64)
+            types[kept[0] + 2 :] = 1
+            yield EncodedText(np.array(ids, dtype=np.int64), types)
+
+
+def kept_of_pair(first: int, second: int, room: int) -> tuple[int, int]:
+    """Wordpieces that are kept of each text of a pair.
+
+    Parameters
+    ----------
+    first, second : int
+        Wordpieces of the texts.
+    room : int
+        Most of both; >= 1.
+
+    Returns
+    -------
+    (int, int)
+        What is left when the longer text loses one wordpiece at a time, and of equally long ones the second.
+
+    Examples
+    --------
+    >>> kept_of_pair(9, 2, 7), kept_of_pair(9, 9, 7)
+    ((5, 2), (4, 3))
+    """
+    if first + second <= room:
+        return first, second
+    if second <= room // 2:
+        return room - second, second
+    if first <= room - room // 2:
+        return first, room - first
+    return room - room // 2, room // 2
 
 
 def padded(encoded: Sequence[EncodedText], tokenizer: Tokenizer) -> dict[str, npt.NDArray[np.int64]]:

@@ -186,12 +186,17 @@ class TwoClassTask(SequenceTask):
     ----------
     examples, labels, tokenizer, max_length
         As in `SequenceTask`.
+
+    Attributes
+    ----------
+    logit_of_class : pair of int
+        Which of the model's logits is that of each class.
     """
 
     classes: ClassVar[PairOfClasses]
     columns: ClassVar[Columns]
 
-    _logit_of_class: tuple[int, int]
+    logit_of_class: tuple[int, int]
 
     @classmethod
     def read(
@@ -241,7 +246,7 @@ class TwoClassTask(SequenceTask):
             if len(examples) == before:
                 raise DataError(f"{file}: expected at least one {cls.item}, found none")
         task = cls(examples, np.array(labels, dtype=np.int64), tokenizer, longest)
-        task._logit_of_class = logit_of_class
+        task.logit_of_class = logit_of_class
         return task
 
     @classmethod
@@ -258,7 +263,7 @@ class TwoClassTask(SequenceTask):
         if logits.shape[1] != 2:
             raise ValueError(f"logits: expected 2 for each {self.item}, found {logits.shape[1]}")
         # Of equal logits argmax takes the first.
-        predicted = (logits.argmax(axis=1) == self._logit_of_class[1]).astype(np.int64)
+        predicted = (logits.argmax(axis=1) == self.logit_of_class[1]).astype(np.int64)
         counts: dict[str, float] = {
             "correct": int((predicted == self.labels).sum()),
             "total": len(self),

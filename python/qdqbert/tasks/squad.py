@@ -25,11 +25,16 @@ import numpy.typing as npt
 from qdqbert.seeds import require_seed
 from qdqbert.serialization.atomic import write_text
 from qdqbert.tasks.batching import MAX_BATCH_TOKENS, batch_inputs, by_length, chunks, progress_bar
-from qdqbert.tasks.data_error import DataError
 from qdqbert.tasks.encoding import bare_tokenizer
 from qdqbert.tasks.metrics import Mean, Ratio
 from qdqbert.tasks.squad_answers import Answer, AnswerFinder
-from qdqbert.tasks.squad_data import SquadDataset, SquadExample, read_predictions, read_squad
+from qdqbert.tasks.squad_data import (
+    SquadDataset,
+    SquadExample,
+    join_squad,
+    read_predictions,
+    read_squad,
+)
 from qdqbert.tasks.squad_features import SquadFeature, SquadOptions, features_of
 from qdqbert.tasks.squad_metrics import question_scores, score_v1, score_v2
 from qdqbert.tasks.task import Figure, Inputs, Scored, Task, as_paths, longest_input
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 __all__ = [
+    "LONGEST_WINDOW",
     "SQuAD",
     "SquadDataset",
     "SquadExample",
@@ -57,8 +63,8 @@ __all__ = [
 # Questions in memory at a time: enough that sorting by length leaves almost no padding.
 _CHUNK = 256
 
-# Wordpieces of a window, as in run_squad.
-_LONGEST_WINDOW = 384
+# Wordpieces of a window where nothing else is asked for, as in run_squad.
+LONGEST_WINDOW = 384
 
 _NO_ANSWER = "(no answer)"
 
@@ -411,19 +417,8 @@ class SQuAD(Task):
             If an option is out of its range.
         """
         tokenizer = bare_tokenizer(tokenizer)
-        longest = longest_input(max_length, config, default=_LONGEST_WINDOW)
-        parts = [read_squad(file) for file in as_paths(paths)]
-        seen: set[str] = set()
-        for part in parts:
-            for example in part.examples:
-                if example.id in seen:
-                    raise DataError(f"{part.source}: id: {example.id!r} stands already in another file")
-            seen.update(example.id for example in part.examples)
-        dataset = SquadDataset(
-            tuple(example for part in parts for example in part.examples),
-            any(part.version_2 for part in parts),
-            ", ".join(part.source for part in parts),
-        )
+        longest = longest_input(max_length, config, default=LONGEST_WINDOW)
+        dataset = join_squad([read_squad(file) for file in as_paths(paths)])
         options = SquadOptions(
             max_seq_length=longest,
             doc_stride=doc_stride,

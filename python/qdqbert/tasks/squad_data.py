@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from qdqbert.tasks.data_error import DataError, has_lone_surrogate
 if TYPE_CHECKING:
     import os
 
-__all__ = ["SquadDataset", "SquadExample", "read_predictions", "read_squad"]
+__all__ = ["SquadDataset", "SquadExample", "join_squad", "read_predictions", "read_squad"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,37 @@ def read_squad(path: str | os.PathLike[str]) -> SquadDataset:
     version = root.get("version")
     version_2 = impossible or (isinstance(version, str) and version.lower().lstrip("v").startswith("2"))
     return SquadDataset(tuple(examples), version_2, str(file))
+
+
+def join_squad(parts: Sequence[SquadDataset]) -> SquadDataset:
+    """Make one data set of those of several files.
+
+    Parameters
+    ----------
+    parts : sequence of SquadDataset
+        At least one.
+
+    Returns
+    -------
+    SquadDataset
+        The rules of v2.0 apply if they do for one of them.
+
+    Raises
+    ------
+    DataError
+        If a question's id appears in two of them.
+    """
+    seen: set[str] = set()
+    for part in parts:
+        for example in part.examples:
+            if example.id in seen:
+                raise DataError(f"{part.source}: id: {example.id!r} stands already in another file")
+        seen.update(example.id for example in part.examples)
+    return SquadDataset(
+        tuple(example for part in parts for example in part.examples),
+        any(part.version_2 for part in parts),
+        ", ".join(part.source for part in parts),
+    )
 
 
 def read_predictions(path: str | os.PathLike[str]) -> dict[str, str]:

@@ -20,6 +20,7 @@ Reference: Devlin et al., 2019, "BERT", section 4.2, and the program published w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from qdqbert.tasks.batching import chunks
 from qdqbert.tasks.squad_data import SquadExample
 from qdqbert.tokenization import special_token_id
 
@@ -37,6 +39,10 @@ __all__ = ["Document", "SquadFeature", "SquadOptions", "features_of", "split_wor
 
 # What run_squad calls white space; other Unicode spaces stay inside words.
 _SPACES = str.maketrans(dict.fromkeys("\t\r\n\u202f", " "))
+_WORD = re.compile("[^ ]+")
+
+# Questions in memory at a time: enough that one call of the library is worth its threads.
+_QUESTIONS = 256
 
 _SPECIAL_TOKENS = 3  # [CLS] question [SEP] paragraph [SEP]
 
@@ -97,12 +103,15 @@ class Document:
         Their ids.
     word_of_piece : ndarray (P,) int64
         Index in `words`.
+    spans : ndarray (P, 2) int64
+        Characters of the paragraph, first and one past the last, that each wordpiece comes from.
     """
 
     words: list[str]
     pieces: list[str]
     ids: npt.NDArray[np.int64]
     word_of_piece: npt.NDArray[np.int64]
+    spans: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,13 +162,13 @@ def split_words(text: str) -> list[str]:
     >>> split_words(" two\twords ")
     ['two', 'words']
     """
-    return [word for word in text.translate(_SPACES).split(" ") if word]
+    return _WORD.findall(text.translate(_SPACES))
 
 
 def features_of(
     examples: Iterable[SquadExample], tokenizer: Tokenizer, options: SquadOptions
 ) -> Iterator[list[SquadFeature]]:
-    """Windows of each question, in order; nothing is kept but the current paragraph.
+    """Windows of each question, in order; a bounded number of questions and paragraphs is in memory.
 
     Parameters
     ----------
@@ -180,26 +189,39 @@ def features_of(
     """
     cls = special_token_id(tokenizer, "[CLS]")
     sep = special_token_id(tokenizer, "[SEP]")
-    context: str | None = None
-    document: Document | None = None
-    for example in examples:
-        if document is None or example.context != context:
-            context, document = example.context, _document(example.context, tokenizer)
-        question = tokenizer.encode(example.question, add_special_tokens=False).ids[
-            : options.max_query_length
-        ]
-        yield _windows(example, document, [cls, *question, sep], sep, options)
+    documents: dict[str, Document] = {}
+    for chunk in chunks(examples, _QUESTIONS):
+        # A paragraph whose questions began in the chunk before is not made again.
+        known = {example.context: documents.get(example.context) for example in chunk}
+        new = [context for context, document in known.items() if document is None]
+        made = dict(zip(new, _documents(new, tokenizer), strict=True))
+        documents = {context: document or made[context] for context, document in known.items()}
+        questions = tokenizer.encode_batch([example.question for example in chunk], add_special_tokens=False)
+        for example, question in zip(chunk, questions, strict=True):
+            head = [cls, *question.ids[: options.max_query_length], sep]
+            yield _windows(example, documents[example.context], head, sep, options)
 
 
-def _document(context: str, tokenizer: Tokenizer) -> Document:
-    words = split_words(context)
-    encoding = tokenizer.encode(words, is_pretokenized=True, add_special_tokens=False)
-    return Document(
-        words,
-        encoding.tokens,
-        np.array(encoding.ids, dtype=np.int64),
-        np.array(encoding.word_ids, dtype=np.int64),
-    )
+def _documents(contexts: list[str], tokenizer: Tokenizer) -> list[Document]:
+    # The spaces of `_SPACES` are single characters, so words stand where they stood.
+    matches = [list(_WORD.finditer(context.translate(_SPACES))) for context in contexts]
+    words = [[match.group() for match in found] for found in matches]
+    encodings = tokenizer.encode_batch(words, is_pretokenized=True, add_special_tokens=False)
+    documents = []
+    for found, of_context, encoding in zip(matches, words, encodings, strict=True):
+        word_of_piece = np.array(encoding.word_ids, dtype=np.int64)
+        starts = np.array([match.start() for match in found], dtype=np.int64)
+        spans = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+        documents.append(
+            Document(
+                of_context,
+                encoding.tokens,
+                np.array(encoding.ids, dtype=np.int64),
+                word_of_piece,
+                spans + starts[word_of_piece][:, None],
+            )
+        )
+    return documents
 
 
 def _windows(

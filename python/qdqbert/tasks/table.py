@@ -135,6 +135,7 @@ TASKS: tuple[TaskEntry, ...] = (
         "ForSequenceClassification",
         "texts or pairs of any classes: accuracy",
         "TSV, CSV or JSONL with columns text and label",
+        aliases=("csv", "jsonl"),
     ),
     TaskEntry(
         "sst2",

@@ -31,6 +31,7 @@ import numpy.typing as npt
 from qdqbert.seeds import require_seed
 from qdqbert.tasks.batching import MAX_BATCH_TOKENS, chunks, iterate_outputs
 from qdqbert.tasks.bootstrap import Interval, PairedDifference, bootstrap_difference, bootstrap_interval
+from qdqbert.tasks.data_error import DataError
 from qdqbert.tasks.metrics import Statistic
 
 if TYPE_CHECKING:
@@ -478,13 +479,17 @@ def as_paths(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -
     ------
     ValueError
         If there is none.
+    DataError
+        If one is a folder.
     """
-    if isinstance(paths, Sequence) and not isinstance(paths, str):
-        files = [Path(path) for path in paths]
-        if not files:
-            raise ValueError("paths: expected at least one file, found none")
-        return files
-    return [Path(paths)]
+    several = paths if isinstance(paths, Sequence) and not isinstance(paths, str) else [paths]
+    files = [Path(path) for path in several]
+    if not files:
+        raise ValueError("paths: expected at least one file, found none")
+    for file in files:
+        if file.is_dir():
+            raise DataError(f"{file}: expected a file, found a folder")
+    return files
 
 
 def longest_input(max_length: int | None, config: Any, *, default: int | None = None, least: int = 4) -> int:

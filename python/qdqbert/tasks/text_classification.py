@@ -32,20 +32,25 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 __all__ = [
+    "LABEL_COLUMNS",
+    "PAIR_COLUMNS",
+    "TEXT_COLUMNS",
     "ClassificationResult",
     "TextClassification",
     "TextExample",
     "calibration_batches",
     "evaluate",
+    "find_class",
     "iterate_logits",
     "label_ids",
+    "numbers_of_classes",
     "read_texts",
 ]
 
 # Column names under which public data sets keep texts and labels, the usual one first.
-_TEXT = ("text", "sentence", "sentence1", "premise", "question")
-_TEXT_PAIR = ("text_pair", "sentence2", "hypothesis")
-_LABEL = ("label", "class")
+TEXT_COLUMNS = ("text", "sentence", "sentence1", "premise", "question")
+PAIR_COLUMNS = ("text_pair", "text_b", "sentence2", "hypothesis")
+LABEL_COLUMNS = ("label", "class")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ def read_texts(path: str | os.PathLike[str]) -> list[TextExample]:
         By suffix: ``.tsv`` (tabs; no quotes; a backslash takes the next character literally), ``.csv``
         (commas, double quotes) or ``.jsonl`` / ``.json`` (one object a line).  The first row of a table names
         its columns: `text` (or `sentence`, `sentence1`, `premise`, `question`), `label` (or `class`), and for
-        pairs `text_pair` (or `sentence2`, `hypothesis`).  Other columns are ignored.
+        pairs `text_pair` (or `text_b`, `sentence2`, `hypothesis`).  Other columns are ignored.
 
     Returns
     -------
@@ -117,20 +122,56 @@ def label_ids(
     DataError
         If a label is neither the name of a class nor the number of one, with ``file:line`` and near misses.
     """
-    ids = {name: index for index, name in id2label.items()}
+    numbers = numbers_of_classes(id2label)
+    found = [find_class(f"{source}:{example.line}", example.label, numbers) for example in examples]
+    return np.array(found, dtype=np.int64)
+
+
+def numbers_of_classes(id2label: Mapping[int, str]) -> dict[str, int]:
+    """Class ids by what names them in files: their names, and their numbers where no name is like one.
+
+    Parameters
+    ----------
+    id2label : mapping of int to str
+
+    Returns
+    -------
+    dict of str to int
+    """
+    numbers = {name: index for index, name in id2label.items()}
     for index in id2label:
-        ids.setdefault(str(index), index)
-    result = np.empty(len(examples), dtype=np.int64)
-    for position, example in enumerate(examples):
-        if example.label not in ids:
-            near = difflib.get_close_matches(example.label, ids, n=3)
-            hint = f"; near: {', '.join(near)}" if near else ""
-            raise DataError(
-                f"{source}:{example.line}: label: expected one of the model's {len(id2label)} classes "
-                f"or its number, found {example.label!r}{hint}"
-            )
-        result[position] = ids[example.label]
-    return result
+        numbers.setdefault(str(index), index)
+    return numbers
+
+
+def find_class(place: str, label: str, numbers: Mapping[str, int]) -> int:
+    """Class id of a label.
+
+    Parameters
+    ----------
+    place : str
+        ``file:line``, for messages.
+    label : str
+    numbers : mapping of str to int
+        See `numbers_of_classes`.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    DataError
+        If it names no class, with near misses.
+    """
+    if label in numbers:
+        return numbers[label]
+    near = difflib.get_close_matches(label, numbers, n=3)
+    hint = f"; near: {', '.join(near)}" if near else ""
+    raise DataError(
+        f"{place}: label: expected one of the model's {len(set(numbers.values()))} classes or its number, "
+        f"found {label!r:.40}{hint}"
+    )
 
 
 def iterate_logits(
@@ -358,9 +399,9 @@ class TextClassification(SequenceTask):
 
 
 def _example(file: Path, line: int, row: Row) -> TextExample:
-    text = find_column(file, line, row, _TEXT, "text")
-    label = find_column(file, line, row, _LABEL, "label")
-    pair = next((name for name in _TEXT_PAIR if name in row), None)
+    text = find_column(file, line, row, TEXT_COLUMNS, "text")
+    label = find_column(file, line, row, LABEL_COLUMNS, "label")
+    pair = next((name for name in PAIR_COLUMNS if name in row), None)
     return TextExample(
         text_cell(file, line, row, text),
         text_cell(file, line, row, label, numbers=isinstance(row[label], int)).strip(),
