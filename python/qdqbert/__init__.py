@@ -79,6 +79,7 @@ _HOMES = {
 _MODULES = (
     "calib",
     "cuda_ext",
+    "data",
     "errors",
     "generation",
     "nn",
@@ -93,6 +94,7 @@ _MODULES = (
 if TYPE_CHECKING:
     from qdqbert import calib as calib
     from qdqbert import cuda_ext as cuda_ext
+    from qdqbert import data as data
     from qdqbert import errors as errors
     from qdqbert import generation as generation
     from qdqbert import nn as nn
