@@ -99,7 +99,8 @@ typedef struct qb_limits {
     int64_t past;           /* most keys of earlier calls in a sequence */
     int64_t encoder_length; /* longest sequence of an encoder; 0: no cross-attention */
     int keep_probabilities;
-    int trains; /* work structs keep what backward needs; past is 0 then */
+    int trains;     /* work structs keep what backward needs; past is 0 then */
+    int recomputes; /* those of one layer serve all, since it runs again in backward */
 } qb_limits;
 
 /* Most keys of all sequences together, and of one. */

@@ -199,7 +199,7 @@ qb_site_observe(qb_quantizer *const *quantizers, int32_t count, const qb_run *ru
     qb_quantizer *wanting[QB_QUANTIZER_GROUP];
     int32_t n = 0;
     for (int32_t i = 0; i < count && n < QB_QUANTIZER_GROUP; i++) {
-        if (quantizers[i] != NULL && qb_quantizer_wants_collect(quantizers[i])) {
+        if (quantizers[i] != NULL && !run->is_again && qb_quantizer_wants_collect(quantizers[i])) {
             wanting[n++] = quantizers[i];
         }
     }

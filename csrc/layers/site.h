@@ -66,7 +66,8 @@ qb_status qb_site_values(const qb_quantizer *quantizer, const qb_run *run, const
 qb_status qb_site_backward(qb_quantizer *quantizer, const qb_run *run, const float *x, int64_t tokens, int64_t features,
                            float *gradient);
 
-/* Show x (tokens, features) to those of the quantizers that collect, in one pass.  Slots may hold NULL.
+/* Show x (tokens, features) to those of the quantizers that collect, in one pass, unless run->is_again.  Slots may hold
+ * NULL.
  * count <= QB_QUANTIZER_GROUP.  The run's path names the first. */
 qb_status qb_site_observe(qb_quantizer *const *quantizers, int32_t count, const qb_run *run, const float *x,
                           int64_t tokens, int64_t features);

@@ -55,6 +55,9 @@ qb_status qb_batch_check_first(const qb_batch *batch, qb_error *error);
 void qb_batch_scatter(const qb_batch *batch, const float *x, int64_t features, float *y);
 /* x (M, features) = what stands in y (B, T, features) at each computed token's place. */
 void qb_batch_gather(const qb_batch *batch, const float *y, int64_t features, float *x);
+/* The same, added to x. */
+void qb_batch_gather_accumulate(const qb_batch *batch, const qb_kernels *kernels, const float *y, int64_t features,
+                                float *x);
 /* y (B, N, T, width) = x, per sequence (N, T, S), at its place, zero elsewhere; keys is batch->keys or ->encoder. */
 void qb_batch_scatter_pairs(const qb_batch *batch, const qb_sequences *keys, int64_t width, const float *x,
                             int64_t heads, float *y);

@@ -29,6 +29,15 @@ qb_batch_gather(const qb_batch *batch, const float *y, int64_t features, float *
 }
 
 void
+qb_batch_gather_accumulate(const qb_batch *batch, const qb_kernels *kernels, const float *y, int64_t features, float *x)
+{
+    for (int64_t m = 0; m < batch->sequences.tokens; m++) {
+        float *row = x + m * features;
+        kernels->add_f32(row, y + batch->rows[m] * features, (size_t)features, row);
+    }
+}
+
+void
 qb_batch_scatter_pairs(const qb_batch *batch, const qb_sequences *keys, int64_t width, const float *x, int64_t heads,
                        float *y)
 {

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "models/bert.h"
 
+#include "core/shape.h"
+
 qb_status
 qb_bert_init(qb_bert *self, const qb_bert_config *config, qb_heap *heap, qb_error *error)
 {
@@ -74,19 +76,28 @@ qb_bert_scratch_bytes(const qb_bert *self, const qb_kernels *kernels, const qb_l
     return block > pooler ? block : pooler;
 }
 
-/* A work struct for every block.  While the arena measures there is no memory for them yet, and one that is thrown away
- * serves all. */
+/* A work struct for every block, or one for all and the inputs of each.  While the arena measures there is no memory
+ * for the structs yet, and one that is thrown away serves all. */
 static void
 plan_saved(const qb_bert *self, qb_bert_work *work, qb_arena *arena, const qb_limits *limits, qb_scratch *scratch)
 {
     const qb_block *widest = widest_block(self);
-    qb_block_work *blocks = qb_arena_take(arena, self->num_blocks, sizeof *blocks);
     const qb_block_lent lent = qb_block_lent_plan(widest, arena, limits);
+    qb_block_gradient_plan(widest, &work->block_gradient, arena, limits);
+    if (limits->recomputes) {
+        const size_t row = (size_t)self->embeddings.features * sizeof *work->inputs;
+        size_t of_token = 0;
+        arena->failed |= !qb_size_multiply((size_t)self->num_blocks, row, &of_token);
+        work->inputs = qb_arena_take(arena, limits->tokens, of_token);
+        work->again = qb_arena_take(arena, limits->tokens, row);
+        qb_block_plan_saved(widest, &work->block, arena, limits, &lent, scratch);
+        return;
+    }
+    qb_block_work *blocks = qb_arena_take(arena, self->num_blocks, sizeof *blocks);
     for (int64_t i = 0; i < self->num_blocks; i++) {
         qb_block_work measured;
         qb_block_plan_saved(&self->blocks[i], blocks == NULL ? &measured : &blocks[i], arena, limits, &lent, scratch);
     }
-    qb_block_gradient_plan(widest, &work->block_gradient, arena, limits);
     work->blocks = blocks;
 }
 
@@ -205,6 +216,10 @@ qb_bert_forward(const qb_bert *self, const qb_bert_work *work, const qb_run *run
         qb_attention_keys keys[2];
         const qb_block_inputs of_layer = block_inputs(self, inputs, i, head_mask, keys);
         inputs->on_hidden(inputs->context, i, work->hidden);
+        if (work->inputs != NULL) {
+            const int64_t n = inputs->sequences->tokens * self->embeddings.features;
+            QB_TRY(qb_gradient_copy(run, work->hidden, n, work->inputs + i * n));
+        }
         QB_TRY(qb_block_forward(block, of_block, run, &of_layer, work->hidden));
         head_mask = head_mask == NULL ? NULL : head_mask + block->attention.heads;
     }
@@ -241,22 +256,41 @@ heads_before(const qb_bert *self, int64_t layer)
     return heads;
 }
 
+/* Run a block again, so that work->block holds what backward needs of it.  Quantizers that collect have seen it all. */
+static qb_status
+run_again(const qb_bert *self, const qb_bert_work *work, const qb_run *run, const qb_block_inputs *inputs,
+          int64_t layer)
+{
+    const int64_t n = inputs->attention.sequences->tokens * self->embeddings.features;
+    qb_run again = *run;
+    again.is_again = 1;
+    QB_TRY(qb_gradient_copy(run, work->inputs + layer * n, n, work->again));
+    return qb_block_forward(&self->blocks[layer], &work->block, &again, inputs, work->again);
+}
+
 qb_status
 qb_bert_backward(const qb_bert *self, const qb_bert_work *work, const qb_run *run, const qb_bert_inputs *inputs,
-                 float *dhidden, float *dpooled, float *dmemory)
+                 const qb_bert_gradients *gradients)
 {
     const qb_gradient_work *shared = &work->gradient;
-    if (dpooled != NULL) {
+    float *dhidden = gradients->dhidden;
+    gradients->on_dhidden(gradients->context, self->num_blocks, dhidden);
+    if (gradients->dpooled != NULL) {
         QB_TRY(qb_pooler_backward_accumulate(&self->pooler, &work->pooler, shared, run, inputs->sequences, work->pooled,
-                                             dpooled, dhidden));
+                                             gradients->dpooled, dhidden));
     }
     for (int64_t i = self->num_blocks - 1; i >= 0; i--) {
         const qb_block *block = &self->blocks[i];
         const float *head_mask = inputs->head_mask == NULL ? NULL : inputs->head_mask + heads_before(self, i);
         qb_attention_keys keys[2];
         const qb_block_inputs of_layer = block_inputs(self, inputs, i, head_mask, keys);
-        QB_TRY(qb_block_backward(block, &work->blocks[i], &work->block_gradient, shared, run, &of_layer, dhidden,
-                                 dmemory));
+        if (work->inputs != NULL) {
+            QB_TRY(run_again(self, work, run, &of_layer, i));
+        }
+        const qb_block_work *of_block = work->blocks == NULL ? &work->block : &work->blocks[i];
+        QB_TRY(qb_block_backward(block, of_block, &work->block_gradient, shared, run, &of_layer, dhidden,
+                                 gradients->dmemory));
+        gradients->on_dhidden(gradients->context, i, dhidden);
     }
     const qb_embeddings_input tokens = embeddings_input(inputs);
     return qb_embeddings_backward(&self->embeddings, shared, run, &tokens, dhidden);

@@ -24,8 +24,10 @@ typedef struct qb_bert {
 } qb_bert;
 
 typedef struct qb_bert_work {
-    qb_block_work block;   /* of all blocks, one after the other */
-    qb_block_work *blocks; /* (L) of each block, with what backward needs; NULL: nobody will ask for gradients */
+    qb_block_work block;   /* of all blocks, one after the other; with what backward needs, if inputs are kept */
+    qb_block_work *blocks; /* (L) of each block, with what backward needs; NULL: block serves all */
+    float *inputs;         /* (L, M, H) of each block, which backward runs again; NULL: not kept */
+    float *again;          /* (M, H) the hidden states of such a run */
     qb_block_gradient block_gradient;
     qb_gradient_work gradient;
     qb_pooler_work pooler;
@@ -76,10 +78,18 @@ qb_status qb_bert_forward(const qb_bert *self, const qb_bert_work *work, const q
 
 void qb_bert_gradient_sizes(const qb_bert *self, const qb_kernels *kernels, const qb_limits *limits,
                             qb_gradient_sizes *sizes);
-/* dhidden (M, H) holds the gradient of x_L on entry and that of the embeddings' sum on return; dpooled (B, H) that of
- * work->pooled and is overwritten, NULL: none; dmemory (encoder tokens, H) is added to, NULL: not wanted.  `inputs` are
- * those of forward. */
+
+typedef struct qb_bert_gradients {
+    float *dhidden; /* (M, H) the gradient of x_L on entry, that of the embeddings' sum on return */
+    float *dpooled; /* (B, H) of work->pooled, overwritten; NULL: none */
+    float *dmemory; /* (encoder tokens, H) added to; NULL: not wanted */
+    /* Called with the gradients of x_L, ... x_1, x_0 (M, H), to which it may add. */
+    void (*on_dhidden)(void *context, int64_t index, float *dhidden);
+    void *context;
+} qb_bert_gradients;
+
+/* `inputs` are those of forward. */
 qb_status qb_bert_backward(const qb_bert *self, const qb_bert_work *work, const qb_run *run,
-                           const qb_bert_inputs *inputs, float *dhidden, float *dpooled, float *dmemory);
+                           const qb_bert_inputs *inputs, const qb_bert_gradients *gradients);
 
 #endif

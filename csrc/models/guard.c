@@ -42,6 +42,14 @@ qb_guard_end_write(qb_guard *guard)
     (void)pthread_mutex_unlock(&guard->mutex);
 }
 
+void
+qb_guard_end_aside(qb_guard *guard)
+{
+    (void)pthread_mutex_lock(&guard->mutex);
+    guard->writers--;
+    (void)pthread_mutex_unlock(&guard->mutex);
+}
+
 /* Why a forward may not begin, or NULL.  The mutex is held and nobody prepares. */
 static const char *
 refusal(const qb_guard *guard, int is_exclusive)

@@ -33,9 +33,11 @@ typedef qb_status (*qb_prepare_function)(void *context);
 qb_status qb_guard_init(qb_guard *guard, qb_error *error);
 void qb_guard_destroy(qb_guard *guard);
 
-/* QB_ERR_STATE while a forward runs; otherwise qb_guard_end_write must follow, which advances the epoch. */
+/* QB_ERR_STATE while a forward runs; otherwise qb_guard_end_write must follow, which advances the epoch, or
+ * qb_guard_end_aside if neither a parameter nor a quantizer has changed: gradients do not enter a forward. */
 qb_status qb_guard_begin_write(qb_guard *guard, qb_error *error);
 void qb_guard_end_write(qb_guard *guard);
+void qb_guard_end_aside(qb_guard *guard);
 
 /* Enter a forward, after `prepare` brought the packed weights up to date if they are not.  QB_ERR_STATE: statistics are
  * being collected by another session, or are to be collected while another session runs, or a change is under way; or

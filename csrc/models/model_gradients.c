@@ -36,7 +36,7 @@ qb_model_make_gradients(qb_model *model, qb_error *error)
     for (int64_t i = 0; i < model->parameter_names.count; i++) {
         point(model, model->parameters[i]);
     }
-    qb_guard_end_write(&model->guard);
+    qb_guard_end_aside(&model->guard);
     return QB_OK;
 }
 
@@ -56,7 +56,7 @@ qb_model_set_trainable(qb_model *model, int64_t index, int32_t is_trainable, qb_
     QB_TRY(qb_guard_begin_write(&model->guard, error));
     model->parameters[index]->is_frozen = !is_trainable;
     point(model, model->parameters[index]);
-    qb_guard_end_write(&model->guard);
+    qb_guard_end_aside(&model->guard);
     return QB_OK;
 }
 
@@ -71,7 +71,7 @@ qb_model_zero_gradients(qb_model *model, qb_error *error)
         model->quantizers[i]->clip_minimum_gradient = 0.0f;
         model->quantizers[i]->clip_maximum_gradient = 0.0f;
     }
-    qb_guard_end_write(&model->guard);
+    qb_guard_end_aside(&model->guard);
     return QB_OK;
 }
 
@@ -112,6 +112,6 @@ qb_model_scale_gradients(qb_model *model, float factor, qb_error *error)
     if (job.x != NULL) {
         (void)qb_run_parallel(&run, (int64_t)(model->block_bytes / sizeof(float)), 16384, scale_range, &job);
     }
-    qb_guard_end_write(&model->guard);
+    qb_guard_end_aside(&model->guard);
     return QB_OK;
 }

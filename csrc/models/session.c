@@ -19,6 +19,7 @@ limits_of(const qb_session *session)
         .encoder_length = session->options.max_encoder_length,
         .keep_probabilities = session->options.keep_probabilities != 0,
         .trains = session->options.trains != 0,
+        .recomputes = session->options.recomputes != 0,
     };
 }
 
@@ -136,6 +137,9 @@ check_options(const qb_bert_config *config, qb_session_options *options, qb_erro
         return qb_fail(error, NULL, QB_ERR_VALUE,
                        "max_past is %" PRId64 ", expected 0: a session that trains takes no keys of earlier calls",
                        options->max_past);
+    }
+    if (options->recomputes && !options->trains) {
+        return qb_fail(error, NULL, QB_ERR_VALUE, "recomputes was given without trains: there is no backward");
     }
     if (options->max_encoder_length > 0 && !config->has_cross_attention) {
         return qb_fail(error, NULL, QB_ERR_VALUE,

@@ -70,6 +70,19 @@ begin(const backward_call *call)
     return QB_OK;
 }
 
+/* The gradient of a hidden state that comes from outside. */
+static void
+add_dhidden(void *context, int64_t index, float *dhidden)
+{
+    const backward_call *call = context;
+    const qb_session *session = call->forward.session;
+    const float *const *given = call->inputs.d_hidden_states;
+    if (given != NULL && given[index] != NULL) {
+        qb_batch_gather_accumulate(&session->batch, call->forward.run->kernels, given[index],
+                                   session->model->config.hidden_size, dhidden);
+    }
+}
+
 static qb_status
 compute(backward_call *call)
 {
@@ -84,8 +97,12 @@ compute(backward_call *call)
     if (session->dmemory != NULL) {
         memset(session->dmemory, 0, (size_t)(session->batch.encoder.tokens * h) * sizeof(float));
     }
-    QB_TRY(qb_bert_backward(&model->bert, &session->bert, &at_root, &bert.inputs, session->dhidden,
-                            session->last_pooled ? session->dpooled : NULL, session->dmemory));
+    const qb_bert_gradients gradients = {.dhidden = session->dhidden,
+                                         .dpooled = session->last_pooled ? session->dpooled : NULL,
+                                         .dmemory = session->dmemory,
+                                         .on_dhidden = add_dhidden,
+                                         .context = call};
+    QB_TRY(qb_bert_backward(&model->bert, &session->bert, &at_root, &bert.inputs, &gradients));
     if (call->outputs.d_inputs_embeds != NULL) {
         qb_batch_scatter(&session->batch, session->dhidden, h, call->outputs.d_inputs_embeds);
     }

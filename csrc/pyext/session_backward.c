@@ -5,10 +5,87 @@
 #include "ndarray.h"
 #include "session_object.h"
 
-enum { D_LAST_HIDDEN_STATE, D_POOLER_OUTPUT, D_LOGITS, WANTS_INPUTS, WANTS_ENCODER, ARGUMENT_COUNT };
+enum { D_LAST_HIDDEN_STATE, D_POOLER_OUTPUT, D_LOGITS, WANTS_INPUTS, WANTS_ENCODER, D_HIDDEN_STATES, ARGUMENT_COUNT };
 enum { GRADIENT_COUNT = D_LOGITS + 1 };
 
-static const char *const names[] = {"d_last_hidden_state", "d_pooler_output", "d_logits"};
+static const char *const names[ARGUMENT_COUNT] = {[D_LAST_HIDDEN_STATE] = "d_last_hidden_state",
+                                                  [D_POOLER_OUTPUT] = "d_pooler_output",
+                                                  [D_LOGITS] = "d_logits",
+                                                  [D_HIDDEN_STATES] = "d_hidden_states"};
+
+/* What was borrowed. */
+typedef struct backward_gradients {
+    qb_py_tensor one[GRADIENT_COUNT];
+    int64_t states;            /* 0: none were given */
+    qb_py_tensor *hidden;      /* (states) */
+    const float **hidden_data; /* (states) their memory, as C takes it */
+} backward_gradients;
+
+static void
+give_back(backward_gradients *given)
+{
+    for (int i = 0; i < GRADIENT_COUNT; ++i) {
+        qb_py_give_back(&given->one[i]);
+    }
+    for (int64_t i = 0; i < given->states; ++i) {
+        qb_py_give_back(&given->hidden[i]);
+    }
+    PyMem_Free(given->hidden);
+    PyMem_Free((void *)given->hidden_data);
+}
+
+static int
+borrow_hidden(const qb_py_state *state, PyObject *object, int64_t states, backward_gradients *given)
+{
+    const char *name = names[D_HIDDEN_STATES];
+    /* A tuple of its own: borrowing a buffer may run the exporter's code, which may change a list. */
+    PyObject *sequence = PySequence_Tuple(object);
+    if (!sequence) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+            PyErr_Format(PyExc_TypeError, "%s: expected a sequence of arrays, got %.100s", name,
+                         Py_TYPE(object)->tp_name);
+        }
+        return -1;
+    }
+    int result = -1;
+    if (PyTuple_GET_SIZE(sequence) != states) {
+        PyErr_Format(state->shape_error, "%s: expected an array or None for each of %lld hidden states, got %zd", name,
+                     (long long)states, PyTuple_GET_SIZE(sequence));
+        goto done;
+    }
+    given->hidden = PyMem_Calloc((size_t)states, sizeof *given->hidden);
+    given->hidden_data = PyMem_Calloc((size_t)states, sizeof *given->hidden_data);
+    if (!given->hidden || !given->hidden_data) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    given->states = states;
+    for (int64_t i = 0; i < states; ++i) {
+        qb_py_tensor *tensor = &given->hidden[i];
+        if (qb_py_borrow_optional(state, PyTuple_GET_ITEM(sequence, i), name, QB_PY_FLOAT32, tensor) < 0) {
+            goto done;
+        }
+        given->hidden_data[i] = tensor->data;
+    }
+    result = 0;
+done:
+    Py_DECREF(sequence);
+    return result;
+}
+
+static int
+borrow(const qb_py_state *state, const qb_py_session *self, PyObject *const *arguments, Py_ssize_t count,
+       backward_gradients *given)
+{
+    for (int i = 0; i < GRADIENT_COUNT; ++i) {
+        if (qb_py_borrow_optional(state, arguments[i], names[i], QB_PY_FLOAT32, &given->one[i]) < 0) {
+            return -1;
+        }
+    }
+    return count <= D_HIDDEN_STATES || arguments[D_HIDDEN_STATES] == Py_None
+               ? 0
+               : borrow_hidden(state, arguments[D_HIDDEN_STATES], self->model->num_layers + 1, given);
+}
 
 static int
 require_shape(const qb_py_state *state, int index, const qb_py_tensor *given, int32_t rank, const int64_t *shape)
@@ -28,14 +105,19 @@ require_shape(const qb_py_state *state, int index, const qb_py_tensor *given, in
 }
 
 static int
-check_shapes(const qb_py_state *state, const qb_py_session *self, const qb_py_tensor given[GRADIENT_COUNT])
+check_shapes(const qb_py_state *state, const qb_py_session *self, const backward_gradients *given)
 {
     const qb_py_shapes *shapes = &self->shapes;
     const int64_t hidden[3] = {shapes->batch, shapes->length, shapes->hidden};
     const int64_t pooled[2] = {shapes->batch, shapes->hidden};
-    return require_shape(state, D_LAST_HIDDEN_STATE, &given[D_LAST_HIDDEN_STATE], 3, hidden) < 0 ||
-                   require_shape(state, D_POOLER_OUTPUT, &given[D_POOLER_OUTPUT], 2, pooled) < 0 ||
-                   require_shape(state, D_LOGITS, &given[D_LOGITS], shapes->logits_rank, shapes->logits) < 0
+    for (int64_t i = 0; i < given->states; ++i) {
+        if (require_shape(state, D_HIDDEN_STATES, &given->hidden[i], 3, hidden) < 0) {
+            return -1;
+        }
+    }
+    return require_shape(state, D_LAST_HIDDEN_STATE, &given->one[D_LAST_HIDDEN_STATE], 3, hidden) < 0 ||
+                   require_shape(state, D_POOLER_OUTPUT, &given->one[D_POOLER_OUTPUT], 2, pooled) < 0 ||
+                   require_shape(state, D_LOGITS, &given->one[D_LOGITS], shapes->logits_rank, shapes->logits) < 0
                ? -1
                : 0;
 }
@@ -51,7 +133,8 @@ run_backward(qb_py_session *self, const qb_backward_inputs *inputs, const qb_bac
 }
 
 const char qb_py_session_backward_doc[] =
-    "backward($self, d_last_hidden_state, d_pooler_output, d_logits, wants_inputs, wants_encoder, /)\n--\n\n"
+    "backward($self, d_last_hidden_state, d_pooler_output, d_logits, wants_inputs, wants_encoder, "
+    "d_hidden_states=None, /)\n--\n\n"
     "Add the gradients of the parameters, for what the last forward of this session computed.\n\n"
     "Parameters\n----------\n"
     "d_last_hidden_state, d_pooler_output, d_logits : float32, of the shape of the output, or None\n"
@@ -59,7 +142,10 @@ const char qb_py_session_backward_doc[] =
     "wants_inputs : bool\n"
     "    Whether the gradient of the word vectors is wanted.\n"
     "wants_encoder : bool\n"
-    "    Whether the gradient of encoder_hidden_states is wanted.\n\n"
+    "    Whether the gradient of encoder_hidden_states is wanted.\n"
+    "d_hidden_states : sequence of float32, shape (batch, length, hidden), or None\n"
+    "    Of the embeddings and of each layer's output, each of which may be None; in addition to what comes from\n"
+    "    above.\n\n"
     "Returns\n-------\n"
     "tuple\n"
     "    Gradients of the word vectors, (batch, length, hidden), and of encoder_hidden_states; None where not\n"
@@ -80,29 +166,25 @@ qb_py_session_backward(PyObject *object, PyObject *const *arguments, Py_ssize_t 
     if (!state) {
         return NULL;
     }
-    if (count != ARGUMENT_COUNT) {
-        return PyErr_Format(PyExc_TypeError, "backward() takes %d arguments, %zd given", (int)ARGUMENT_COUNT, count);
+    if (count < D_HIDDEN_STATES || count > ARGUMENT_COUNT) {
+        return PyErr_Format(PyExc_TypeError, "backward() takes %d or %d arguments, %zd given", (int)D_HIDDEN_STATES,
+                            (int)ARGUMENT_COUNT, count);
     }
     const int wants_inputs = PyObject_IsTrue(arguments[WANTS_INPUTS]);
     const int wants_encoder = wants_inputs < 0 ? -1 : PyObject_IsTrue(arguments[WANTS_ENCODER]);
     if (wants_encoder < 0) {
         return NULL;
     }
-    qb_py_tensor given[GRADIENT_COUNT] = {{.data = NULL}};
+    backward_gradients given = {.states = 0};
     PyObject *made[2] = {NULL, NULL};
     void *memory[2] = {NULL, NULL};
     PyObject *tuple = NULL;
     int is_inside = 0;
-    for (int i = 0; i < GRADIENT_COUNT; ++i) {
-        if (qb_py_borrow_optional(state, arguments[i], names[i], QB_PY_FLOAT32, &given[i]) < 0) {
-            goto done;
-        }
-    }
-    if (qb_py_enter(state, &self->busy, "session") < 0) {
+    if (borrow(state, self, arguments, count, &given) < 0 || qb_py_enter(state, &self->busy, "session") < 0) {
         goto done;
     }
     is_inside = 1;
-    if (self->kept && check_shapes(state, self, given) < 0) {
+    if (self->kept && check_shapes(state, self, &given) < 0) {
         goto done;
     }
     const int64_t of_inputs[3] = {self->shapes.batch, self->shapes.length, self->shapes.hidden};
@@ -112,9 +194,10 @@ qb_py_session_backward(PyObject *object, PyObject *const *arguments, Py_ssize_t 
         goto done;
     }
     const qb_backward_inputs inputs = {.struct_size = sizeof inputs,
-                                       .d_last_hidden_state = given[D_LAST_HIDDEN_STATE].data,
-                                       .d_pooler_output = given[D_POOLER_OUTPUT].data,
-                                       .d_logits = given[D_LOGITS].data};
+                                       .d_last_hidden_state = given.one[D_LAST_HIDDEN_STATE].data,
+                                       .d_pooler_output = given.one[D_POOLER_OUTPUT].data,
+                                       .d_logits = given.one[D_LOGITS].data,
+                                       .d_hidden_states = given.hidden_data};
     const qb_backward_outputs outputs = {
         .struct_size = sizeof outputs, .d_inputs_embeds = memory[0], .d_encoder_hidden_states = memory[1]};
     qb_error error;
@@ -125,9 +208,7 @@ done:
     if (is_inside) {
         qb_py_leave(&self->busy);
     }
-    for (int i = 0; i < GRADIENT_COUNT; ++i) {
-        qb_py_give_back(&given[i]);
-    }
+    give_back(&given);
     Py_XDECREF(made[0]);
     Py_XDECREF(made[1]);
     return tuple;

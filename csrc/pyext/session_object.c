@@ -2,15 +2,16 @@
  *
  *     class Session:
  *         def __new__(cls, model, *, max_sequences, max_length, max_tokens=0, keep_probabilities=False, max_past=0,
- *                     max_encoder_length=0, trains=False): ...
+ *                     max_encoder_length=0, trains=False, recomputes=False): ...
  *         max_sequences: int; max_length: int; max_tokens: int; keep_probabilities: bool; max_past: int
- *         max_encoder_length: int; trains: bool
+ *         max_encoder_length: int; trains: bool; recomputes: bool
  *         def forward(self, input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids, head_mask,
  *                     compute_padding, is_causal, past_keys, past_values, encoder_hidden_states,
  *                     encoder_attention_mask, cross_keys, cross_values, outputs, logits_positions=None,
  *                     dropout=None, /):
  *             # -> a tuple of ten; see qb_py_session_forward_doc
- *         def backward(self, d_last_hidden_state, d_pooler_output, d_logits, wants_inputs, wants_encoder, /):
+ *         def backward(self, d_last_hidden_state, d_pooler_output, d_logits, wants_inputs, wants_encoder,
+ *                      d_hidden_states=None, /):
  *             # -> a tuple of two; see qb_py_session_backward_doc
  *
  *     OUTPUT_LAST_HIDDEN_STATE = 1; OUTPUT_POOLER_OUTPUT = 2; OUTPUT_LOGITS = 4; OUTPUT_HIDDEN_STATES = 8
@@ -26,7 +27,7 @@ session_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
     static const char *const names[] = {
         "model",    "max_sequences",      "max_length", "max_tokens", "keep_probabilities",
-        "max_past", "max_encoder_length", "trains",     NULL};
+        "max_past", "max_encoder_length", "trains",     "recomputes", NULL};
     PyObject *model_object = NULL;
     long long max_sequences = 0;
     long long max_length = 0;
@@ -35,9 +36,10 @@ session_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     long long max_encoder_length = 0;
     int keep_probabilities = 0;
     int trains = 0;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O|$LLLpLLp:Session", qb_py_keywords(names), &model_object,
+    int recomputes = 0;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O|$LLLpLLpp:Session", qb_py_keywords(names), &model_object,
                                      &max_sequences, &max_length, &max_tokens, &keep_probabilities, &max_past,
-                                     &max_encoder_length, &trains) ||
+                                     &max_encoder_length, &trains, &recomputes) ||
         qb_py_require_keywords(keywords, names, 1, 3, "Session") < 0) {
         return NULL;
     }
@@ -60,6 +62,7 @@ session_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
         .max_past = max_past,
         .max_encoder_length = max_encoder_length,
         .trains = trains,
+        .recomputes = recomputes,
     };
     qb_py_call call;
     qb_session_options options = self->options;
@@ -121,6 +124,13 @@ session_get_trains(PyObject *self, void *closure)
     return PyBool_FromLong(((qb_py_session *)self)->options.trains);
 }
 
+static PyObject *
+session_get_recomputes(PyObject *self, void *closure)
+{
+    (void)closure;
+    return PyBool_FromLong(((qb_py_session *)self)->options.recomputes);
+}
+
 static PyMethodDef session_methods[] = {
     {"forward", (PyCFunction)(void (*)(void))qb_py_session_forward, METH_FASTCALL, qb_py_session_forward_doc},
     {"backward", (PyCFunction)(void (*)(void))qb_py_session_backward, METH_FASTCALL, qb_py_session_backward_doc},
@@ -137,12 +147,13 @@ static PyGetSetDef session_properties[] = {
     {"max_encoder_length", session_get_size, NULL, "Longest sequence of encoder states.", OPTION(max_encoder_length)},
     {"keep_probabilities", session_get_keep_probabilities, NULL, "Room for attention probabilities.", NULL},
     {"trains", session_get_trains, NULL, "Keeps what backward needs.", NULL},
+    {"recomputes", session_get_recomputes, NULL, "Keeps each layer's input only, and computes the rest again.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 PyDoc_STRVAR(session_doc,
              "Session(model, *, max_sequences, max_length, max_tokens=0, keep_probabilities=False, max_past=0, "
-             "max_encoder_length=0, trains=False)\n--\n\n"
+             "max_encoder_length=0, trains=False, recomputes=False)\n--\n\n"
              "One caller's workspace; after this no forward within the limits allocates.\n\n"
              "Parameters\n----------\n"
              "model : Model\n"
@@ -159,7 +170,10 @@ PyDoc_STRVAR(session_doc,
              "max_encoder_length : int\n"
              "    Longest sequence of encoder states.\n"
              "trains : bool\n"
-             "    Keep what backward needs.\n\n"
+             "    Keep what backward needs.\n"
+             "recomputes : bool\n"
+             "    Keep each layer's input only and compute the rest again in backward, with equal bits: gradient\n"
+             "    checkpointing.  Needs trains.\n\n"
              "Raises\n------\n"
              "ValueError\n"
              "    If a limit is out of range, or a weight that is to become codes has a NaN.\n"

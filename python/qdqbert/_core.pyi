@@ -164,6 +164,7 @@ class Session:
         max_past: int = 0,
         max_encoder_length: int = 0,
         trains: bool = False,
+        recomputes: bool = False,
     ) -> Self: ...
     def backward(
         self,
@@ -172,10 +173,13 @@ class Session:
         d_logits: _Tensor | None,
         wants_inputs: bool,
         wants_encoder: bool,
+        d_hidden_states: Sequence[_Tensor | None] | None = None,
         /,
     ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]: ...
     @property
     def trains(self) -> bool: ...
+    @property
+    def recomputes(self) -> bool: ...
     @property
     def max_sequences(self) -> int: ...
     @property

@@ -103,6 +103,33 @@ test_gradients_add_up_until_they_are_zeroed(void)
     qb_device_close(device);
 }
 
+/* torch's usual order: forward, zero_grad, backward. */
+static void
+test_zeroing_scaling_and_freezing_come_between_forward_and_backward(void)
+{
+    qb_device *device = case_device(NULL, 2);
+    training_case *c = case_memory(sizeof *c);
+    training_fill(c);
+    int64_t count = 0;
+    qb_model *model = model_make(device, QB_HEAD_QUESTION_ANSWERING);
+    qb_session *session = training_session(model);
+    CHECK(training_forward(session, c, NULL) == QB_OK && training_backward(session, c, NULL) == QB_OK);
+    float *once = training_gradients(model, &count);
+    CHECK(training_forward(session, c, NULL) == QB_OK);
+    CHECK(qb_model_set_trainable(model, 0, 1, NULL) == QB_OK);
+    CHECK(qb_model_scale_gradients(model, 0.5f, NULL) == QB_OK);
+    CHECK(qb_model_zero_gradients(model, NULL) == QB_OK);
+    CHECK(training_backward(session, c, NULL) == QB_OK);
+    float *again = training_gradients(model, &count);
+    CHECK(same_bits(once, again, count));
+    free(once);
+    free(again);
+    free(c);
+    qb_session_destroy(session);
+    qb_model_release(model);
+    qb_device_close(device);
+}
+
 static void
 test_frozen_parameters_get_nothing_and_change_no_other_bit(void)
 {
@@ -204,6 +231,7 @@ main(void)
     RUN(test_gradients_have_equal_bits_on_every_device);
     RUN(test_a_session_that_trains_gives_the_bits_of_one_that_does_not);
     RUN(test_gradients_add_up_until_they_are_zeroed);
+    RUN(test_zeroing_scaling_and_freezing_come_between_forward_and_backward);
     RUN(test_frozen_parameters_get_nothing_and_change_no_other_bit);
     RUN(test_backward_without_its_forward_is_refused);
     return check_report();

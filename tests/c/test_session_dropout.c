@@ -5,45 +5,6 @@
  */
 #include "training_case.h"
 
-enum { NODES = 2 + 5 * LAYERS, HEAD_NODE = NODES - 1 };
-
-/* `p` for every dropout that an encoder with this head has. */
-static void
-set_dropout(training_case *c, qb_head head, float p, float probabilities[NODES])
-{
-    const int has_head = head == QB_HEAD_SEQUENCE_CLASSIFICATION || head == QB_HEAD_TOKEN_CLASSIFICATION;
-    for (int64_t i = 0; i < NODES; i++) {
-        const int is_cross = i > 0 && i < HEAD_NODE && ((i - 1) % 5 == 2 || (i - 1) % 5 == 3);
-        probabilities[i] = is_cross || (i == HEAD_NODE && !has_head) ? 0.0f : p;
-    }
-    c->inputs.dropout_probabilities = probabilities;
-    c->inputs.dropout_seed = 0xfedcba9876543210u;
-    c->inputs.dropout_step = 11;
-}
-
-/* Logits, then gradients, of one step; *count is their number. */
-static float *
-step(qb_session *session, training_case *c, int64_t *count)
-{
-    CHECK(qb_model_zero_gradients(session->model, NULL) == QB_OK);
-    memset(c->logits, 0, sizeof c->logits);
-    CHECK(training_forward(session, c, NULL) == QB_OK);
-    CHECK(training_backward(session, c, NULL) == QB_OK);
-    float *gradients = training_gradients(session->model, count);
-    float *all = case_memory((size_t)(*count + MOST_LOGITS) * sizeof *all);
-    memcpy(all, c->logits, sizeof c->logits);
-    memcpy(all + MOST_LOGITS, gradients, (size_t)*count * sizeof *all);
-    *count += MOST_LOGITS;
-    free(gradients);
-    return all;
-}
-
-static int
-differ(const float *a, const float *b, int64_t count)
-{
-    return memcmp(a, b, (size_t)count * sizeof *a) != 0;
-}
-
 static void
 test_steps_have_equal_bits_on_every_device_and_allocate_nothing(void)
 {
@@ -61,16 +22,16 @@ test_steps_have_equal_bits_on_every_device_and_allocate_nothing(void)
                 qb_model *model = model_make(devices.at[d], heads[h]);
                 training_set_mode(model, mode);
                 qb_session *session = training_session(model);
-                set_dropout(c, heads[h], 0.3f, probabilities);
+                training_set_dropout(c, heads[h], 0.3f, probabilities);
                 const uint64_t allocations = qb_device_memory_statistics(devices.at[d]).allocations;
-                float *found = step(session, c, &count);
+                float *found = training_step(session, c, &count);
                 /* Ranges that are made from each row of a weight are small tensors of their own. */
                 CHECK(mode > 0 || qb_device_memory_statistics(devices.at[d]).allocations == allocations);
                 CHECK(d == 0 || same_bits(found, expected, count));
                 if (d == 0) {
                     expected = found;
-                    set_dropout(c, heads[h], 0.0f, probabilities);
-                    float *without = step(session, c, &count);
+                    training_set_dropout(c, heads[h], 0.0f, probabilities);
+                    float *without = training_step(session, c, &count);
                     CHECK(differ(without, expected, count));
                     free(without);
                 }
@@ -100,9 +61,9 @@ test_probabilities_of_zero_are_no_dropout(void)
         training_set_mode(model, mode);
         qb_session *session = training_session(model);
         c->inputs.dropout_probabilities = NULL;
-        float *without = step(session, c, &count);
-        set_dropout(c, QB_HEAD_TOKEN_CLASSIFICATION, 0.0f, probabilities);
-        float *with_zero = step(session, c, &count);
+        float *without = training_step(session, c, &count);
+        training_set_dropout(c, QB_HEAD_TOKEN_CLASSIFICATION, 0.0f, probabilities);
+        float *with_zero = training_step(session, c, &count);
         CHECK(same_bits(without, with_zero, count));
         free(without);
         free(with_zero);
@@ -125,26 +86,26 @@ test_every_node_the_seed_and_the_step_matter(void)
     qb_model *model = model_make(device, QB_HEAD_TOKEN_CLASSIFICATION);
     training_set_mode(model, 1);
     qb_session *session = training_session(model);
-    float *without = step(session, c, &count);
+    float *without = training_step(session, c, &count);
     for (int64_t i = 0; i < NODES; i++) {
-        set_dropout(c, QB_HEAD_TOKEN_CLASSIFICATION, 0.2f, probabilities);
+        training_set_dropout(c, QB_HEAD_TOKEN_CLASSIFICATION, 0.2f, probabilities);
         if (probabilities[i] == 0.0f) {
             continue;
         }
         for (int64_t j = 0; j < NODES; j++) {
             probabilities[j] = j == i ? 0.2f : 0.0f;
         }
-        float *found = step(session, c, &count);
+        float *found = training_step(session, c, &count);
         CHECK(differ(found, without, count));
         c->inputs.dropout_seed += 1;
-        float *seeded = step(session, c, &count);
+        float *seeded = training_step(session, c, &count);
         CHECK(differ(found, seeded, count));
         c->inputs.dropout_seed -= 1;
         c->inputs.dropout_step += 1;
-        float *stepped = step(session, c, &count);
+        float *stepped = training_step(session, c, &count);
         CHECK(differ(found, stepped, count) && differ(seeded, stepped, count));
         c->inputs.dropout_step -= 1;
-        float *again = step(session, c, &count);
+        float *again = training_step(session, c, &count);
         CHECK(same_bits(found, again, count));
         free(found);
         free(seeded);
@@ -171,7 +132,7 @@ test_both_ways_of_attention_drop_the_same(void)
         qb_model *model = model_make(device, QB_HEAD_QUESTION_ANSWERING);
         training_set_mode(model, mode);
         qb_session *session = training_session(model);
-        set_dropout(c, QB_HEAD_QUESTION_ANSWERING, 0.3f, probabilities);
+        training_set_dropout(c, QB_HEAD_QUESTION_ANSWERING, 0.3f, probabilities);
         CHECK(training_forward(session, c, NULL) == QB_OK);
         float *in_scratch = case_memory(sizeof c->logits);
         memcpy(in_scratch, c->logits, sizeof c->logits);
@@ -215,7 +176,7 @@ test_what_is_dropped_does_not_depend_on_padding(void)
         qb_model *model = model_make(device, QB_HEAD_TOKEN_CLASSIFICATION);
         training_set_mode(model, mode);
         qb_session *session = training_session(model);
-        set_dropout(c, QB_HEAD_TOKEN_CLASSIFICATION, 0.3f, probabilities);
+        training_set_dropout(c, QB_HEAD_TOKEN_CLASSIFICATION, 0.3f, probabilities);
         CHECK(training_forward(session, c, NULL) == QB_OK);
         float expected[KEPT * LABELS];
         memcpy(expected, c->logits + 2 * LENGTH * LABELS, sizeof expected);
@@ -253,7 +214,7 @@ test_dropouts_that_cannot_be_are_refused(void)
     qb_model *model = model_make(device, QB_HEAD_QUESTION_ANSWERING);
     CHECK(qb_model_dropout_count(model) == NODES);
     qb_session *session = training_session(model);
-    set_dropout(c, QB_HEAD_QUESTION_ANSWERING, 0.1f, probabilities);
+    training_set_dropout(c, QB_HEAD_QUESTION_ANSWERING, 0.1f, probabilities);
     CHECK(training_forward(session, c, NULL) == QB_OK);
     const float wrong[] = {-0.1f, 1.5f, NAN};
     for (size_t i = 0; i < COUNT(wrong); i++) {

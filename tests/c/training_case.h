@@ -8,6 +8,7 @@
 #include "model_case.h"
 
 enum { BATCH = 3, LENGTH = 19, TOKENS = BATCH * LENGTH, MOST_LOGITS = TOKENS * VOCABULARY };
+enum { NODES = 2 + 5 * LAYERS, HEAD_NODE = NODES - 1 };
 
 typedef struct training_case {
     int64_t ids[TOKENS];
@@ -91,6 +92,43 @@ training_set_mode(qb_model *model, int mode)
     else if (mode == 1) {
         model_set_ranges(model);
     }
+}
+
+/* `p` for every dropout that an encoder with this head has. */
+static inline void
+training_set_dropout(training_case *c, qb_head head, float p, float probabilities[NODES])
+{
+    const int has_head = head == QB_HEAD_SEQUENCE_CLASSIFICATION || head == QB_HEAD_TOKEN_CLASSIFICATION;
+    for (int64_t i = 0; i < NODES; i++) {
+        const int is_cross = i > 0 && i < HEAD_NODE && ((i - 1) % 5 == 2 || (i - 1) % 5 == 3);
+        probabilities[i] = is_cross || (i == HEAD_NODE && !has_head) ? 0.0f : p;
+    }
+    c->inputs.dropout_probabilities = probabilities;
+    c->inputs.dropout_seed = 0xfedcba9876543210u;
+    c->inputs.dropout_step = 11;
+}
+
+/* Logits, then gradients, of one step; *count is their number. */
+static inline float *
+training_step(qb_session *session, training_case *c, int64_t *count)
+{
+    CHECK(qb_model_zero_gradients(session->model, NULL) == QB_OK);
+    memset(c->logits, 0, sizeof c->logits);
+    CHECK(training_forward(session, c, NULL) == QB_OK);
+    CHECK(training_backward(session, c, NULL) == QB_OK);
+    float *gradients = training_gradients(session->model, count);
+    float *all = case_memory((size_t)(*count + MOST_LOGITS) * sizeof *all);
+    memcpy(all, c->logits, sizeof c->logits);
+    memcpy(all + MOST_LOGITS, gradients, (size_t)*count * sizeof *all);
+    *count += MOST_LOGITS;
+    free(gradients);
+    return all;
+}
+
+static inline int
+differ(const float *a, const float *b, int64_t count)
+{
+    return memcmp(a, b, (size_t)count * sizeof *a) != 0;
 }
 
 #endif

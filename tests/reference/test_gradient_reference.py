@@ -42,6 +42,7 @@ class Gradients:
         padding: str,
         threads: int = 1,
         dropout: tuple[int, int, Array] | None = None,
+        recomputes: bool = False,
     ) -> None:
         core = case.model._engine.core
         core.device.num_threads = threads
@@ -53,6 +54,7 @@ class Gradients:
             keep_probabilities="head_mask" in inputs,
             max_encoder_length=0 if encoder is None else MEMORY,
             trains=True,
+            recomputes=recomputes,
         )
         core.zero_gradients()
         outputs = {
@@ -75,12 +77,15 @@ class Gradients:
             inputs.get("encoder_mask"),
             None,
             None,
-            sum(outputs[name] for name in weights),
+            sum(outputs[name] for name in weights if name in outputs),
             None,
             dropout,
         )
         given = (weights.get("last_hidden_state"), weights.get("pooler_output"), weights.get("logits"))
-        self.words, self.memory = session.backward(*given, True, encoder is not None)
+        hidden = [weights.get(f"hidden_states/{i}") for i in range(LAYERS + 1)]
+        self.words, self.memory = session.backward(
+            *given, True, encoder is not None, hidden if any(h is not None for h in hidden) else None
+        )
         self.of = {
             name.removeprefix("bert."): np.array(core.gradient(i))
             for i, (name, _) in enumerate(core.parameters())
@@ -103,9 +108,12 @@ def weights_of(case: Any, inputs: dict[str, Any], computed: Array, seed: int = 1
 
 def objective(reference: Reference, inputs: dict[str, Any], weights: dict[str, Array]) -> float:
     out = reference(**inputs)
-    return float(
-        sum((getattr(out, name) * weight.astype(np.float64)).sum() for name, weight in weights.items())
-    )
+    total = 0.0
+    for name, weight in weights.items():
+        field, _, index = name.partition("/")
+        value = getattr(out, field)[int(index)] if index else getattr(out, field)
+        total += float((value * weight.astype(np.float64)).sum())
+    return total
 
 
 def derivative(
@@ -130,10 +138,14 @@ def expect(name: str, found: dict[str, Array], direction: Array, truth: float) -
 
 
 def check(
-    case: Any, inputs: dict[str, Any], padding: str, dropout: tuple[int, int, Array] | None = None
+    case: Any,
+    inputs: dict[str, Any],
+    padding: str,
+    dropout: tuple[int, int, Array] | None = None,
+    weights: dict[str, Array] | None = None,
 ) -> Gradients:
     computed = inputs["mask"] != 0 if padding == "skip" else np.ones((ROWS, LENGTH), bool)
-    weights = weights_of(case, inputs, computed)
+    weights = weights_of(case, inputs, computed) if weights is None else weights
     found = Gradients(case, inputs, weights, padding=padding, dropout=dropout)
     rng = np.random.default_rng(3)
     moved = 0
@@ -216,6 +228,63 @@ def test_the_padding_token_gets_no_gradient_as_an_input() -> None:
     assert table[1:].any()
     assert found.words is not None
     assert found.words[:, 4].any()
+
+
+@pytest.mark.parametrize("padding", ["skip", "compute"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_hidden_states_join_on_the_way(kind: str, padding: str) -> None:
+    case = make(kind, "absolute")
+    inputs = inputs_of(kind)
+    inputs["mask"][2:, 0] = 1
+    computed = inputs["mask"] != 0 if padding == "skip" else np.ones((ROWS, LENGTH), bool)
+    weights = weights_of(case, inputs, computed)
+    rng = np.random.default_rng(9)
+    for i in (0, LAYERS):  # not the one between
+        weights[f"hidden_states/{i}"] = rng.standard_normal((ROWS, LENGTH, HIDDEN)).astype(np.float32)
+        weights[f"hidden_states/{i}"] *= computed[:, :, None]
+    check(case, inputs, padding, weights=weights)
+    check(case, inputs, padding, weights={"hidden_states/1": weights["hidden_states/0"]} | weights)
+
+
+def test_gradients_of_hidden_states_are_checked() -> None:
+    case = make("encoder", "absolute")
+    inputs = inputs_of("encoder")
+    inputs["mask"][:] = 1
+    session = _core.Session(case.model._engine.core, max_sequences=ROWS, max_length=LENGTH, trains=True)
+    session.forward(inputs["ids"], *(None,) * 5, False, False, *(None,) * 6, _core.OUTPUT_LAST_HIDDEN_STATE)
+    good = np.zeros((ROWS, LENGTH, HIDDEN), np.float32)
+    wrong: list[tuple[Any, type[Exception], str]] = [
+        ([good] * LAYERS, ValueError, "d_hidden_states: expected an array or None for each of 3"),
+        ([good, good[:, 1:].copy(), None], ValueError, "d_hidden_states: expected shape"),
+        ([good, good.astype(np.float64), None], TypeError, "d_hidden_states"),
+        (3, TypeError, "d_hidden_states: expected a sequence"),
+    ]
+    for given, error, message in wrong:
+        with pytest.raises(error, match=message):
+            session.backward(None, None, None, True, False, given)
+    words, _ = session.backward(None, None, None, True, False, [None, None, None])
+    assert words is not None
+    assert not words.any()
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_recomputing_gives_the_same_bits(kind: str, positions: str) -> None:
+    case = make(kind, positions)
+    inputs = inputs_of(kind)
+    inputs["mask"][2:, 0] = 1
+    weights = weights_of(case, inputs, inputs["mask"] != 0)
+    weights["hidden_states/1"] = weights["last_hidden_state"][::-1].copy()
+    kept, again = (
+        Gradients(case, inputs, weights, padding="skip", recomputes=recomputes)
+        for recomputes in (False, True)
+    )
+    for name, gradient in kept.of.items():
+        assert gradient.tobytes() == again.of[name].tobytes(), name
+    assert kept.words is not None
+    assert again.words is not None
+    assert kept.words.tobytes() == again.words.tobytes()
+    assert kept.memory is None or kept.memory.tobytes() == again.memory.tobytes()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -390,7 +390,8 @@ QB_API float *qb_model_gradient(const qb_model *model, int64_t index);
 /* Whether backward computes a parameter's gradient; all are, at first.  QB_ERR_STATE while a session runs;
  * QB_ERR_INDEX. */
 QB_API qb_status qb_model_set_trainable(qb_model *model, int64_t index, int32_t is_trainable, qb_error *error);
-/* Gradients of parameters and of learned bounds become zero.  QB_ERR_STATE while a session runs. */
+/* Gradients of parameters and of learned bounds become zero, which a session's backward may follow.  QB_ERR_STATE while
+ * a session runs. */
 QB_API qb_status qb_model_zero_gradients(qb_model *model, qb_error *error);
 
 QB_API int64_t qb_model_quantizer_count(const qb_model *model);
@@ -430,6 +431,8 @@ typedef struct qb_session_options {
     int64_t max_encoder_length;    /* longest sequence of encoder_hidden_states; 0: none.  A query looks at 131,071 keys
                                     * at most, beyond which a sum of codes would not be exact. */
     int32_t trains;                /* keep what qb_session_backward needs; max_past must be 0 then */
+    int32_t recomputes;            /* gradient checkpointing: keep each layer's input only, and compute the rest again
+                                    * in backward, with equal bits; needs trains */
 } qb_session_options;
 
 /* Reserve every byte that forward needs, and pack the weights; after this no forward within the limits allocates
@@ -507,6 +510,9 @@ typedef struct qb_backward_inputs {
     const float *d_last_hidden_state; /* (B, T, H) */
     const float *d_pooler_output; /* (B, H); needs that forward was asked for it, or for the logits of a pooled head */
     const float *d_logits;        /* qb_model_logits_shape, or (K, V); needs that forward was asked for them */
+    const float *const *d_hidden_states; /* (L + 1) of (B, T, H), each of which may be NULL: of x_0, x_1, ... x_L, in
+                                          * addition to what comes from above; whether forward was asked for them or
+                                          * not */
 } qb_backward_inputs;
 
 /* Gradients of inputs that the caller offers room for; NULL: not wanted.  Positions that were not computed are zero. */
