@@ -42,14 +42,6 @@ qb_guard_end_write(qb_guard *guard)
     (void)pthread_mutex_unlock(&guard->mutex);
 }
 
-void
-qb_guard_end_aside(qb_guard *guard)
-{
-    (void)pthread_mutex_lock(&guard->mutex);
-    guard->writers--;
-    (void)pthread_mutex_unlock(&guard->mutex);
-}
-
 /* Why a forward may not begin, or NULL.  The mutex is held and nobody prepares. */
 static const char *
 refusal(const qb_guard *guard, int is_exclusive)
@@ -100,5 +92,66 @@ qb_guard_end_forward(qb_guard *guard)
     (void)pthread_mutex_lock(&guard->mutex);
     guard->readers--;
     guard->is_exclusive = 0;
+    (void)pthread_mutex_unlock(&guard->mutex);
+}
+
+/* Why a backward may not begin, or NULL.  The mutex is held and nobody prepares. */
+static const char *
+refusal_of_backward(const qb_guard *guard, uint64_t epoch)
+{
+    if (guard->epoch != epoch || guard->prepared != epoch) {
+        return "the model has changed since the forward, expected backward before the change";
+    }
+    if (guard->is_backward) {
+        return "another thread runs backward on the model, whose gradients are added up by one at a time";
+    }
+    if (guard->gradient_writers > 0) {
+        return "another thread changes the gradients of the model, expected them settled for backward";
+    }
+    return refusal(guard, 0);
+}
+
+qb_status
+qb_guard_begin_backward(qb_guard *guard, uint64_t epoch, qb_error *error)
+{
+    (void)pthread_mutex_lock(&guard->mutex);
+    while (guard->is_preparing) {
+        (void)pthread_cond_wait(&guard->prepared_one, &guard->mutex);
+    }
+    const char *why = refusal_of_backward(guard, epoch);
+    if (why == NULL) {
+        guard->readers++;
+        guard->is_backward = 1;
+    }
+    (void)pthread_mutex_unlock(&guard->mutex);
+    return why == NULL ? QB_OK : qb_fail(error, NULL, QB_ERR_STATE, "%s", why);
+}
+
+void
+qb_guard_end_backward(qb_guard *guard)
+{
+    (void)pthread_mutex_lock(&guard->mutex);
+    guard->readers--;
+    guard->is_backward = 0;
+    (void)pthread_mutex_unlock(&guard->mutex);
+}
+
+qb_status
+qb_guard_begin_gradient_write(qb_guard *guard, qb_error *error)
+{
+    (void)pthread_mutex_lock(&guard->mutex);
+    const int is_used = guard->is_backward;
+    guard->gradient_writers += !is_used;
+    (void)pthread_mutex_unlock(&guard->mutex);
+    return is_used ? qb_fail(error, NULL, QB_ERR_STATE,
+                             "the model runs a backward, expected none while its gradients are changed")
+                   : QB_OK;
+}
+
+void
+qb_guard_end_gradient_write(qb_guard *guard)
+{
+    (void)pthread_mutex_lock(&guard->mutex);
+    guard->gradient_writers--;
     (void)pthread_mutex_unlock(&guard->mutex);
 }

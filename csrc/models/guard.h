@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Who may do what to a model at the same time: any number of forwards, or one that collects statistics, or one change.
+ * Beside forwards one backward may run, or changes of gradients alone.
  *
  * A change never waits: a caller that may hold an interpreter's lock must not block on a forward that wants that lock
  * to ask about interrupts.  It is refused with QB_ERR_STATE.  A forward waits only for another forward that is making
@@ -21,10 +22,12 @@ typedef struct qb_guard {
     pthread_cond_t prepared_one;
     int64_t readers;  /* forwards that run */
     int is_exclusive; /* the one reader collects statistics */
+    int is_backward;  /* one of the readers is a backward */
     int is_preparing;
-    int64_t writers;   /* changes under way */
-    uint64_t epoch;    /* starts at 1 */
-    uint64_t prepared; /* the epoch for which packed weights are complete; 0: none */
+    int64_t writers;          /* changes under way */
+    int64_t gradient_writers; /* changes of gradients under way */
+    uint64_t epoch;           /* starts at 1 */
+    uint64_t prepared;        /* the epoch for which packed weights are complete; 0: none */
 } qb_guard;
 
 /* Makes the packed weights of the present epoch; called while nobody else uses the model. */
@@ -33,11 +36,9 @@ typedef qb_status (*qb_prepare_function)(void *context);
 qb_status qb_guard_init(qb_guard *guard, qb_error *error);
 void qb_guard_destroy(qb_guard *guard);
 
-/* QB_ERR_STATE while a forward runs; otherwise qb_guard_end_write must follow, which advances the epoch, or
- * qb_guard_end_aside if neither a parameter nor a quantizer has changed: gradients do not enter a forward. */
+/* QB_ERR_STATE while a forward runs; otherwise qb_guard_end_write must follow, which advances the epoch. */
 qb_status qb_guard_begin_write(qb_guard *guard, qb_error *error);
 void qb_guard_end_write(qb_guard *guard);
-void qb_guard_end_aside(qb_guard *guard);
 
 /* Enter a forward, after `prepare` brought the packed weights up to date if they are not.  QB_ERR_STATE: statistics are
  * being collected by another session, or are to be collected while another session runs, or a change is under way; or
@@ -45,5 +46,15 @@ void qb_guard_end_aside(qb_guard *guard);
 qb_status qb_guard_begin_forward(qb_guard *guard, int is_exclusive, qb_prepare_function prepare, void *context,
                                  qb_error *error);
 void qb_guard_end_forward(qb_guard *guard);
+
+/* Enter the backward of a forward that ran in `epoch`.  QB_ERR_STATE: the epoch is another one by now, or another
+ * backward runs, whose gradients must not mix with these, or a change is under way. */
+qb_status qb_guard_begin_backward(qb_guard *guard, uint64_t epoch, qb_error *error);
+void qb_guard_end_backward(qb_guard *guard);
+
+/* A change of what only backward and optimizers look at: gradients, and whether there are any.  Forwards may run, and
+ * the epoch stays.  QB_ERR_STATE while a backward runs. */
+qb_status qb_guard_begin_gradient_write(qb_guard *guard, qb_error *error);
+void qb_guard_end_gradient_write(qb_guard *guard);
 
 #endif

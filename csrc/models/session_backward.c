@@ -113,20 +113,6 @@ compute(backward_call *call)
 }
 
 static qb_status
-fail_changed(qb_error *error)
-{
-    return qb_fail(error, NULL, QB_ERR_STATE,
-                   "the model has changed since the forward, expected backward before the change");
-}
-
-/* Packed weights that are to be made are those of another model than forward's. */
-static qb_status
-refuse_to_prepare(void *context)
-{
-    return fail_changed(context);
-}
-
-static qb_status
 backward(backward_call *call)
 {
     qb_session *session = call->forward.session;
@@ -134,9 +120,9 @@ backward(backward_call *call)
     qb_error *error = call->forward.run->error;
     QB_TRY(check(call));
     /* Gradients are added to the model's, so nobody else may. */
-    QB_TRY(qb_guard_begin_forward(&model->guard, 1, refuse_to_prepare, error, error));
-    const qb_status status = model->guard.epoch == session->epoch ? compute(call) : fail_changed(error);
-    qb_guard_end_forward(&model->guard);
+    QB_TRY(qb_guard_begin_backward(&model->guard, session->epoch, error));
+    const qb_status status = compute(call);
+    qb_guard_end_backward(&model->guard);
     return status;
 }
 

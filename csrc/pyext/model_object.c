@@ -12,9 +12,9 @@
  *         def parameter_write(self, index) -> ndarray: ...             # writable view; packed weights become stale
  *         def gradient(self, index) -> ndarray | None: ...             # writable view; backward adds to it
  *         def set_trainable(self, index, is_trainable) -> None: ...
- *         def zero_gradients(self) -> None: ...
- *         def gradient_norm(self) -> float: ...
- *         def scale_gradients(self, factor) -> None: ...
+ *         def zero_gradients(self, indices=None) -> None: ...
+ *         def gradient_norm(self, indices=None) -> float: ...
+ *         def scale_gradients(self, factor, indices=None) -> None: ...
  *         def quantizers(self) -> list[tuple[str, Quantizer]]: ...
  *         def sites(self) -> list[tuple[str, str, str]]: ...           # (name, path, reason)
  *         def needs_probabilities(self) -> bool: ...
@@ -350,60 +350,109 @@ model_set_trainable(PyObject *self, PyObject *const *arguments, Py_ssize_t count
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(model_zero_gradients_doc, "zero_gradients($self, /)\n--\n\n"
-                                       "Make the gradients of parameters and of learned bounds zero.\n\n"
+static int
+require_count(const char *function, Py_ssize_t count, Py_ssize_t least, Py_ssize_t most)
+{
+    if (count < least || count > most) {
+        PyErr_Format(PyExc_TypeError, "%s() takes %zd or %zd arguments, %zd given", function, least, most, count);
+        return -1;
+    }
+    return 0;
+}
+
+/* An int64 array of places in the list of parameters(), or None (also if it is left out): all of them. */
+static int
+borrow_indices(qb_py_state *state, PyObject *object, qb_py_tensor *indices)
+{
+    return object ? qb_py_borrow_optional(state, object, "indices", QB_PY_INT64, indices) : 0;
+}
+
+PyDoc_STRVAR(model_zero_gradients_doc, "zero_gradients($self, indices=None, /)\n--\n\n"
+                                       "Make gradients of parameters zero.\n\n"
+                                       "Parameters\n----------\n"
+                                       "indices : int64, shape (count,), or None\n"
+                                       "    Places in the list of parameters(); None: all, and the learned bounds.\n\n"
                                        "Raises\n------\n"
+                                       "IndexError\n"
+                                       "    If there is no such parameter.\n"
                                        "StateError\n"
-                                       "    While a session runs.");
+                                       "    While a backward runs.");
 
 static PyObject *
-model_zero_gradients(PyObject *self, PyObject *unused)
+model_zero_gradients(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    (void)unused;
     qb_py_state *state = qb_py_state_of_type(Py_TYPE(self));
-    if (!state) {
+    qb_py_tensor indices = {0};
+    if (!state || require_count("zero_gradients", count, 0, 1) < 0 ||
+        borrow_indices(state, count > 0 ? arguments[0] : NULL, &indices) < 0) {
         return NULL;
     }
     qb_error error;
-    if (qb_model_zero_gradients(((qb_py_model *)self)->model, &error) != QB_OK) {
-        return qb_py_raise(state, &error);
-    }
-    Py_RETURN_NONE;
+    const qb_status status = qb_model_zero_gradients(((qb_py_model *)self)->model, indices.data, indices.count, &error);
+    qb_py_give_back(&indices);
+    return status == QB_OK ? Py_NewRef(Py_None) : qb_py_raise(state, &error);
 }
 
-PyDoc_STRVAR(model_gradient_norm_doc, "gradient_norm($self, /)\n--\n\n"
-                                      "The length of all gradients together, in float64; 0 while there are none.\n\n"
+PyDoc_STRVAR(model_gradient_norm_doc, "gradient_norm($self, indices=None, /)\n--\n\n"
+                                      "The length of gradients together, in float64; 0 while there are none.\n\n"
+                                      "Parameters\n----------\n"
+                                      "indices : int64, shape (count,), or None\n"
+                                      "    Places in the list of parameters(); None: all.\n\n"
                                       "Returns\n-------\n"
-                                      "float");
+                                      "float\n\n"
+                                      "Raises\n------\n"
+                                      "IndexError\n"
+                                      "    If there is no such parameter.");
 
 static PyObject *
-model_gradient_norm(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    return PyFloat_FromDouble(qb_model_gradient_norm(((qb_py_model *)self)->model));
-}
-
-PyDoc_STRVAR(model_scale_gradients_doc, "scale_gradients($self, factor, /)\n--\n\n"
-                                        "Multiply every gradient.\n\n"
-                                        "Parameters\n----------\n"
-                                        "factor : float\n\n"
-                                        "Raises\n------\n"
-                                        "StateError\n"
-                                        "    While a session runs.");
-
-static PyObject *
-model_scale_gradients(PyObject *self, PyObject *factor_object)
+model_gradient_norm(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
     qb_py_state *state = qb_py_state_of_type(Py_TYPE(self));
-    const double factor = state ? PyFloat_AsDouble(factor_object) : -1.0;
-    if (!state || (factor == -1.0 && PyErr_Occurred())) {
+    qb_py_tensor indices = {0};
+    if (!state || require_count("gradient_norm", count, 0, 1) < 0 ||
+        borrow_indices(state, count > 0 ? arguments[0] : NULL, &indices) < 0) {
+        return NULL;
+    }
+    double norm = 0.0;
+    qb_error error;
+    qb_py_call call;
+    qb_py_call_begin(&call);
+    const qb_status status =
+        qb_model_gradient_norm(((qb_py_model *)self)->model, indices.data, indices.count, &norm, &error);
+    qb_py_call_end(&call);
+    qb_py_give_back(&indices);
+    return status == QB_OK ? PyFloat_FromDouble(norm) : qb_py_raise(state, &error);
+}
+
+PyDoc_STRVAR(model_scale_gradients_doc, "scale_gradients($self, factor, indices=None, /)\n--\n\n"
+                                        "Multiply gradients of parameters.\n\n"
+                                        "Parameters\n----------\n"
+                                        "factor : float\n"
+                                        "indices : int64, shape (count,), or None\n"
+                                        "    Places in the list of parameters(); None: all.\n\n"
+                                        "Raises\n------\n"
+                                        "IndexError\n"
+                                        "    If there is no such parameter.\n"
+                                        "StateError\n"
+                                        "    While a backward runs.");
+
+static PyObject *
+model_scale_gradients(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    qb_py_state *state = qb_py_state_of_type(Py_TYPE(self));
+    qb_py_tensor indices = {0};
+    if (!state || require_count("scale_gradients", count, 1, 2) < 0) {
+        return NULL;
+    }
+    const double factor = PyFloat_AsDouble(arguments[0]);
+    if ((factor == -1.0 && PyErr_Occurred()) || borrow_indices(state, count > 1 ? arguments[1] : NULL, &indices) < 0) {
         return NULL;
     }
     qb_error error;
-    if (qb_model_scale_gradients(((qb_py_model *)self)->model, (float)factor, &error) != QB_OK) {
-        return qb_py_raise(state, &error);
-    }
-    Py_RETURN_NONE;
+    const qb_status status =
+        qb_model_scale_gradients(((qb_py_model *)self)->model, (float)factor, indices.data, indices.count, &error);
+    qb_py_give_back(&indices);
+    return status == QB_OK ? Py_NewRef(Py_None) : qb_py_raise(state, &error);
 }
 
 PyDoc_STRVAR(model_quantizers_doc, "quantizers($self, /)\n--\n\n"
@@ -485,9 +534,9 @@ static PyMethodDef model_methods[] = {
     {"parameter_write", model_parameter_write, METH_O, model_parameter_write_doc},
     {"gradient", model_gradient, METH_O, model_gradient_doc},
     {"set_trainable", (PyCFunction)(void (*)(void))model_set_trainable, METH_FASTCALL, model_set_trainable_doc},
-    {"zero_gradients", model_zero_gradients, METH_NOARGS, model_zero_gradients_doc},
-    {"gradient_norm", model_gradient_norm, METH_NOARGS, model_gradient_norm_doc},
-    {"scale_gradients", model_scale_gradients, METH_O, model_scale_gradients_doc},
+    {"zero_gradients", (PyCFunction)(void (*)(void))model_zero_gradients, METH_FASTCALL, model_zero_gradients_doc},
+    {"gradient_norm", (PyCFunction)(void (*)(void))model_gradient_norm, METH_FASTCALL, model_gradient_norm_doc},
+    {"scale_gradients", (PyCFunction)(void (*)(void))model_scale_gradients, METH_FASTCALL, model_scale_gradients_doc},
     {"quantizers", model_quantizers, METH_NOARGS, model_quantizers_doc},
     {"sites", model_sites, METH_NOARGS, model_sites_doc},
     {"needs_probabilities", model_needs_probabilities, METH_NOARGS, model_needs_probabilities_doc},

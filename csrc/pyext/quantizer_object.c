@@ -10,6 +10,7 @@
  *         def clip(self) -> tuple[float, float]: ...
  *         def set_clip(self, minimum: float, maximum: float) -> None: ...
  *         def clip_gradient(self) -> tuple[float, float]: ...
+ *         def set_clip_gradient(self, minimum: float, maximum: float) -> None: ...
  *         def pre_quant_scale(self) -> ndarray | None: ...    # copy
  *         def set_pre_quant_scale(self, values: float32 | None) -> None: ...
  *         def set_observer(self, observer: Observer | None) -> None: ...
@@ -408,6 +409,26 @@ quantizer_clip_gradient(PyObject *self, PyObject *unused)
     return Py_BuildValue("(dd)", (double)minimum, (double)maximum);
 }
 
+PyDoc_STRVAR(set_clip_gradient_doc, "set_clip_gradient($self, minimum, maximum, /)\n--\n\n"
+                                    "Set the gradients of the two learned bounds, to which backward adds.\n\n"
+                                    "Parameters\n----------\n"
+                                    "minimum, maximum : float");
+
+static PyObject *
+quantizer_set_clip_gradient(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    if (count != 2) {
+        return PyErr_Format(PyExc_TypeError, "set_clip_gradient() takes 2 arguments, %zd given", count);
+    }
+    const double minimum = PyFloat_AsDouble(arguments[0]);
+    const double maximum = PyErr_Occurred() ? 0.0 : PyFloat_AsDouble(arguments[1]);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    qb_quantizer_set_clip_gradient(handle_of(self), (float)minimum, (float)maximum);
+    Py_RETURN_NONE;
+}
+
 /* ---- type -------------------------------------------------------------------------------------------------------- */
 
 static PyMethodDef quantizer_methods[] = {
@@ -418,6 +439,8 @@ static PyMethodDef quantizer_methods[] = {
     {"clip", quantizer_clip, METH_NOARGS, clip_doc},
     {"set_clip", (PyCFunction)(void (*)(void))quantizer_set_clip, METH_FASTCALL, set_clip_doc},
     {"clip_gradient", quantizer_clip_gradient, METH_NOARGS, clip_gradient_doc},
+    {"set_clip_gradient", (PyCFunction)(void (*)(void))quantizer_set_clip_gradient, METH_FASTCALL,
+     set_clip_gradient_doc},
     {"pre_quant_scale", quantizer_pre_quant_scale, METH_NOARGS, pre_quant_scale_doc},
     {"set_pre_quant_scale", quantizer_set_pre_quant_scale, METH_O, set_pre_quant_scale_doc},
     {"set_observer", quantizer_set_observer, METH_O, set_observer_doc},

@@ -252,6 +252,13 @@ qb_quantizer_clip_gradient(const qb_quantizer *quantizer, float *minimum, float 
     *maximum = quantizer->clip_maximum_gradient;
 }
 
+void
+qb_quantizer_set_clip_gradient(qb_quantizer *quantizer, float minimum, float maximum)
+{
+    quantizer->clip_minimum_gradient = minimum;
+    quantizer->clip_maximum_gradient = maximum;
+}
+
 qb_status
 qb_quantizer_set_pre_quant_scale(qb_quantizer *quantizer, const float *values, int32_t rank, const int64_t *shape,
                                  qb_error *error)

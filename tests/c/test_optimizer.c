@@ -98,6 +98,14 @@ test_steps_follow_the_formulas_with_equal_bits_on_every_device(void)
     case_devices_close(&devices);
 }
 
+static double
+norm_of(const qb_model *model)
+{
+    double norm = -1.0;
+    CHECK(qb_model_gradient_norm(model, NULL, 0, &norm, NULL) == QB_OK);
+    return norm;
+}
+
 static void
 test_parameters_without_a_gradient_are_left_alone(void)
 {
@@ -107,8 +115,8 @@ test_parameters_without_a_gradient_are_left_alone(void)
     const int64_t index = 0;
     const float before = qb_model_parameter(model, 0).data[1];
     CHECK(qb_optimizer_create(model, QB_OPTIMIZER_ADAMW, &optimizer, NULL) == QB_OK);
-    CHECK(qb_model_gradient_norm(model) == 0.0);
-    CHECK(qb_model_scale_gradients(model, 2.0f, NULL) == QB_OK);
+    CHECK(norm_of(model) == 0.0);
+    CHECK(qb_model_scale_gradients(model, 2.0f, NULL, 0, NULL) == QB_OK);
     CHECK(qb_optimizer_step(optimizer, &index, 1, &adamw, NULL) == QB_OK); /* nobody trains yet */
     CHECK(qb_model_make_gradients(model, NULL) == QB_OK);
     CHECK(qb_model_set_trainable(model, 0, 0, NULL) == QB_OK);
@@ -133,7 +141,7 @@ test_the_norm_is_that_of_all_gradients_and_scaling_scales_it(void)
     double expected = 0.0;
     for (size_t d = 0; d < devices.count; d++) {
         qb_model *model = model_with_gradients(devices.at[d]);
-        const double norm = qb_model_gradient_norm(model);
+        const double norm = norm_of(model);
         double sum = 0.0;
         for (int64_t i = 0; i < qb_model_parameter_count(model); i++) {
             const qb_parameter_info info = qb_model_parameter(model, i);
@@ -144,8 +152,23 @@ test_the_norm_is_that_of_all_gradients_and_scaling_scales_it(void)
         CHECK(fabs(norm - sqrt(sum)) < 1e-12 * norm);
         expected = d == 0 ? norm : expected;
         CHECK(norm == expected);
-        CHECK(qb_model_scale_gradients(model, 0.5f, NULL) == QB_OK);
-        CHECK(qb_model_gradient_norm(model) == 0.5 * norm);
+        CHECK(qb_model_scale_gradients(model, 0.5f, NULL, 0, NULL) == QB_OK);
+        CHECK(norm_of(model) == 0.5 * norm);
+        const int64_t some[2] = {2, 0};
+        const int64_t wrong = qb_model_parameter_count(model);
+        double part = 0.0;
+        CHECK(qb_model_zero_gradients(model, some, 2, NULL) == QB_OK);
+        CHECK(qb_model_gradient_norm(model, some, 2, &part, NULL) == QB_OK && part == 0.0);
+        CHECK(norm_of(model) > 0.0);
+        CHECK(qb_model_gradient_norm(model, some + 1, 1, &part, NULL) == QB_OK);
+        const int64_t other = 1;
+        CHECK(qb_model_gradient_norm(model, &other, 1, &part, NULL) == QB_OK && part > 0.0);
+        const double rest = norm_of(model);
+        CHECK(qb_model_scale_gradients(model, 0.0f, &other, 1, NULL) == QB_OK);
+        CHECK(fabs(norm_of(model) - sqrt(rest * rest - part * part)) < 1e-9 * rest);
+        CHECK(qb_model_zero_gradients(model, &wrong, 1, NULL) == QB_ERR_INDEX);
+        CHECK(qb_model_gradient_norm(model, &wrong, 1, &part, NULL) == QB_ERR_INDEX);
+        CHECK(qb_model_scale_gradients(model, 2.0f, &wrong, 1, NULL) == QB_ERR_INDEX);
         qb_model_release(model);
     }
     case_devices_close(&devices);

@@ -87,7 +87,7 @@ test_gradients_add_up_until_they_are_zeroed(void)
     for (int64_t i = 0; i < count; i++) {
         CHECK(fabsf(twice[i] - 2.0f * once[i]) <= 1e-5f * fabsf(twice[i]) + 1e-4f);
     }
-    CHECK(qb_model_zero_gradients(model, NULL) == QB_OK);
+    CHECK(qb_model_zero_gradients(model, NULL, 0, NULL) == QB_OK);
     free(twice);
     twice = training_gradients(model, &count);
     CHECK(all_zero(twice, count));
@@ -117,8 +117,8 @@ test_zeroing_scaling_and_freezing_come_between_forward_and_backward(void)
     float *once = training_gradients(model, &count);
     CHECK(training_forward(session, c, NULL) == QB_OK);
     CHECK(qb_model_set_trainable(model, 0, 1, NULL) == QB_OK);
-    CHECK(qb_model_scale_gradients(model, 0.5f, NULL) == QB_OK);
-    CHECK(qb_model_zero_gradients(model, NULL) == QB_OK);
+    CHECK(qb_model_scale_gradients(model, 0.5f, NULL, 0, NULL) == QB_OK);
+    CHECK(qb_model_zero_gradients(model, NULL, 0, NULL) == QB_OK);
     CHECK(training_backward(session, c, NULL) == QB_OK);
     float *again = training_gradients(model, &count);
     CHECK(same_bits(once, again, count));
@@ -141,7 +141,7 @@ test_frozen_parameters_get_nothing_and_change_no_other_bit(void)
     qb_session *session = training_session(model);
     CHECK(training_forward(session, c, NULL) == QB_OK && training_backward(session, c, NULL) == QB_OK);
     float *all = training_gradients(model, &count);
-    CHECK(qb_model_zero_gradients(model, NULL) == QB_OK);
+    CHECK(qb_model_zero_gradients(model, NULL, 0, NULL) == QB_OK);
     for (int64_t i = 0; i < qb_model_parameter_count(model); i += 2) {
         CHECK(qb_model_set_trainable(model, i, 0, NULL) == QB_OK);
         CHECK(qb_model_gradient(model, i) == NULL);

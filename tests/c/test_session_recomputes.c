@@ -40,7 +40,7 @@ test_steps_have_the_bits_of_an_ordinary_session_and_allocate_nothing(void)
                 CHECK(mode > 0 || qb_device_memory_statistics(device).allocations == allocations);
                 CHECK(same_bits(found, expected, count));
                 /* Once more through the same forward: x_L and what the head needs are still there. */
-                CHECK(qb_model_zero_gradients(model, NULL) == QB_OK);
+                CHECK(qb_model_zero_gradients(model, NULL, 0, NULL) == QB_OK);
                 CHECK(training_backward(recomputes, c, NULL) == QB_OK);
                 float *again = training_gradients(model, &count);
                 CHECK(same_bits(again, expected + MOST_LOGITS, count));

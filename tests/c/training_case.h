@@ -112,7 +112,7 @@ training_set_dropout(training_case *c, qb_head head, float p, float probabilitie
 static inline float *
 training_step(qb_session *session, training_case *c, int64_t *count)
 {
-    CHECK(qb_model_zero_gradients(session->model, NULL) == QB_OK);
+    CHECK(qb_model_zero_gradients(session->model, NULL, 0, NULL) == QB_OK);
     memset(c->logits, 0, sizeof c->logits);
     CHECK(training_forward(session, c, NULL) == QB_OK);
     CHECK(training_backward(session, c, NULL) == QB_OK);

@@ -259,6 +259,7 @@ QB_API qb_status qb_quantizer_set_amax(qb_quantizer *quantizer, const float *val
                                        qb_error *error);
 /* The gradients of learned bounds. */
 QB_API void qb_quantizer_clip_gradient(const qb_quantizer *quantizer, float *minimum, float *maximum);
+QB_API void qb_quantizer_set_clip_gradient(qb_quantizer *quantizer, float minimum, float maximum);
 /* *values is NULL when there is none. */
 QB_API void qb_quantizer_amax(const qb_quantizer *quantizer, const float **values, int32_t *rank,
                               const int64_t **shape);
@@ -387,12 +388,19 @@ QB_API qb_status qb_model_parameter_write(qb_model *model, int64_t index, float 
 /* The gradient of a parameter, of its shape, that backward adds to; NULL while no session trains, and for a parameter
  * that is not trained.  Valid as long as the model. */
 QB_API float *qb_model_gradient(const qb_model *model, int64_t index);
-/* Whether backward computes a parameter's gradient; all are, at first.  QB_ERR_STATE while a session runs;
+/* Whether backward computes a parameter's gradient; all are, at first.  QB_ERR_STATE while a backward runs;
  * QB_ERR_INDEX. */
 QB_API qb_status qb_model_set_trainable(qb_model *model, int64_t index, int32_t is_trainable, qb_error *error);
-/* Gradients of parameters and of learned bounds become zero, which a session's backward may follow.  QB_ERR_STATE while
- * a session runs. */
-QB_API qb_status qb_model_zero_gradients(qb_model *model, qb_error *error);
+/* The gradients of `count` parameters become zero; indices NULL: those of all, and of the learned bounds.  QB_ERR_STATE
+ * while a backward runs; QB_ERR_INDEX. */
+QB_API qb_status qb_model_zero_gradients(qb_model *model, const int64_t *indices, int64_t count, qb_error *error);
+/* The length of the gradients of `count` parameters together: sqrt of the sum of squares, in float64, parameter after
+ * parameter; indices NULL: of all parameters.  0 while there are none.  QB_ERR_INDEX. */
+QB_API qb_status qb_model_gradient_norm(const qb_model *model, const int64_t *indices, int64_t count, double *norm,
+                                        qb_error *error);
+/* Multiply them.  QB_ERR_STATE while a backward runs; QB_ERR_INDEX. */
+QB_API qb_status qb_model_scale_gradients(qb_model *model, float factor, const int64_t *indices, int64_t count,
+                                          qb_error *error);
 
 QB_API int64_t qb_model_quantizer_count(const qb_model *model);
 /* "bert.encoder.layer.0.attention.self.query._input_quantizer"; order of the original's named_modules. */
@@ -525,7 +533,7 @@ typedef struct qb_backward_outputs {
 /* Add the gradients of the parameters, for what the last forward of this session computed; may be called again.  All
  * arrays that forward was given must still be there.
  * QB_ERR_STATE: the session was made without `trains`, its last forward failed or there was none, the model has changed
- * since, or another session runs; QB_ERR_VALUE: the gradient of an output that was not asked for, or that the model
+ * since, or another backward runs; QB_ERR_VALUE: the gradient of an output that was not asked for, or that the model
  * lacks; QB_ERR_UNSUPPORTED: a quantizer without a gradient (pre_quant_scale, scale_amax), with its name. */
 QB_API qb_status qb_session_backward(qb_session *session, const qb_interrupt *interrupt,
                                      const qb_backward_inputs *inputs, const qb_backward_outputs *outputs,
@@ -568,11 +576,6 @@ QB_API qb_status qb_optimizer_state(qb_optimizer *optimizer, int64_t index, floa
                                     int64_t *steps, qb_error *error);
 /* Say how often a parameter was stepped, after its moments were read from a checkpoint.  QB_ERR_INDEX, QB_ERR_VALUE. */
 QB_API qb_status qb_optimizer_set_steps(qb_optimizer *optimizer, int64_t index, int64_t steps, qb_error *error);
-
-/* The length of all gradients together: sqrt of the sum of squares, in float64.  0 while there are none. */
-QB_API double qb_model_gradient_norm(const qb_model *model);
-/* Multiply every gradient.  QB_ERR_STATE while a session runs. */
-QB_API qb_status qb_model_scale_gradients(qb_model *model, float factor, qb_error *error);
 
 /* ---- losses (float64 inside) ---------------------------------------------------------------------------------------
  */
