@@ -17,6 +17,7 @@ from qdqbert.errors import UnsupportedError
 from qdqbert.modeling_checkpoint import CheckpointModule
 from qdqbert.modeling_copies import CopyableModel
 from qdqbert.modeling_engine import Engine, Run
+from qdqbert.modeling_training import TrainableModel
 from qdqbert.modeling_tree import Embedding, QDQBertEncoder
 from qdqbert.module import Module, Slot, changing
 from qdqbert.quant_modules import require_exportable
@@ -42,7 +43,7 @@ class _Gives(Protocol[OutputT]):
     def forward(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
-class QDQBertPreTrainedModel(CopyableModel, CheckpointModule):
+class QDQBertPreTrainedModel(TrainableModel, CopyableModel, CheckpointModule):
     """What all models share; it is made through its subclasses.
 
     Parameters
@@ -454,10 +455,13 @@ class QDQBertPreTrainedModel(CopyableModel, CheckpointModule):
         output: OutputT = self.forward(*args, **kwargs)
         return output
 
-    def _run(self, wanted: int, **inputs: Any) -> Run:
-        """Run the engine; see `Engine.run`."""
+    def _run(self, wanted: int, *, may_record: bool = True, **inputs: Any) -> Run:
+        """Run the engine, and record the call in training mode; see `Engine.run`."""
         require_exportable(self)
-        return self._engine.run(self.config, wanted, **inputs)
+        if not (may_record and self.training):
+            return self._engine.run(self.config, wanted, **inputs)
+        dropout = self._dropout_probabilities()
+        return self._engine.run(self.config, wanted, records=True, dropout=dropout, **inputs)
 
     def _returns_tuple(self, return_dict: bool | None) -> bool:
         return not (self.config.use_return_dict if return_dict is None else return_dict)

@@ -50,9 +50,9 @@ class CopyableModel(Module, Copyable):
         -------
         dict
             ``config``; ``built``, the fields that it had when the sizes were chosen; ``arguments`` of the
-            constructor; ``device``; ``padding``; ``input_desc`` and ``weight_desc``; ``parameters`` (views)
-            and ``requires_grad`` by name; ``quantizers`` by name: `handle_state` with ``descriptor``,
-            ``calibrator`` and ``scale``.
+            constructor; ``device``; ``padding``; ``dropout``, its seed and step; ``input_desc`` and
+            ``weight_desc``; ``parameters`` (views) and ``requires_grad`` by name; ``quantizers`` by name:
+            `handle_state` with ``descriptor``, ``calibrator`` and ``scale``.
         """
         engine, prefix = self._engine, self._prefix
         bound = engine.handles.bound
@@ -62,6 +62,7 @@ class CopyableModel(Module, Copyable):
             "arguments": self._constructor_arguments(),
             "device": bound.model.device,
             "padding": engine.padding,
+            "dropout": (engine.dropout_seed, engine.dropout_step),
             "input_desc": engine.input_desc,
             "weight_desc": engine.weight_desc,
             "parameters": {
@@ -90,6 +91,7 @@ class CopyableModel(Module, Copyable):
         engine = self._engine
         engine.input_desc, engine.weight_desc = descriptors
         engine.padding = state["padding"]
+        engine.dropout_seed, engine.dropout_step = state.get("dropout", (0, 0))  # older pickles have none
         for name, (index, _) in engine.handles.bound.parameters.items():
             engine.core.parameter_write(index)[...] = state["parameters"][name]
         for name, handle in engine.handles.bound.quantizers.items():

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import weakref
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from qdqbert.arrays import Array
 from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.device import Device, default_device
 from qdqbert.errors import CheckpointError, ShapeError
+from qdqbert.forks import ForkLock
 from qdqbert.forward_inputs import (
     as_floats,
     as_head_mask,
@@ -31,11 +33,15 @@ from qdqbert.nn.tensor_quantizer import descriptor_options
 from qdqbert.quant_descriptor import QuantDescriptor
 from qdqbert.quant_modules import new_model_descriptors, set_up_new_model
 from qdqbert.quantization_settings import SECTION, read_descriptors, section_of
+from qdqbert.recording import Reach, Recording
 from qdqbert.sessions import SessionPool
 
 __all__ = ["Engine", "Run", "kept_heads", "require_one_input"]
 
 _logger = logging.getLogger(__name__)
+
+_POOLING_HEADS = ("next_sentence", "sequence_classification")
+_OWN_TABLE = "cls.predictions.decoder.weight"  # of a language model that does not share that of the words
 
 
 class Run(NamedTuple):
@@ -54,6 +60,8 @@ class Run(NamedTuple):
     past_key_values : tuple of tuples of ndarray
         For each layer keys and values, shape (batch, heads of the layer, past + length, head size), and where
         there is cross-attention its keys and values, shape (batch, heads, encoder length, head size).
+    recording : Recording
+        The way back, if the call was recorded.
     """
 
     last_hidden_state: Any
@@ -63,6 +71,7 @@ class Run(NamedTuple):
     attentions: tuple[Array, ...] | None
     cross_attentions: tuple[Array, ...] | None
     past_key_values: tuple[tuple[Array, ...], ...] | None
+    recording: Recording | None
 
 
 def kept_heads(config: QDQBertConfig) -> list[list[int]]:
@@ -140,6 +149,11 @@ class Engine:
         self._head, self._add_pooling_layer, self._num_labels = head, add_pooling_layer, num_labels
         self._device = default_device() if device is None else device
         self._said: set[str] = set()
+        self._recorded = threading.local()
+        self._counting = ForkLock()
+        # All the random state there is: what is dropped follows from these two numbers.
+        self.dropout_seed = 0
+        self.dropout_step = 0
         try:
             core = self.make_core(config)
         except (TypeError, OverflowError) as error:
@@ -248,6 +262,8 @@ class Engine:
         compute_padding: bool = False,
         only_last_logits: bool = False,
         logits_positions: Array | None = None,
+        records: bool = False,
+        dropout: Array | None = None,
     ) -> Run:
         """Convert the arguments of a forward call, and run.
 
@@ -265,6 +281,10 @@ class Engine:
         logits_positions : ndarray, shape (positions,), int64, optional
             The same for these tokens, ``row * length + token`` each; logits then have the shape
             (positions, vocabulary).
+        records : bool
+            Keep what backward needs; see `Run.recording`.
+        dropout : ndarray, shape (dropouts of the C model,), float32, optional
+            Of a call that is recorded: probability of an element to be dropped, at each place.
         input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds
             See `QDQBertModel.forward`.
         output_attentions, output_hidden_states, use_cache : bool, optional
@@ -303,33 +323,58 @@ class Engine:
         is_square = any(each is not None and each.ndim == 3 for each in (mask, encoder_mask))
         if only_last_logits:
             logits_positions = np.arange(1, batch + 1) * length - 1
-        with bound.sessions.session(
-            batch,
-            length,
-            keep or bound.model.needs_probabilities(),
-            past=past.length,
-            encoder_length=encoder_length,
-        ) as session:
-            last, pooled, logits, hidden, attentions, crossed, keys, values, cross_keys, cross_values = (
-                session.forward(
-                    ids,
-                    embeds,
-                    mask,
-                    as_rows("token_type_ids", token_type_ids, batch, length),
-                    as_rows("position_ids", position_ids, batch, length),
-                    heads,
-                    compute_padding or is_square or self.padding == "compute",
-                    bool(config.is_decoder),
-                    past.keys,
-                    past.values,
-                    states,
-                    encoder_mask,
-                    past.cross_keys,
-                    past.cross_values,
-                    wanted,
-                    logits_positions,
+        arguments: list[Any] = [
+            ids,
+            embeds,
+            mask,
+            as_rows("token_type_ids", token_type_ids, batch, length),
+            as_rows("position_ids", position_ids, batch, length),
+            heads,
+            compute_padding or is_square or self.padding == "compute",
+            bool(config.is_decoder),
+            past.keys,
+            past.values,
+            states,
+            encoder_mask,
+            past.cross_keys,
+            past.cross_values,
+            wanted,
+            logits_positions,
+        ]
+        keep = keep or bound.model.needs_probabilities()
+        recording = None
+        if records:
+            if past.length:
+                raise ValueError(
+                    "past_key_values: a forward in training mode takes no keys of earlier calls; call eval()"
                 )
+            arguments = [np.array(each) if isinstance(each, np.ndarray) else each for each in arguments]
+            arguments.append(None if dropout is None else (self.dropout_seed, self._next_step(), dropout))
+            self._recorded.last = None  # its session may be the one to use
+            loan = bound.sessions.training_session(batch, length, keep, encoder_length=encoder_length)
+            try:
+                outputs = loan.session.forward(*arguments)
+            except BaseException:  # which holds this frame, and with it the loan
+                loan.give_back()
+                raise
+            projects = states is not None and past.cross_keys is None
+            reach = Reach(
+                prefix="bert." if self._head != "none" else "",
+                head_pools=self._head in _POOLING_HEADS,
+                looks_up_words=ids is not None,
+                shares_table=self._head == "language_model" and _OWN_TABLE not in bound.parameters,
+                adds_positions=sizes.position_embedding_type == "absolute",
+                attends_encoder=encoder_length > 0,
+                projects_encoder=projects,
             )
+            recording = Recording(self.handles, bound, loan, reach)
+            self._recorded.last = recording
+        else:
+            with bound.sessions.session(
+                batch, length, keep, past=past.length, encoder_length=encoder_length
+            ) as session:
+                outputs = session.forward(*arguments)
+        last, pooled, logits, hidden, attentions, crossed, keys, values, cross_keys, cross_values = outputs
         cache = None
         if keys is not None:
             columns: list[Any] = [keys, values]
@@ -338,7 +383,19 @@ class Engine:
             elif cross_keys is not None:
                 columns += [cross_keys, cross_values]
             cache = tuple(zip(*columns, strict=True))
-        return Run(last, pooled, logits, hidden, attentions, crossed, cache)
+        return Run(last, pooled, logits, hidden, attentions, crossed, cache, recording)
+
+    def _next_step(self) -> int:
+        """Count a recorded forward, and return the number that it has."""
+        with self._counting:
+            step = self.dropout_step
+            self.dropout_step = (step + 1) % 2**64
+        return step
+
+    @property
+    def recorded(self) -> Recording | None:
+        """The last recorded forward of this thread, if it is still there."""
+        return getattr(self._recorded, "last", None)
 
     def _wanted(
         self,

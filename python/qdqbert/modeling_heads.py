@@ -14,7 +14,7 @@ from qdqbert.arrays import Array
 from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.device import Device
 from qdqbert.errors import ShapeError
-from qdqbert.forward_inputs import as_array
+from qdqbert.forward_inputs import as_array, as_floats
 from qdqbert.modeling_base import QDQBertPreTrainedModel
 from qdqbert.modeling_engine import require_one_input
 from qdqbert.modeling_losses import choice_loss, sequence_loss, span_loss, token_loss
@@ -113,7 +113,7 @@ class QDQBertForNextSentencePrediction(QDQBertPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        loss = None if labels is None else choice_loss("labels", run.logits, labels)
+        loss = None if labels is None else choice_loss("labels", run.logits, labels, run.recording)
         return self._output(
             return_dict,
             loss=loss,
@@ -201,7 +201,7 @@ class QDQBertForSequenceClassification(QDQBertPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        loss = None if labels is None else sequence_loss(self.config, run.logits, labels)
+        loss = None if labels is None else sequence_loss(self.config, run.logits, labels, run.recording)
         return self._output(
             return_dict,
             loss=loss,
@@ -238,6 +238,9 @@ class QDQBertForMultipleChoice(QDQBertPreTrainedModel):
         self.add_module("bert", QDQBertModel._inside(self, has_pooler=True))
         self.add_module("dropout", Dropout(self.config.hidden_dropout_prob))
         self.add_module("classifier", Linear(self._engine.handles, "classifier"))
+
+    def _logits_gradient(self, d_logits: Any) -> Array:
+        return super()._logits_gradient(d_logits).reshape(-1, 1)
 
     def forward(
         self,
@@ -292,7 +295,9 @@ class QDQBertForMultipleChoice(QDQBertPreTrainedModel):
             output_hidden_states=output_hidden_states,
         )
         logits = run.logits.reshape(-1, choices)
-        loss = None if labels is None else choice_loss("labels", logits, labels)
+        loss = None
+        if labels is not None:
+            loss = choice_loss("labels", logits, labels, run.recording, run.logits.shape)
         return self._output(
             return_dict,
             loss=loss,
@@ -381,7 +386,8 @@ class QDQBertForTokenClassification(QDQBertPreTrainedModel):
         )
         loss = None
         if labels is not None:
-            loss = token_loss(labels, run.logits, attention_mask, skips_padding=self.padding == "skip")
+            skips_padding = self.padding == "skip"
+            loss = token_loss(labels, run.logits, attention_mask, run.recording, skips_padding=skips_padding)
         return self._output(
             return_dict,
             loss=loss,
@@ -426,6 +432,16 @@ class QDQBertForQuestionAnswering(QDQBertPreTrainedModel):
     def _build_children(self) -> None:
         self.add_module("bert", QDQBertModel._inside(self, has_pooler=False))
         self.add_module("qa_outputs", Linear(self._engine.handles, "qa_outputs"))
+
+    def _logits_gradient(self, d_logits: Any) -> Array:
+        sides = (
+            [as_floats("d_logits", each) for each in d_logits] if isinstance(d_logits, tuple | list) else []
+        )
+        if len(sides) != 2 or sides[0] is None or sides[1] is None or sides[0].shape != sides[1].shape:
+            raise ShapeError(
+                "d_logits: expected a pair, of start_logits and of end_logits, each of shape (batch, length)"
+            )
+        return np.stack([sides[0], sides[1]], axis=-1)
 
     def forward(
         self,
@@ -477,7 +493,7 @@ class QDQBertForQuestionAnswering(QDQBertPreTrainedModel):
         end = np.ascontiguousarray(run.logits[..., 1])
         loss = None
         if start_positions is not None and end_positions is not None:
-            loss = span_loss(start, end, start_positions, end_positions)
+            loss = span_loss(start, end, start_positions, end_positions, run.recording)
         return self._output(
             return_dict,
             loss=loss,

@@ -194,6 +194,7 @@ class QDQBertLMHeadModel(_LanguageModel):
                 labels,
                 run.logits,
                 attention_mask,
+                run.recording,
                 skips_padding=self.padding == "skip",
                 is_shifted=True,
             )
@@ -253,6 +254,7 @@ class QDQBertLMHeadModel(_LanguageModel):
             **(dict.fromkeys(_PLAIN_ARGUMENTS) | inputs),
             use_cache=use_cache,
             only_last_logits=True,
+            may_record=False,
         )
         return run.logits, run.past_key_values
 
@@ -337,7 +339,8 @@ class QDQBertForMaskedLM(_LanguageModel):
         )
         loss = None
         if labels is not None:
-            loss = token_loss(labels, run.logits, attention_mask, skips_padding=self.padding == "skip")
+            skips_padding = self.padding == "skip"
+            loss = token_loss(labels, run.logits, attention_mask, run.recording, skips_padding=skips_padding)
         return self._output(
             return_dict,
             loss=loss,
@@ -389,6 +392,7 @@ class QDQBertForMaskedLM(_LanguageModel):
             **(dict.fromkeys(_PLAIN_ARGUMENTS) | inputs),
             compute_padding=True,
             only_last_logits=True,
+            may_record=False,
         )
         return run.logits, None
 

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Losses of the heads: what labels may look like, and what counts.
 
-The sums are in C, in float64.  Losses are float32 scalars, NaN where no label counts, as in PyTorch.
+The sums are in C, in float64.  Losses are float32 scalars, NaN where no label counts, as in PyTorch.  Those
+of a recorded forward know their gradient with respect to the logits, in the shape that the C model gives
+them; for that they keep labels, copied, and the logits, which are read-only from then on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,16 +17,24 @@ from qdqbert import _core
 from qdqbert.arrays import Array
 from qdqbert.errors import ShapeError
 from qdqbert.forward_inputs import as_array, as_floats, as_integers, as_labels
+from qdqbert.loss import Loss
+from qdqbert.recording import OutputGradients, Recording
 
 if TYPE_CHECKING:
     from qdqbert.configuration_qdqbert import QDQBertConfig
 
-__all__ = ["choice_loss", "sequence_loss", "span_loss", "token_loss"]
+__all__ = ["choice_loss", "sequence_loss", "span_loss", "token_labels", "token_loss"]
 
 _IGNORED = -100
 
 
-def choice_loss(argument: str, logits: Array, labels: Any) -> np.float32:
+def choice_loss(
+    argument: str,
+    logits: Array,
+    labels: Any,
+    recording: Recording | None,
+    shape: tuple[int, ...] | None = None,
+) -> Loss:
     """Cross-entropy of one class for each row.
 
     Parameters
@@ -33,6 +44,10 @@ def choice_loss(argument: str, logits: Array, labels: Any) -> np.float32:
     logits : ndarray, shape (rows, classes)
     labels : integers, shape (rows,) or (rows, 1)
         In [0, classes), or -100 for rows that do not count.
+    recording : Recording or None
+        Of the forward that gave the logits.
+    shape : tuple of int, optional
+        That the C model gives the logits; that of `logits` if left out.
 
     Raises
     ------
@@ -43,12 +58,18 @@ def choice_loss(argument: str, logits: Array, labels: Any) -> np.float32:
     assert classes is not None
     if classes.size != len(logits):
         raise ShapeError(f"{argument}: expected ({len(logits)},), got {classes.shape}")
-    return np.float32(_core.cross_entropy(logits, classes.reshape(-1), _IGNORED))
+    return _cross_entropy(logits, classes, recording, logits.shape if shape is None else shape)
 
 
 def token_loss(
-    labels: Any, logits: Array, attention_mask: Any, *, skips_padding: bool, is_shifted: bool = False
-) -> np.float32:
+    labels: Any,
+    logits: Array,
+    attention_mask: Any,
+    recording: Recording | None,
+    *,
+    skips_padding: bool,
+    is_shifted: bool = False,
+) -> Loss:
     """Cross-entropy of one class for each token.
 
     Parameters
@@ -58,6 +79,8 @@ def token_loss(
     logits : ndarray, shape (batch, length, classes)
     attention_mask : integers, shape (batch, past + length), or None
         As it was given to the model.
+    recording : Recording or None
+        Of the forward that gave the logits.
     skips_padding : bool
         Whether positions whose mask is 0 were not computed: then their labels do not count either.
     is_shifted : bool
@@ -68,25 +91,46 @@ def token_loss(
     TypeError, ShapeError, IndexError
         For labels of a wrong kind, shape or range.
     """
+    batch, length, _ = logits.shape
+    rows = token_labels(labels, (batch, length), attention_mask, skips_padding, is_shifted)
+    return _cross_entropy(logits, rows, recording, logits.shape)
+
+
+def token_labels(
+    labels: Any, shape: tuple[int, int], attention_mask: Any, skips_padding: bool, is_shifted: bool
+) -> Array:
+    """Return the label that each position is scored with, -100 where none counts.
+
+    Parameters
+    ----------
+    labels, attention_mask, skips_padding, is_shifted
+        As in `token_loss`.
+    shape : tuple of int
+        (batch, length).
+
+    Raises
+    ------
+    TypeError, ShapeError
+        For labels of a wrong kind or shape.
+    """
     classes = as_integers("labels", labels)
     assert classes is not None
-    batch, length, count = logits.shape
-    if classes.shape != (batch, length):
-        raise ShapeError(f"labels: expected ({batch}, {length}), got {classes.shape}")
-    mask = None
+    if classes.shape != shape:
+        raise ShapeError(f"labels: expected {shape}, got {classes.shape}")
+    if is_shifted:
+        classes = np.concatenate([classes[:, 1:], np.full((shape[0], 1), _IGNORED)], axis=1)
     if skips_padding and attention_mask is not None:
         mask = as_array("attention_mask", attention_mask)
-    if is_shifted:
-        logits, classes = np.ascontiguousarray(logits[:, :-1]), classes[:, 1:]
-    if mask is not None and mask.ndim == 2:
-        # Of the positions that logits come from: a mask also covers cached tokens, before those of this call.
-        computed = mask[:, -length:][:, : classes.shape[1]]
-        classes = np.where(computed == 0, _IGNORED, classes)
-    rows = np.ascontiguousarray(classes).reshape(-1)
-    return np.float32(_core.cross_entropy(logits.reshape(-1, count), rows, _IGNORED))
+        if mask.ndim == 2:
+            # Of the positions that logits come from: a mask also covers cached tokens, before those of this
+            # call.
+            classes = np.where(mask[:, -shape[1] :] == 0, _IGNORED, classes)
+    return classes
 
 
-def span_loss(start: Array, end: Array, start_positions: Any, end_positions: Any) -> np.float32:
+def span_loss(
+    start: Array, end: Array, start_positions: Any, end_positions: Any, recording: Recording | None
+) -> Loss:
     """Mean of the cross-entropies of start and end, over positions.
 
     Parameters
@@ -95,29 +139,38 @@ def span_loss(start: Array, end: Array, start_positions: Any, end_positions: Any
         Logits.
     start_positions, end_positions : integers, shape (batch,) or (batch, 1)
         Clamped to [0, length]; `length` itself does not count.
+    recording : Recording or None
+        Of the forward that gave the logits.
 
     Raises
     ------
     TypeError, ShapeError
         For positions of a wrong kind or shape.
     """
-    first = _position_loss("start_positions", start, start_positions)
-    last = _position_loss("end_positions", end, end_positions)
-    return np.float32((first + last) / 2)
+    length = start.shape[1]
+    first = _positions("start_positions", start, start_positions)
+    last = _positions("end_positions", end, end_positions)
+    sides = ((start, first), (end, last))
+    value = sum(_core.cross_entropy(logits, labels, length) for logits, labels in sides) / 2
+
+    def gradients_of(factor: float) -> OutputGradients:
+        halves = [_core.cross_entropy_grad(logits, labels, length, factor / 2) for logits, labels in sides]
+        return OutputGradients(logits=np.stack(halves, axis=-1))
+
+    return _loss(value, recording, gradients_of, start, end)
 
 
-def _position_loss(argument: str, logits: Array, positions: Any) -> float:
+def _positions(argument: str, logits: Array, positions: Any) -> Array:
     labels = as_integers(argument, positions)
     assert labels is not None
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.shape != logits.shape[:1]:
         raise ShapeError(f"{argument}: expected ({logits.shape[0]},), got {labels.shape}")
-    length = logits.shape[1]
-    return _core.cross_entropy(logits, np.ascontiguousarray(labels.clip(0, length)), length)
+    return np.ascontiguousarray(labels.clip(0, logits.shape[1]))
 
 
-def sequence_loss(config: QDQBertConfig, logits: Array, labels: Any) -> np.float32:
+def sequence_loss(config: QDQBertConfig, logits: Array, labels: Any, recording: Recording | None) -> Loss:
     """Loss of a text's labels, by ``config.problem_type``.
 
     If that is None it is chosen from `labels` and, as in the original, written into the configuration.
@@ -129,6 +182,8 @@ def sequence_loss(config: QDQBertConfig, logits: Array, labels: Any) -> np.float
     labels : numbers
         Classes, shape (batch,); floats, shape (batch,), for regression with one label; floats, shape
         (batch, num_labels), otherwise.
+    recording : Recording or None
+        Of the forward that gave the logits.
 
     Raises
     ------
@@ -146,16 +201,50 @@ def sequence_loss(config: QDQBertConfig, logits: Array, labels: Any) -> np.float
         else:
             problem_type = "multi_label_classification"
     if problem_type == "single_label_classification":
-        loss = choice_loss("labels", logits, given)
+        loss = choice_loss("labels", logits, given, recording)
     else:
-        values = as_floats("labels", given)
-        assert values is not None
-        if problem_type == "regression" and num_labels == 1:
-            logits, values = logits.reshape(-1), values.reshape(-1)
-        if values.shape != logits.shape:
-            raise ShapeError(f"labels: expected {logits.shape} for {problem_type}, got {given.shape}")
-        is_regression = problem_type == "regression"
-        loss_of = _core.mean_squared_error if is_regression else _core.binary_cross_entropy
-        loss = np.float32(loss_of(logits, values))
+        loss = _elementwise_loss(problem_type, logits, given, recording)
     config.problem_type = problem_type
     return loss
+
+
+def _elementwise_loss(problem_type: str, logits: Array, given: Array, recording: Recording | None) -> Loss:
+    values = as_floats("labels", given)
+    assert values is not None
+    x = logits
+    if problem_type == "regression" and logits.shape[1] == 1:
+        x, values = logits.reshape(-1), values.reshape(-1)
+    if values.shape != x.shape:
+        raise ShapeError(f"labels: expected {x.shape} for {problem_type}, got {given.shape}")
+    is_regression = problem_type == "regression"
+    loss_of = _core.mean_squared_error if is_regression else _core.binary_cross_entropy
+    gradient_of = _core.mean_squared_error_grad if is_regression else _core.binary_cross_entropy_grad
+    kept = values.copy()
+
+    def gradients_of(factor: float) -> OutputGradients:
+        return OutputGradients(logits=gradient_of(x, kept, factor).reshape(logits.shape))
+
+    return _loss(loss_of(x, kept), recording, gradients_of, logits)
+
+
+def _cross_entropy(logits: Array, labels: Array, recording: Recording | None, shape: tuple[int, ...]) -> Loss:
+    """Mean cross-entropy over the last axis; its gradient has `shape`."""
+    rows = logits.reshape(-1, logits.shape[-1])
+    kept = np.array(labels).reshape(-1)  # a copy: callers reuse theirs
+
+    def gradients_of(factor: float) -> OutputGradients:
+        return OutputGradients(logits=_core.cross_entropy_grad(rows, kept, _IGNORED, factor).reshape(shape))
+
+    return _loss(_core.cross_entropy(rows, kept, _IGNORED), recording, gradients_of, logits)
+
+
+def _loss(
+    value: float,
+    recording: Recording | None,
+    gradients_of: Callable[[float], OutputGradients],
+    *logits: Array,
+) -> Loss:
+    if recording is not None:
+        for each in logits:
+            each.flags.writeable = False  # what the gradient will be computed from
+    return Loss.of(value, recording, gradients_of)

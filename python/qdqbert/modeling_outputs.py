@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from qdqbert.loss import Loss
+
 __all__ = [
     "BaseModelOutputWithPoolingAndCrossAttentions",
     "CausalLMOutputWithCrossAttentions",
@@ -147,13 +149,13 @@ class CausalLMOutputWithCrossAttentions(ModelOutput):
 
     Attributes
     ----------
-    loss : float32 scalar, or None
+    loss : Loss, a float32 scalar, or None
     logits : ndarray, shape (batch, length, vocab_size)
     past_key_values, hidden_states, attentions, cross_attentions
         See `BaseModelOutputWithPoolingAndCrossAttentions`.
     """
 
-    loss: np.float32 | None = None
+    loss: Loss | None = None
     logits: Array = _MISSING
     past_key_values: Cache | None = None
     hidden_states: tuple[Array, ...] | None = None
@@ -163,7 +165,7 @@ class CausalLMOutputWithCrossAttentions(ModelOutput):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class _LossAndLogits(ModelOutput):
-    loss: np.float32 | None = None
+    loss: Loss | None = None
     logits: Array = _MISSING
     hidden_states: tuple[Array, ...] | None = None
     attentions: tuple[Array, ...] | None = None
@@ -175,7 +177,7 @@ class MaskedLMOutput(_LossAndLogits):
 
     Attributes
     ----------
-    loss : float32 scalar, or None
+    loss : Loss, a float32 scalar, or None
     logits : ndarray, shape (batch, length, vocab_size)
     hidden_states, attentions : tuple of ndarray, or None
     """
@@ -187,7 +189,7 @@ class MultipleChoiceModelOutput(_LossAndLogits):
 
     Attributes
     ----------
-    loss : float32 scalar, or None
+    loss : Loss, a float32 scalar, or None
     logits : ndarray, shape (batch, choices)
     hidden_states, attentions : tuple of ndarray, or None
     """
@@ -199,7 +201,7 @@ class NextSentencePredictorOutput(_LossAndLogits):
 
     Attributes
     ----------
-    loss : float32 scalar, or None
+    loss : Loss, a float32 scalar, or None
     logits : ndarray, shape (batch, 2)
     hidden_states, attentions : tuple of ndarray, or None
     """
@@ -211,13 +213,13 @@ class QuestionAnsweringModelOutput(ModelOutput):
 
     Attributes
     ----------
-    loss : float32 scalar, or None
+    loss : Loss, a float32 scalar, or None
         Mean of the cross-entropies of start and end.
     start_logits, end_logits : ndarray, shape (batch, length)
     hidden_states, attentions : tuple of ndarray, or None
     """
 
-    loss: np.float32 | None = None
+    loss: Loss | None = None
     start_logits: Array = _MISSING
     end_logits: Array = _MISSING
     hidden_states: tuple[Array, ...] | None = None
@@ -230,7 +232,7 @@ class SequenceClassifierOutput(_LossAndLogits):
 
     Attributes
     ----------
-    loss : float32 scalar, or None
+    loss : Loss, a float32 scalar, or None
     logits : ndarray, shape (batch, num_labels)
     hidden_states, attentions : tuple of ndarray, or None
     """
@@ -242,7 +244,7 @@ class TokenClassifierOutput(_LossAndLogits):
 
     Attributes
     ----------
-    loss : float32 scalar, or None
+    loss : Loss, a float32 scalar, or None
     logits : ndarray, shape (batch, length, num_labels)
     hidden_states, attentions : tuple of ndarray, or None
     """

@@ -7,7 +7,7 @@ decided differently, and on purpose:
 - ``model.padding``: positions whose ``attention_mask`` is 0 are not computed and read as zero (``"skip"``).
   The original computes them, lets them into its statistics and then nobody uses them; ``"compute"`` does the
   same.
-- Models are in evaluation mode from the start, since training is not built yet.
+- Models are in evaluation mode from the start, also when they are not loaded; ``train()`` switches.
 - Fresh weights come from a seed, parameter by parameter.
 """
 

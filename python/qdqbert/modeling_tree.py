@@ -12,7 +12,7 @@ import copy
 import dataclasses
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,9 +23,9 @@ from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.errors import StateError, UnsupportedError
 from qdqbert.forward_inputs import as_integers
 from qdqbert.module import Module, ModuleList, Slot
-from qdqbert.nn import QuantLinear, TensorQuantizer
+from qdqbert.nn import Clip, QuantLinear, TensorQuantizer
 from qdqbert.nn.tensor_quantizer import set_range
-from qdqbert.parameter import Parameter, ParameterState
+from qdqbert.parameter import ModelPlace, Parameter, ParameterState
 from qdqbert.quant_descriptor import QuantDescriptor
 from qdqbert.sessions import SessionPool
 
@@ -159,8 +159,34 @@ class Handles:
             shape=view.shape,
             open=lambda: model.parameter_write(index),
             owner=model,
-            state=self.states.setdefault(name, ParameterState()),
+            state=self.state(name),
+            place=self._place(name),
         )
+
+    def state(self, name: str) -> ParameterState:
+        """Return what all views of one parameter share.
+
+        Parameters
+        ----------
+        name : str
+            Dotted name in the model.
+        """
+        return self.states.setdefault(name, ParameterState(name=name))
+
+    def _place(self, name: str) -> ModelPlace:
+        model, myself = self.bound.model, weakref.ref(self)
+
+        def is_present() -> bool:
+            handles = myself()
+            return handles is None or handles.bound.model is model
+
+        return ModelPlace(model, self.bound.parameters[name][0], is_present)
+
+    def learned_bounds(self) -> Iterator[tuple[str, list[Slot]]]:
+        """Yield (name of the quantizer, its two bounds) of the quantizers with a learned range."""
+        for name, module in list(self.modules.items()):
+            if isinstance(clip := module._modules.get("clip"), Clip):
+                yield name, list(clip._slots().values())
 
     def value(self, name: str) -> Parameter:
         """Return the read-only view of one parameter.
@@ -170,7 +196,7 @@ class Handles:
         name : str
             Dotted name in the model.
         """
-        return Parameter(self.bound.parameters[name][1], self.states.setdefault(name, ParameterState()))
+        return Parameter(self.bound.parameters[name][1], self.state(name), self._place(name))
 
     def quantizer(self, name: str) -> TensorQuantizer:
         """Return the module around one quantizer, made on the first call.
@@ -401,12 +427,12 @@ class Linear(Leaf):
 
 
 class Dropout(Module):
-    """Where training drops elements; the identity in evaluation mode.
+    """Where training drops elements and scales the others up; the identity in evaluation mode.
 
     Parameters
     ----------
     p : float
-        Probability of an element to be dropped.
+        Probability of an element to be dropped, 0 .. 1; settable.
     """
 
     def __init__(self, p: float) -> None:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from qdqbert import _core
 from qdqbert.errors import CheckpointError, UnsupportedError
-from qdqbert.parameter import Parameter, ParameterState
+from qdqbert.parameter import ArrayPlace, Parameter, ParameterState, Place
 
 __all__ = ["IncompatibleKeys", "Module", "ModuleList", "Slot"]
 
@@ -59,6 +59,8 @@ class Slot:
         What is changed by `write`; see `changing`.
     state : ParameterState
         Of a parameter: what its views share.  A slot that is made anew on each call hands on the same one.
+    place : Place, optional
+        Of a parameter of a model: where it and its gradient are.
     """
 
     read: Callable[[], Array | None]
@@ -72,6 +74,17 @@ class Slot:
     tied_to: str | None = None
     owner: _core.Model | _core.Quantizer | None = None
     state: ParameterState = dataclasses.field(default_factory=ParameterState)
+    place: Place | None = None
+
+    def parameter(self, value: Array) -> Parameter:
+        """Return the view of the parameter.
+
+        Parameters
+        ----------
+        value : ndarray
+            What `read` returned.
+        """
+        return Parameter(value, self.state, self.place or ArrayPlace(self.read, self.write, self.state))
 
 
 def changing(slots: Iterable[Slot]) -> _core.Change:
@@ -293,11 +306,13 @@ class Module:
     # ---- modes ---------------------------------------------------------------------------------------------
 
     def eval(self) -> Self:
-        """Return this module: evaluation mode is the only one built."""
-        return self
+        """Switch this module and all below it to evaluation mode, and return it; models start in it."""
+        return self.train(False)
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training mode.
+        """Switch this module and all below it to training mode, and return it.
+
+        In training mode the forward of a model is recorded, so that its loss has a ``backward``.
 
         Parameters
         ----------
@@ -306,14 +321,13 @@ class Module:
 
         Raises
         ------
-        UnsupportedError
-            If `mode` is true: training (dropout, gradients, optimizers) is not built yet.
+        TypeError
+            If `mode` is no bool.
         """
-        if mode:
-            raise UnsupportedError(
-                "train(): training mode is not built yet (it comes with the training release); "
-                "modules are in evaluation mode from the start"
-            )
+        if not isinstance(mode, bool):
+            raise TypeError(f"mode: expected bool, got {type(mode).__name__}")
+        for module in self.modules():
+            module.training = mode
         return self
 
     # ---- tensors -------------------------------------------------------------------------------------------
@@ -339,7 +353,7 @@ class Module:
             if remove_duplicate and slot.tied_to is not None:
                 continue
             if slot.is_parameter and (value := slot.read()) is not None:
-                yield name, Parameter(value, slot.state)
+                yield name, slot.parameter(value)
 
     def parameters(self) -> Iterator[Parameter]:
         """Yield the read-only views of `named_parameters`."""
@@ -362,6 +376,17 @@ class Module:
             parameter.requires_grad_(requires_grad)
         return self
 
+    def zero_grad(self) -> None:
+        """Drop the gradients of all parameters: `Parameter.grad` is None until the next backward.
+
+        Raises
+        ------
+        StateError
+            If another thread runs backward on the model at this moment.
+        """
+        for parameter in self.parameters():
+            parameter.grad = None
+
     def _gradient_flags(self) -> dict[str, bool]:
         """Return `requires_grad` of every parameter, by its first dotted name."""
         return {
@@ -381,7 +406,7 @@ class Module:
         slot = self._slots()[name]
         value = slot.read()
         assert value is not None  # weights and biases always exist
-        return Parameter(value, slot.state)
+        return slot.parameter(value)
 
     def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Array]]:
         """Yield (dotted name, value) of what is no parameter, such as ``_amax``, while it exists.

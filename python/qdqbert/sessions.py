@@ -2,11 +2,13 @@
 """The sessions of one model: made when needed, kept, grown.
 
 A session is the workspace of one call at a time.  The pool hands out one that is free and large enough, so a
-model may be called from several threads, and repeated calls of one size allocate nothing.
+model may be called from several threads, and repeated calls of one size allocate nothing.  A call that is
+recorded for training keeps its session until it has been walked back or dropped.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -29,6 +31,8 @@ class Limits(NamedTuple):
     keep_probabilities: bool
     max_past: int = 0
     max_encoder_length: int = 0
+    trains: bool = False
+    recomputes: bool = False
 
     def covers(self, other: Limits) -> bool:
         """Whether a call that needs `other` fits."""
@@ -47,12 +51,39 @@ class Limits(NamedTuple):
             self.keep_probabilities,
             max(old.max_past, self.max_past),
             max(old.max_encoder_length, self.max_encoder_length),
+            self.trains,
+            self.recomputes,
         )
         larger = max(old._probabilities(), self._probabilities())
         return self if self.keep_probabilities and both._probabilities() > 2 * larger else both
 
     def _probabilities(self) -> int:
         return self.max_tokens * (self.max_length + self.max_past + self.max_encoder_length)
+
+
+class Loan:
+    """A session that nobody else uses until it is given back, at the latest when the loan is dropped.
+
+    Parameters
+    ----------
+    pool : SessionPool
+    limits : Limits
+    session : _core.Session
+    """
+
+    def __init__(self, pool: SessionPool, limits: Limits, session: Session) -> None:
+        self.session = session
+        self._pool: SessionPool | None = pool
+        self._limits = limits
+
+    def give_back(self) -> None:
+        """Let the pool lend the session again."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool._returned.append((self._limits, self.session))
+
+    def __del__(self) -> None:
+        self.give_back()
 
 
 class SessionPool:
@@ -66,13 +97,16 @@ class SessionPool:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._lock = ForkLock()
-        self._free: list[tuple[Limits, Session]] = []
+        # By kind: sessions that keep what backward needs are not for calls that have none, nor the reverse.
+        self._free: dict[tuple[bool, bool], list[tuple[Limits, Session]]] = {}
+        # Appended to without the lock: a loan may be dropped, by the garbage collector, inside it.
+        self._returned: collections.deque[tuple[Limits, Session]] = collections.deque()
 
     @contextlib.contextmanager
     def session(
         self, batch: int, length: int, keep_probabilities: bool, *, past: int = 0, encoder_length: int = 0
     ) -> Iterator[Session]:
-        """Lend a session.
+        """Lend a session for one call.
 
         Parameters
         ----------
@@ -92,30 +126,71 @@ class SessionPool:
         ValueError
             If `length` exceeds the model's positions.
         """
-        room = -(-past // _PAST_STEP) * _PAST_STEP
-        needed = Limits(batch, length, batch * length, keep_probabilities, past, encoder_length)
-        limits, session = self._take(needed, needed._replace(max_past=room))
+        loan = self._lend(Limits(batch, length, batch * length, keep_probabilities, past, encoder_length))
         try:
-            yield session
+            yield loan.session
         finally:
-            with self._lock:
-                self._free.append((limits, session))
+            loan.give_back()
 
-    def _take(self, needed: Limits, roomy: Limits) -> tuple[Limits, Session]:
-        """Return a free session that covers `needed`, or make one with the room of `roomy`."""
-        with self._lock:
-            for index, (limits, _) in enumerate(self._free):
-                if limits.covers(needed):
-                    return self._free.pop(index)
-            grown = roomy
-            if self._free:
-                grown = roomy.grown_from(self._free.pop(0)[0])
-        return grown, Session(
-            self._model,
-            max_sequences=grown.max_sequences,
-            max_length=grown.max_length,
-            max_tokens=grown.max_tokens,
-            keep_probabilities=grown.keep_probabilities,
-            max_past=grown.max_past,
-            max_encoder_length=grown.max_encoder_length,
+    def training_session(
+        self,
+        batch: int,
+        length: int,
+        keep_probabilities: bool,
+        *,
+        encoder_length: int = 0,
+        recomputes: bool = False,
+    ) -> Loan:
+        """Lend a session that keeps what backward needs.
+
+        Parameters
+        ----------
+        batch, length, keep_probabilities, encoder_length
+            As in `session`.
+        recomputes : bool
+            Whether it keeps little, and backward computes the rest again.
+
+        Raises
+        ------
+        MemoryError
+            If there is not enough memory for it.
+        ValueError
+            If `length` exceeds the model's positions.
+        """
+        limits = Limits(
+            batch,
+            length,
+            batch * length,
+            keep_probabilities,
+            max_encoder_length=encoder_length,
+            trains=True,
+            recomputes=recomputes,
         )
+        return self._lend(limits)
+
+    def _lend(self, needed: Limits) -> Loan:
+        """Return a free session that covers `needed`, or make one with room for a longer cache too."""
+        room = needed._replace(max_past=-(-needed.max_past // _PAST_STEP) * _PAST_STEP)
+        kind = needed.trains, needed.recomputes
+        with self._lock:
+            while self._returned:
+                limits, session = self._returned.popleft()
+                self._free.setdefault((limits.trains, limits.recomputes), []).append((limits, session))
+            free = self._free.setdefault(kind, [])
+            for index, (limits, session) in enumerate(free):
+                if limits.covers(needed):
+                    del free[index]
+                    return Loan(self, limits, session)
+            if free:
+                room = room.grown_from(free.pop(0)[0])
+        session = Session(
+            self._model,
+            max_sequences=room.max_sequences,
+            max_length=room.max_length,
+            max_tokens=room.max_tokens,
+            keep_probabilities=room.keep_probabilities,
+            max_past=room.max_past,
+            max_encoder_length=room.max_encoder_length,
+            trains=room.trains,
+        )
+        return Loan(self, room, session)

@@ -149,8 +149,8 @@ def test_modes() -> None:
     assert model.eval() is model
     assert model.train(False) is model
     assert not model.training
-    with pytest.raises(UnsupportedError, match="training"):
-        model.train()
+    assert model.train() is model
+    assert model.training
 
 
 def test_parameters_cannot_be_written_through_views() -> None:

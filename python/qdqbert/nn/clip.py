@@ -16,6 +16,7 @@ from qdqbert.copies import Copyable, constructed
 from qdqbert.errors import ShapeError
 from qdqbert.module import Module, Slot
 from qdqbert.nn import functional
+from qdqbert.parameter import BoundPlace, ParameterState
 
 __all__ = ["Clip"]
 
@@ -77,13 +78,16 @@ class Clip(Module, Copyable):
         return Slot(read=bound.copy, write=write, shape=bound.shape)
 
     @classmethod
-    def _of_quantizer(cls, source: Callable[[], _core.Quantizer]) -> Clip:
-        """View of the learned bounds of the quantizer that `source` returns."""
+    def _of_quantizer(cls, source: Callable[[], _core.Quantizer], name: str) -> Clip:
+        """View of the learned bounds of the quantizer that `source` returns, which is called `name`."""
         self = cls.__new__(cls)
         Module.__init__(self)
         self._source = source
         self._learned = {"clip_value_min": True, "clip_value_max": True}
-        self._bounds = {name: _slot_of(source, index) for index, name in enumerate(self._learned)}
+        self._bounds = {
+            bound: _slot_of(source, index, f"{name}.clip.{bound}" if name else "")
+            for index, bound in enumerate(self._learned)
+        }
         return self
 
     def _copy_state(self) -> dict[str, Any]:
@@ -158,15 +162,8 @@ class Clip(Module, Copyable):
         return self.forward(inputs)
 
 
-def _slot_of(source: Callable[[], _core.Quantizer], index: int) -> Slot:
+def _slot_of(source: Callable[[], _core.Quantizer], index: int, name: str) -> Slot:
     """Slot of the lower (0) or upper (1) learned bound of a quantizer."""
+    place = BoundPlace(source, index)
 
-    def read() -> Array:
-        return np.array(source().clip()[index], dtype=np.float32)
-
-    def write(value: Array) -> None:
-        bounds = list(source().clip())
-        bounds[index] = float(value)
-        source().set_clip(*bounds)
-
-    return Slot(read, write, shape=())
+    return Slot(place.read, place.write, shape=(), state=ParameterState(name=name), place=place)

@@ -160,7 +160,7 @@ class TensorQuantizer(Copyable, QuantizerStages):  # a module's shallow copy wou
             else calib.MaxCalibrator(bits, axis, unsigned, device=device)
         )
         if descriptor.learn_amax:
-            self.add_module("clip", Clip._of_quantizer(source))
+            self.add_module("clip", Clip._of_quantizer(source, name or ""))
 
     # ---- number format -------------------------------------------------------------------------------------
 

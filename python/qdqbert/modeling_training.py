@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What training needs of a model: the way back, gradients, which parameters are trained, and how."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from qdqbert.arrays import Array
+from qdqbert.errors import RuleError, StateError
+from qdqbert.forward_inputs import as_floats
+from qdqbert.modeling_engine import Engine
+from qdqbert.module import Module
+from qdqbert.parameter import Parameter
+from qdqbert.recording import InputGradients, OutputGradients
+
+__all__ = ["TrainableModel"]
+
+# What `parameter_groups` does not decay: shifts and scales, as everybody does, and the bounds of quantizers.
+_NO_DECAY = ("*bias", "*LayerNorm.*", "*.clip.clip_value_*")
+
+
+class TrainableModel(Module):
+    """What training needs of a model."""
+
+    _engine: Engine
+
+    def backward(
+        self,
+        d_last_hidden_state: Any = None,
+        *,
+        d_pooler_output: Any = None,
+        d_logits: Any = None,
+        wants_inputs: bool = False,
+    ) -> InputGradients:
+        """Walk the last forward back: for heads and losses of your own.
+
+        ``out.loss.backward()`` does this for a model's own loss.  Gradients are added to `Parameter.grad`.
+
+        Parameters
+        ----------
+        d_last_hidden_state : floats, shape (batch, length, hidden), optional
+            Gradient of your loss with respect to ``last_hidden_state`` (the last of ``hidden_states``).
+        d_pooler_output : floats, shape (batch, hidden), optional
+        d_logits : floats, shape of the logits, optional
+            Of a model for question answering: the pair for start and end.
+        wants_inputs : bool
+            Whether to return the gradients of the inputs.
+
+        Returns
+        -------
+        InputGradients
+            ``inputs_embeds`` and ``encoder_hidden_states``; None where not wanted, or not there.
+
+        Raises
+        ------
+        StateError
+            If this thread has no forward in training mode that can be walked back, or the model has changed
+            since.
+        TypeError, ShapeError, ValueError
+            For gradients of a wrong kind or shape, or of what the forward did not compute.
+        UnsupportedError
+            If a quantizer of the model has no gradient; it is named.
+        """
+        recording = self._engine.recorded
+        if recording is None:
+            raise StateError(
+                "backward: there is no recorded forward to walk back: call model.train() before the forward"
+            )
+        gradients = OutputGradients(
+            logits=None if d_logits is None else self._logits_gradient(d_logits),
+            last_hidden_state=as_floats("d_last_hidden_state", d_last_hidden_state),
+            pooler_output=as_floats("d_pooler_output", d_pooler_output),
+        )
+        return recording.backward(gradients, bool(wants_inputs))
+
+    def _logits_gradient(self, d_logits: Any) -> Array:
+        """Return the gradient of the model's logits in the shape that the C model gives them."""
+        array = as_floats("d_logits", d_logits)
+        assert array is not None
+        return array
+
+    def zero_grad(self) -> None:
+        """Drop the gradients of all parameters: `Parameter.grad` is None until the next backward.
+
+        Raises
+        ------
+        StateError
+            If another thread runs backward on the model at this moment.
+        """
+        self._engine.core.zero_gradients()
+        for parameter in self.parameters():
+            parameter.state.has_gradient = False
+
+    # ---- dropout -------------------------------------------------------------------------------------------
+
+    @property
+    def dropout_seed(self) -> int:
+        """With `dropout_step`, all that dropout depends on beside the inputs: an int in [0, 2**64); settable.
+
+        Equal numbers drop equal elements, on any number of threads.
+        """
+        return self._engine.dropout_seed
+
+    @dropout_seed.setter
+    def dropout_seed(self, value: int) -> None:
+        self._engine.dropout_seed = _word("dropout_seed", value)
+
+    @property
+    def dropout_step(self) -> int:
+        """Number of the next forward in training mode: an int in [0, 2**64); settable, to repeat one."""
+        return self._engine.dropout_step
+
+    @dropout_step.setter
+    def dropout_step(self, value: int) -> None:
+        self._engine.dropout_step = _word("dropout_step", value)
+
+    def _dropout_probabilities(self) -> Array:
+        """Return the probability at each place where the C model can drop; see `_core.Session.forward`."""
+        base = self._modules.get("bert", self)
+        places: list[tuple[str, Module | None]] = [("embeddings.dropout", base.embeddings.dropout)]
+        for index, layer in enumerate(base.encoder.layer):
+            path = f"encoder.layer.{index}"
+            for name in ("attention", "crossattention"):
+                attention = layer._modules.get(name)
+                for part in ("self", "output"):
+                    module = None if attention is None else attention._modules[part].dropout
+                    places.append((f"{path}.{name}.{part}.dropout", module))
+            places.append((f"{path}.output.dropout", layer.output.dropout))
+        places.append(("dropout", self._modules.get("dropout")))
+        return np.array([_probability(name, module) for name, module in places], np.float32)
+
+    # ---- what is trained -----------------------------------------------------------------------------------
+
+    def freeze(self, *patterns: str) -> None:
+        """Take parameters out of training: ``model.freeze("bert.embeddings.*", "*.layer.[0-3].*")``.
+
+        Parameters
+        ----------
+        *patterns : str
+            Globs over whole dotted names, where ``*`` also crosses dots.
+
+        Raises
+        ------
+        TypeError
+            If a pattern is no string.
+        RuleError
+            If one matches no parameter; a KeyError, with the nearest names.  Nothing is changed then.
+        """
+        for parameter in self._matching(patterns):
+            parameter.requires_grad = False
+
+    def unfreeze(self, *patterns: str) -> None:
+        """Put parameters back into training: the reverse of `freeze`.
+
+        Parameters
+        ----------
+        *patterns : str
+            Globs over whole dotted names.
+
+        Raises
+        ------
+        TypeError
+            If a pattern is no string.
+        RuleError
+            If one matches no parameter; a KeyError, with the nearest names.  Nothing is changed then.
+        """
+        for parameter in self._matching(patterns):
+            parameter.requires_grad = True
+
+    def parameter_groups(
+        self,
+        *,
+        weight_decay: float = 0.01,
+        no_decay: Iterable[str] | None = None,
+        lr: float | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return the trained parameters as groups for an optimizer: those that decay, and those that do not.
+
+        Parameters
+        ----------
+        weight_decay : float
+            Of the first group; the second has 0.
+        no_decay : iterable of str, optional
+            Globs over whole dotted names; biases, LayerNorm and learned bounds if left out.
+        lr : float, optional
+            Learning rate of both groups; that of the optimizer if left out.
+
+        Returns
+        -------
+        list of dict
+            ``{"params": list of Parameter, "weight_decay": float}``, with ``"lr"`` if it is given.  An empty
+            group is left out.
+
+        Raises
+        ------
+        TypeError
+            If a pattern is no string.
+        RuleError
+            If one matches no parameter; a KeyError, with the nearest names.
+
+        Examples
+        --------
+        >>> import qdqbert
+        >>> config = qdqbert.QDQBertConfig(vocab_size=99, hidden_size=24, num_attention_heads=2)
+        >>> groups = qdqbert.QDQBertModel(config).parameter_groups(weight_decay=0.1)
+        >>> [(len(group["params"]), group["weight_decay"]) for group in groups]
+        [(76, 0.1), (123, 0.0)]
+        """
+        if no_decay is None:
+            spared = _matcher(_NO_DECAY)
+        else:
+            patterns = (no_decay,) if isinstance(no_decay, str) else tuple(no_decay)
+            list(self._matching(patterns))
+            spared = _matcher(patterns)
+        rate = {} if lr is None else {"lr": lr}
+        trained = [
+            (name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad
+        ]
+        groups = [
+            {
+                "params": [parameter for name, parameter in trained if bool(spared(name)) == is_spared],
+                "weight_decay": 0.0 if is_spared else weight_decay,
+                **rate,
+            }
+            for is_spared in (False, True)
+        ]
+        return [group for group in groups if group["params"]]
+
+    def _matching(self, patterns: tuple[str, ...]) -> list[Parameter]:
+        named = list(self.named_parameters())
+        for pattern in patterns:
+            matches = _matcher((pattern,))
+            if not any(matches(name) for name, _ in named):
+                near = difflib.get_close_matches(pattern, [name for name, _ in named], n=3, cutoff=0.0)
+                raise RuleError(f"{pattern!r} matches no parameter; the nearest names are {', '.join(near)}")
+        matches = _matcher(patterns)
+        return [parameter for name, parameter in named if matches(name)]
+
+
+def _probability(name: str, module: Any) -> float:
+    """Return the probability with which a dropout module drops now."""
+    if module is None or not module.training:
+        return 0.0
+    p = module.p
+    if isinstance(p, bool) or not isinstance(p, int | float | np.integer | np.floating):
+        raise TypeError(f"{name}.p: expected a number, got {type(p).__name__}")
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"{name}.p: expected a probability, 0 .. 1, got {p}")
+    return float(p)
+
+
+def _word(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
+    if not 0 <= value < 2**64:
+        raise ValueError(f"{name}: expected 0 .. 2**64 - 1, got {value}")
+    return int(value)
+
+
+def _matcher(patterns: tuple[str, ...]) -> Any:
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TypeError(f"patterns: expected strings, got {pattern!r}")
+    return re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns) or "(?!)").match
