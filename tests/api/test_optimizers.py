@@ -209,6 +209,15 @@ def test_a_parameter_of_ones_own_head_is_stepped_with_the_gradient_that_is_set()
     assert head.weight.grad is None
 
 
+def test_a_state_that_was_asked_for_does_not_stop_the_next_step() -> None:
+    head = QuantLinear(3, 2, seed=0)
+    optimizer = AdamW(head.parameters())
+    for _ in range(2):
+        head.weight.grad = np.ones((2, 3))
+        optimizer.step()
+        assert not optimizer.state_dict()["state"]["parameter"]["exp_avg"].flags.writeable
+
+
 def test_a_closure_is_called_first() -> None:
     model = training_model()
 

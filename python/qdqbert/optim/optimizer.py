@@ -267,7 +267,8 @@ class Optimizer:
         if parameter.state not in self._of_others:
             return [], 0
         moments = self._of_others[parameter.state]
-        return [moments.first, moments.second][: len(self._state_names)], moments.steps
+        arrays = (moments.first.view(), moments.second.view())  # which `state_dict` locks
+        return list(arrays[: len(self._state_names)]), moments.steps
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next step depends on beside parameters and gradients.
