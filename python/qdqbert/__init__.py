@@ -31,6 +31,7 @@ _HOMES = {
     "BackendError": "errors",
     "CheckpointError": "errors",
     "Error": "errors",
+    "NonFiniteError": "errors",
     "OutOfScopeError": "errors",
     "RuleError": "errors",
     "ShapeError": "errors",
@@ -68,6 +69,18 @@ _HOMES = {
     "pipeline": "pipelines",
     "Calibration": "calibration",
     "calibrate": "calibration",
+    "EarlyStoppingCallback": "training",
+    "EvalPrediction": "training",
+    "JsonLinesCallback": "training",
+    "PrinterCallback": "training",
+    "ProgressCallback": "training",
+    "QuantizationAware": "training",
+    "Trainer": "training",
+    "TrainerCallback": "training",
+    "TrainerControl": "training",
+    "TrainerState": "training",
+    "TrainingArguments": "training",
+    "plot_history": "training",
     "quantizers": "rules",
     "deactivate": "quant_modules",
     "enable_onnx_export": "quant_modules",
@@ -88,6 +101,7 @@ _MODULES = (
     "quant_modules",
     "tasks",
     "tensor_quant",
+    "training",
     "utils",
 )
 
@@ -103,6 +117,7 @@ if TYPE_CHECKING:
     from qdqbert import quant_modules as quant_modules
     from qdqbert import tasks as tasks
     from qdqbert import tensor_quant as tensor_quant
+    from qdqbert import training as training
     from qdqbert import utils as utils
     from qdqbert.auto import AutoConfig as AutoConfig
     from qdqbert.auto import AutoModel as AutoModel
@@ -127,6 +142,7 @@ if TYPE_CHECKING:
     from qdqbert.errors import BackendError as BackendError
     from qdqbert.errors import CheckpointError as CheckpointError
     from qdqbert.errors import Error as Error
+    from qdqbert.errors import NonFiniteError as NonFiniteError
     from qdqbert.errors import OutOfScopeError as OutOfScopeError
     from qdqbert.errors import RuleError as RuleError
     from qdqbert.errors import ShapeError as ShapeError
@@ -155,6 +171,18 @@ if TYPE_CHECKING:
     from qdqbert.tokenization import BatchEncoding as BatchEncoding
     from qdqbert.tokenization import BertTokenizer as BertTokenizer
     from qdqbert.tokenization import BertTokenizerFast as BertTokenizerFast
+    from qdqbert.training import EarlyStoppingCallback as EarlyStoppingCallback
+    from qdqbert.training import EvalPrediction as EvalPrediction
+    from qdqbert.training import JsonLinesCallback as JsonLinesCallback
+    from qdqbert.training import PrinterCallback as PrinterCallback
+    from qdqbert.training import ProgressCallback as ProgressCallback
+    from qdqbert.training import QuantizationAware as QuantizationAware
+    from qdqbert.training import Trainer as Trainer
+    from qdqbert.training import TrainerCallback as TrainerCallback
+    from qdqbert.training import TrainerControl as TrainerControl
+    from qdqbert.training import TrainerState as TrainerState
+    from qdqbert.training import TrainingArguments as TrainingArguments
+    from qdqbert.training import plot_history as plot_history
 else:  # a type checker reads the imports above, and should go on refusing names that do not exist
     __all__ = ["__version__", *_HOMES, *_MODULES]
 

@@ -10,6 +10,7 @@ __all__ = [
     "BackendError",
     "CheckpointError",
     "Error",
+    "NonFiniteError",
     "OutOfScopeError",
     "RuleError",
     "ShapeError",
@@ -44,6 +45,10 @@ class BackendError(Error, RuntimeError):
 
 class CheckpointError(Error, RuntimeError, ValueError):
     """A checkpoint or configuration is missing, damaged, or of another kind than was asked for."""
+
+
+class NonFiniteError(Error, FloatingPointError):
+    """A loss or gradients of training are NaN or infinite; the message has step, batch and place."""
 
 
 class RuleError(Error, KeyError):

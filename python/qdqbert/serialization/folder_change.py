@@ -34,7 +34,7 @@ from typing import BinaryIO, Self
 from qdqbert.errors import CheckpointError
 from qdqbert.serialization.atomic import flush_folder, lock, new_file_mode
 
-__all__ = ["JOURNAL_NAME", "FolderChange", "pending_files"]
+__all__ = ["JOURNAL_NAME", "FolderChange", "pending_files", "sweep"]
 
 JOURNAL_NAME = ".qdqbert-save.json"
 _FORMAT = 1
@@ -77,7 +77,7 @@ class FolderChange:
 
     def __enter__(self) -> Self:
         _finish(self.folder)
-        _sweep(self.folder)
+        sweep(self.folder)
         return self
 
     def __exit__(
@@ -222,8 +222,14 @@ def _finish(folder: Path) -> None:
     flush_folder(folder)
 
 
-def _sweep(folder: Path) -> None:
-    """Remove temporary files whose writers are gone."""
+def sweep(folder: Path) -> None:
+    """Remove temporary files whose writers are gone, of this module and of `qdqbert.serialization.atomic`.
+
+    Parameters
+    ----------
+    folder : path
+        That exists.
+    """
     for path in folder.iterdir():
         if not _TEMPORARY.fullmatch(path.name):
             continue

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoint folders of a run: written whole or not at all, found, rotated, checked.
+
+``checkpoint-N`` is made under another name beside it (``.checkpoint-N.XXXXXXXX.new``), every file and the
+folder itself are flushed to the disk, and only then does it get its name by a rename.  So whatever stops the
+process, and whenever, a folder with such a name is complete.  An old one that is to be replaced or deleted is
+renamed first (``.checkpoint-N.XXXXXXXX.old``), so that it is never half there either; what a killed process
+left is cleared by the next run: `clear_leftovers` puts an old one back whose successor did not arrive, and
+removes the rest.
+
+A folder may still be damaged afterwards, by a copy that was cut off say.  `progress.json` has the size of
+every file, and a folder that does not match is not taken for a checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from qdqbert.errors import CheckpointError
+from qdqbert.serialization.atomic import flush_folder, lock, new_file_mode
+from qdqbert.serialization.folder import read_json
+from qdqbert.serialization.folder_change import sweep
+
+__all__ = [
+    "OPTIMIZER_NAME",
+    "PROGRESS_NAME",
+    "SCHEDULER_NAME",
+    "STATE_NAME",
+    "checkpoints",
+    "clear_leftovers",
+    "get_last_checkpoint",
+    "new_folder",
+    "progress_of",
+    "remove_folder",
+    "sizes_of",
+]
+
+STATE_NAME = "trainer_state.json"
+PROGRESS_NAME = "progress.json"
+OPTIMIZER_NAME = "optimizer.safetensors"
+SCHEDULER_NAME = "scheduler.json"
+
+_NAME = re.compile(r"checkpoint-(\d{1,18})")
+_LEFTOVER = re.compile(r"\.(checkpoint-\d{1,18})\.[a-z0-9_]{8}\.(new|old|gone)")
+
+_logger = logging.getLogger(__name__)
+
+
+# ---- writing -----------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder that takes the place of `path`, with all its files, when the block ends.
+
+    Parameters
+    ----------
+    path : Path
+        Named ``checkpoint-N``; its parent is made if it is missing.
+
+    Raises
+    ------
+    OSError
+        If something cannot be written.  What was at `path` is there as it was, and the new files are gone.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".new", dir=path.parent))
+    descriptor = None
+    try:
+        # Marks it as that of a living writer, see `clear_leftovers`.
+        descriptor = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY)
+        lock(descriptor)
+        yield temporary
+        os.chmod(temporary, _new_folder_mode())
+        _flush_tree(temporary)
+        _put(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a checkpoint; one that cannot be deleted is told in the log.
+
+    Parameters
+    ----------
+    path : Path
+    """
+    try:
+        gone = _set_aside(path, "gone")
+    except OSError as error:
+        _logger.warning("%s: cannot be deleted: %s", path, error.strerror)
+        return
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Finish or undo what a killed process had begun in the folder of a run.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the checkpoints; need not exist.
+    """
+    if not folder.is_dir():
+        return
+    sweep(folder)
+    for path in sorted(folder.iterdir()):
+        found = _LEFTOVER.fullmatch(path.name)
+        if found is None or path.is_symlink() or not path.is_dir() or _is_in_use(path):
+            continue
+        if found[2] == "old" and not (folder / found[1]).exists() and _is_whole(path):
+            os.rename(path, folder / found[1])
+            flush_folder(folder)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def sizes_of(folder: Path) -> dict[str, int]:
+    """Return the size of every file of a folder, by its path within.
+
+    Parameters
+    ----------
+    folder : Path
+    """
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _put(temporary: Path, path: Path) -> None:
+    """Give a complete folder its name."""
+    old = _set_aside(path, "old") if path.exists() else None
+    try:
+        os.rename(temporary, path)
+    except BaseException:
+        if old is not None:
+            os.rename(old, path)
+        raise
+    flush_folder(path.parent)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _set_aside(path: Path, kind: str) -> Path:
+    """Rename a checkpoint to a name that nobody takes for one."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=f".{kind}", dir=path.parent))
+    try:
+        os.rename(path, aside)  # over the empty folder
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.rmdir(aside)
+        raise
+    return aside
+
+
+def _flush_tree(folder: Path) -> None:
+    for path, _, names in os.walk(folder):
+        for name in names:
+            descriptor = os.open(Path(path) / name, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        flush_folder(Path(path))
+
+
+def _new_folder_mode() -> int:
+    mode = new_file_mode()
+    return mode | (mode & 0o444) >> 2
+
+
+def _is_in_use(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+# ---- reading -----------------------------------------------------------------------------------------------
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of a run, in the order of their steps.
+
+    Parameters
+    ----------
+    folder : Path
+        Need not exist.
+    """
+    if not folder.is_dir():
+        return []
+    found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found) if path.is_dir()]
+
+
+def get_last_checkpoint(folder: str | os.PathLike[str]) -> str | None:
+    """Return the last checkpoint of a run that is complete, or None.
+
+    Parameters
+    ----------
+    folder : str or path
+        The run's ``output_dir``.
+    """
+    for path in reversed(checkpoints(Path(folder))):
+        try:
+            progress_of(path)
+        except CheckpointError as error:
+            _logger.warning("passed over: %s", error)
+        else:
+            return str(path)
+    return None
+
+
+def progress_of(path: Path) -> dict[str, Any]:
+    """Read where a run stood, from a checkpoint whose files are all there.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    dict
+        Content of ``progress.json``.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder is no checkpoint of this trainer, or a file is missing or cut off.
+    """
+    if not (path / PROGRESS_NAME).is_file():
+        raise CheckpointError(f"{path}: has no {PROGRESS_NAME}, so it is no checkpoint of this trainer")
+    progress = read_json(path / PROGRESS_NAME)
+    sizes = progress.get("files")
+    if not isinstance(sizes, Mapping) or not all(_is_count(size) for size in sizes.values()):
+        raise CheckpointError(f"{path / PROGRESS_NAME}: files: expected sizes by name")
+    for name, size in sizes.items():
+        try:
+            found = os.stat(path / name).st_size
+        except OSError as error:
+            raise CheckpointError(
+                f"{path / name}: {error.strerror}; the checkpoint is not complete"
+            ) from error
+        if found != size:
+            raise CheckpointError(
+                f"{path / name}: expected {size} bytes, found {found}; the checkpoint is not complete"
+            )
+    return progress
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        progress_of(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
