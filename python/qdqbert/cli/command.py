@@ -26,6 +26,7 @@ _SUMMARIES = {
     "info": "what a checkpoint folder holds: architecture, sizes, quantizers and their ranges",
     "calibrate": "collect statistics, set the range of every quantizer by one method, save",
     "quantize": "post-training quantization: calibrate by every method, keep the best on held-out data, save",
+    "train": "fine-tune a checkpoint on a task, in float or quantization-aware, with checkpoints to resume",
     "eval": "score a model on a task, float and quantized, with bootstrap intervals",
     "doctor": "check the installation: versions, CPU, kernels, and that all kernels give the same bits",
     "demo": "the whole pipeline on the bundled classifier, or on your own checkpoint",
@@ -38,7 +39,7 @@ exit status:
   2    wrong arguments
   3    bad input: a checkpoint, data file or rule that is missing, malformed or does not fit
   4    a check failed: doctor found a difference, or a score is below the bound that was asked for
-  130  interrupted (Ctrl-C); no file was left half-written
+  130  interrupted (Ctrl-C, or SIGTERM while training); no file was left half-written
   141  whoever read the output has left
 
 Progress goes to stderr, on a terminal only. NO_COLOR is honoured. QDQBERT_CPU_ISA chooses the kernels,
@@ -125,7 +126,7 @@ def _status_of(error: BaseException) -> int | None:
 def _sentence(error: BaseException) -> str:
     """One line that says what happened."""
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
+        return str(error) or "interrupted"
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError):
         return f"out of memory{': ' + text if text else ''}"
@@ -141,7 +142,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="qdqbert",
-        description="Quantized BERT without PyTorch: calibrate, quantize, evaluate.",
+        description="Quantized BERT without PyTorch: calibrate, quantize, train, evaluate.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
