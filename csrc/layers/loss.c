@@ -5,21 +5,56 @@
 #include <math.h>
 #include <string.h>
 
-#include "core/status.h"
+#include "core/device.h"
 
-/* log(sum exp(x)) - x[label], shifted by the largest element so that exp does not overflow. */
+/* ---- rows of logits ---------------------------------------------------------------------------------------------- */
+
+/* Elements below which a second thread costs more than it saves. */
+#define GRAIN 16384
+
+/* What one row adds to the sum; kept, so that rows may be computed in any order and added in theirs. */
+typedef struct row_loss {
+    int64_t label; /* -1: the row does not count */
+    double value;
+} row_loss;
+
+typedef struct rows_job {
+    const qb_kernels *kernels;
+    const float *logits, *teacher; /* (rows, classes); teacher is qb_kl_divergence's */
+    int64_t classes;
+    double label_smoothing, temperature;
+    row_loss *rows; /* (rows), of the losses */
+    float factor;   /* of the gradients, divided by the rows that count */
+    float *dlogits; /* (rows, classes), of the gradients; may be logits */
+    float *scratch; /* (workers, classes), of qb_kl_divergence_grad */
+    int64_t counted;
+} rows_job;
+
+static int64_t
+rows_of_a_chunk(int64_t classes)
+{
+    return classes < GRAIN ? GRAIN / classes : 1;
+}
+
 static double
-negative_log_likelihood(const float *x, int64_t classes, int64_t label)
+largest_of(const float *x, int64_t classes)
 {
     double largest = (double)x[0];
     for (int64_t c = 1; c < classes; c++) {
         largest = (double)x[c] > largest ? (double)x[c] : largest;
     }
+    return largest;
+}
+
+/* log(sum exp((x - largest) / temperature)): shifted, so that exp does not overflow. */
+static double
+log_sum_exp(const float *x, int64_t classes, double largest, double temperature)
+{
     double sum = 0.0;
     for (int64_t c = 0; c < classes; c++) {
-        sum += exp((double)x[c] - largest);
+        sum += exp(((double)x[c] - largest) / temperature);
     }
-    return log(sum) - ((double)x[label] - largest);
+    return log(sum);
 }
 
 static qb_status
@@ -33,36 +68,243 @@ check_logits(int64_t rows, int64_t classes, qb_error *error)
 }
 
 static qb_status
-check_label(int64_t label, int64_t row, int64_t classes, int64_t ignore_index, qb_error *error)
+check_smoothing(double label_smoothing, qb_error *error)
 {
-    if (label >= 0 && label < classes) {
-        return QB_OK;
+    return label_smoothing >= 0.0 && label_smoothing <= 1.0
+               ? QB_OK
+               : qb_fail(error, NULL, QB_ERR_VALUE, "label_smoothing is %g, expected 0 .. 1", label_smoothing);
+}
+
+static qb_status
+check_temperature(double temperature, qb_error *error)
+{
+    return temperature > 0.0 && temperature < (double)INFINITY
+               ? QB_OK
+               : qb_fail(error, NULL, QB_ERR_VALUE, "temperature is %g, expected a finite number above 0", temperature);
+}
+
+/* Room for one row_loss for each row.  Labels are taken once: a thread of the caller's may write into the array between
+ * a check and a second look.  counts: labels are only asked whether they are ignore_index. */
+static qb_status
+take_labels(qb_device *device, const int64_t *labels, int64_t rows, int64_t classes, int64_t ignore_index, int counts,
+            row_loss **taken, int64_t *counted, qb_error *error)
+{
+    row_loss *made = qb_heap_allocate(&device->heap, (size_t)(rows + 1) * sizeof *made);
+    if (made == NULL) {
+        return qb_fail(error, NULL, QB_ERR_NOMEM, "no memory for the losses of %" PRId64 " rows", rows);
     }
-    return qb_fail(error, NULL, QB_ERR_INDEX,
-                   "labels[%" PRId64 "] is %" PRId64 ", expected 0 .. %" PRId64 " or the ignored %" PRId64, row, label,
-                   classes - 1, ignore_index);
+    *counted = 0;
+    for (int64_t i = 0; i < rows; i++) {
+        const int64_t label = labels == NULL ? 0 : labels[i];
+        const int is_ignored = labels != NULL && label == ignore_index;
+        if (!is_ignored && !counts && (label < 0 || label >= classes)) {
+            qb_heap_release(&device->heap, made);
+            return qb_fail(error, NULL, QB_ERR_INDEX,
+                           "labels[%" PRId64 "] is %" PRId64 ", expected 0 .. %" PRId64 " or the ignored %" PRId64, i,
+                           label, classes - 1, ignore_index);
+        }
+        made[i] = (row_loss){.label = is_ignored ? -1 : counts ? 0 : label};
+        *counted += !is_ignored;
+    }
+    *taken = made;
+    return QB_OK;
+}
+
+static float
+mean_of(const row_loss *rows, int64_t count, int64_t counted)
+{
+    double sum = 0.0;
+    for (int64_t i = 0; i < count; i++) {
+        sum += rows[i].label < 0 ? 0.0 : rows[i].value;
+    }
+    return counted == 0 ? NAN : (float)(sum / (double)counted);
+}
+
+/* ---- cross-entropy ----------------------------------------------------------------------------------------------- */
+
+/* -sum t log p, where t is 1 - s at the label, and s / classes is added everywhere. */
+static void
+cross_entropy_rows(void *argument, int64_t begin, int64_t end, int32_t worker)
+{
+    const rows_job *job = argument;
+    (void)worker;
+    for (int64_t i = begin; i < end; i++) {
+        row_loss *row = &job->rows[i];
+        if (row->label < 0) {
+            continue;
+        }
+        const float *x = job->logits + i * job->classes;
+        const double largest = largest_of(x, job->classes);
+        const double log_sum = log_sum_exp(x, job->classes, largest, 1.0);
+        row->value = log_sum - ((double)x[row->label] - largest);
+        if (job->label_smoothing > 0.0) {
+            double sum = 0.0;
+            for (int64_t c = 0; c < job->classes; c++) {
+                sum += (double)x[c] - largest;
+            }
+            const double even = log_sum - sum / (double)job->classes;
+            row->value = (1.0 - job->label_smoothing) * row->value + job->label_smoothing * even;
+        }
+    }
 }
 
 qb_status
-qb_cross_entropy(const float *logits, int64_t rows, int64_t classes, const int64_t *labels, int64_t ignore_index,
-                 float *loss, qb_error *error)
+qb_cross_entropy(qb_device *device, const float *logits, int64_t rows, int64_t classes, const int64_t *labels,
+                 int64_t ignore_index, double label_smoothing, float *loss, qb_error *error)
 {
+    const qb_run run = qb_device_run(device, NULL, error);
+    rows_job job = {.logits = logits, .classes = classes, .label_smoothing = label_smoothing};
     QB_TRY(check_logits(rows, classes, error));
-    double sum = 0.0;
-    int64_t counted = 0;
-    for (int64_t i = 0; i < rows; i++) {
-        /* Taken once: a thread of the caller's may write into the array between a check and a second look. */
-        const int64_t label = labels[i];
-        if (label == ignore_index) {
-            continue;
-        }
-        QB_TRY(check_label(label, i, classes, ignore_index, error));
-        sum += negative_log_likelihood(logits + i * classes, classes, label);
-        counted++;
-    }
-    *loss = counted == 0 ? NAN : (float)(sum / (double)counted);
+    QB_TRY(check_smoothing(label_smoothing, error));
+    QB_TRY(take_labels(device, labels, rows, classes, ignore_index, 0, &job.rows, &job.counted, error));
+    (void)qb_run_parallel(&run, rows, rows_of_a_chunk(classes), cross_entropy_rows, &job);
+    *loss = mean_of(job.rows, rows, job.counted);
+    qb_heap_release(&device->heap, job.rows);
     return QB_OK;
 }
+
+/* dx = factor (softmax(x) - t) */
+static void
+cross_entropy_grad_rows(void *argument, int64_t begin, int64_t end, int32_t worker)
+{
+    const rows_job *job = argument;
+    const size_t bytes = (size_t)job->classes * sizeof(float);
+    const float even = (float)(job->label_smoothing / (double)job->classes);
+    const float at_label = (float)(1.0 - job->label_smoothing);
+    (void)worker;
+    for (int64_t i = begin; i < end; i++) {
+        const int64_t label = job->rows[i].label;
+        float *d = job->dlogits + i * job->classes;
+        if (label < 0 && job->counted > 0) {
+            memset(d, 0, bytes);
+            continue;
+        }
+        memmove(d, job->logits + i * job->classes, bytes);
+        job->kernels->softmax_f32(d, 1, (size_t)job->classes, (size_t)job->classes, NULL);
+        d[label < 0 ? 0 : label] -= at_label;
+        for (int64_t c = 0; c < job->classes; c++) {
+            d[c] = (d[c] - even) * job->factor;
+        }
+    }
+}
+
+qb_status
+qb_cross_entropy_grad(qb_device *device, const float *logits, int64_t rows, int64_t classes, const int64_t *labels,
+                      int64_t ignore_index, double label_smoothing, float factor, float *dlogits, qb_error *error)
+{
+    const qb_run run = qb_device_run(device, NULL, error);
+    rows_job job = {.kernels = run.kernels,
+                    .logits = logits,
+                    .classes = classes,
+                    .label_smoothing = label_smoothing,
+                    .dlogits = dlogits};
+    QB_TRY(check_logits(rows, classes, error));
+    QB_TRY(check_smoothing(label_smoothing, error));
+    QB_TRY(take_labels(device, labels, rows, classes, ignore_index, 0, &job.rows, &job.counted, error));
+    job.factor = job.counted == 0 ? NAN : (float)((double)factor / (double)job.counted);
+    (void)qb_run_parallel(&run, rows, rows_of_a_chunk(classes), cross_entropy_grad_rows, &job);
+    qb_heap_release(&device->heap, job.rows);
+    return QB_OK;
+}
+
+/* ---- divergence from a teacher ----------------------------------------------------------------------------------- */
+
+/* sum q (log q - log p) */
+static void
+divergence_rows(void *argument, int64_t begin, int64_t end, int32_t worker)
+{
+    const rows_job *job = argument;
+    (void)worker;
+    for (int64_t i = begin; i < end; i++) {
+        if (job->rows[i].label < 0) {
+            continue;
+        }
+        const float *x = job->logits + i * job->classes;
+        const float *y = job->teacher + i * job->classes;
+        const double t = job->temperature;
+        const double largest_x = largest_of(x, job->classes);
+        const double largest_y = largest_of(y, job->classes);
+        const double log_sum_x = log_sum_exp(x, job->classes, largest_x, t);
+        const double log_sum_y = log_sum_exp(y, job->classes, largest_y, t);
+        double sum = 0.0;
+        for (int64_t c = 0; c < job->classes; c++) {
+            const double log_q = ((double)y[c] - largest_y) / t - log_sum_y;
+            const double log_p = ((double)x[c] - largest_x) / t - log_sum_x;
+            const double q = exp(log_q);
+            sum += q > 0.0 ? q * (log_q - log_p) : q;
+        }
+        job->rows[i].value = sum;
+    }
+}
+
+qb_status
+qb_kl_divergence(qb_device *device, const float *logits, const float *teacher, int64_t rows, int64_t classes,
+                 const int64_t *labels, int64_t ignore_index, double temperature, float *loss, qb_error *error)
+{
+    const qb_run run = qb_device_run(device, NULL, error);
+    rows_job job = {.logits = logits, .teacher = teacher, .classes = classes, .temperature = temperature};
+    QB_TRY(check_logits(rows, classes, error));
+    QB_TRY(check_temperature(temperature, error));
+    QB_TRY(take_labels(device, labels, rows, classes, ignore_index, 1, &job.rows, &job.counted, error));
+    (void)qb_run_parallel(&run, rows, rows_of_a_chunk(classes), divergence_rows, &job);
+    *loss = mean_of(job.rows, rows, job.counted);
+    qb_heap_release(&device->heap, job.rows);
+    return QB_OK;
+}
+
+/* dx = factor (softmax(x / t) - softmax(y / t)), factor divided by t already */
+static void
+divergence_grad_rows(void *argument, int64_t begin, int64_t end, int32_t worker)
+{
+    const rows_job *job = argument;
+    const size_t n = (size_t)job->classes;
+    const float cold = (float)(1.0 / job->temperature);
+    float *q = job->scratch + (int64_t)worker * job->classes;
+    for (int64_t i = begin; i < end; i++) {
+        float *d = job->dlogits + i * job->classes;
+        if (job->rows[i].label < 0 && job->counted > 0) {
+            memset(d, 0, n * sizeof *d);
+            continue;
+        }
+        job->kernels->scale_f32(job->teacher + i * job->classes, cold, n, q);
+        job->kernels->softmax_f32(q, 1, n, n, NULL);
+        job->kernels->scale_f32(job->logits + i * job->classes, cold, n, d);
+        job->kernels->softmax_f32(d, 1, n, n, NULL);
+        for (int64_t c = 0; c < job->classes; c++) {
+            d[c] = (d[c] - q[c]) * job->factor;
+        }
+    }
+}
+
+qb_status
+qb_kl_divergence_grad(qb_device *device, const float *logits, const float *teacher, int64_t rows, int64_t classes,
+                      const int64_t *labels, int64_t ignore_index, double temperature, float factor, float *dlogits,
+                      qb_error *error)
+{
+    const qb_run run = qb_device_run(device, NULL, error);
+    const size_t workers = (size_t)qb_queue_threads(device->queue);
+    rows_job job = {.kernels = run.kernels,
+                    .logits = logits,
+                    .teacher = teacher,
+                    .classes = classes,
+                    .temperature = temperature,
+                    .dlogits = dlogits};
+    QB_TRY(check_logits(rows, classes, error));
+    QB_TRY(check_temperature(temperature, error));
+    QB_TRY(take_labels(device, labels, rows, classes, ignore_index, 1, &job.rows, &job.counted, error));
+    job.scratch = qb_heap_allocate(&device->heap, workers * (size_t)classes * sizeof *job.scratch);
+    if (job.scratch == NULL) {
+        qb_heap_release(&device->heap, job.rows);
+        return qb_fail(error, NULL, QB_ERR_NOMEM, "no memory for rows of %" PRId64 " classes", classes);
+    }
+    job.factor = job.counted == 0 ? NAN : (float)((double)factor / temperature / (double)job.counted);
+    (void)qb_run_parallel(&run, rows, rows_of_a_chunk(classes), divergence_grad_rows, &job);
+    qb_heap_release(&device->heap, job.scratch);
+    qb_heap_release(&device->heap, job.rows);
+    return QB_OK;
+}
+
+/* ---- elements ---------------------------------------------------------------------------------------------------- */
 
 static qb_status
 check_count(int64_t count, qb_error *error)
@@ -94,53 +336,6 @@ qb_binary_cross_entropy(const float *logits, const float *labels, int64_t count,
         sum += (x > 0.0 ? x : 0.0) - x * (double)labels[i] + log1p(exp(-fabs(x)));
     }
     *loss = count == 0 ? NAN : (float)(sum / (double)count);
-    return QB_OK;
-}
-
-/* ---- gradients --------------------------------------------------------------------------------------------------- */
-
-/* dx = factor (softmax(x) - onehot(label)). */
-static void
-negative_log_likelihood_backward(const float *x, int64_t classes, int64_t label, double factor, float *dx)
-{
-    double largest = (double)x[0];
-    for (int64_t c = 1; c < classes; c++) {
-        largest = (double)x[c] > largest ? (double)x[c] : largest;
-    }
-    double sum = 0.0;
-    for (int64_t c = 0; c < classes; c++) {
-        sum += exp((double)x[c] - largest);
-    }
-    for (int64_t c = 0; c < classes; c++) {
-        const double p = exp((double)x[c] - largest) / sum;
-        dx[c] = (float)(factor * (c == label ? p - 1.0 : p));
-    }
-}
-
-qb_status
-qb_cross_entropy_grad(const float *logits, int64_t rows, int64_t classes, const int64_t *labels, int64_t ignore_index,
-                      float factor, float *dlogits, qb_error *error)
-{
-    QB_TRY(check_logits(rows, classes, error));
-    int64_t counted = 0;
-    for (int64_t i = 0; i < rows; i++) {
-        const int64_t label = labels[i];
-        if (label != ignore_index) {
-            QB_TRY(check_label(label, i, classes, ignore_index, error));
-            counted++;
-        }
-    }
-    const double each = counted == 0 ? (double)NAN : (double)factor / (double)counted;
-    for (int64_t i = 0; i < rows; i++) {
-        /* Looked at again: another thread's write may only make the result wrong, not the access. */
-        const int64_t label = labels[i];
-        float *row = dlogits + i * classes;
-        if (counted > 0 && (label == ignore_index || label < 0 || label >= classes)) {
-            memset(row, 0, (size_t)classes * sizeof *row);
-            continue;
-        }
-        negative_log_likelihood_backward(logits + i * classes, classes, label, each, row);
-    }
     return QB_OK;
 }
 

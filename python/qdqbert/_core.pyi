@@ -226,11 +226,38 @@ class Session:
         tuple[NDArray[np.float32], ...] | None,
     ]: ...
 
-def cross_entropy(logits: _Tensor, labels: _Tensor, ignore_index: int, /) -> float: ...
+def cross_entropy(
+    device: Device, logits: _Tensor, labels: _Tensor, ignore_index: int, label_smoothing: float, /
+) -> float: ...
 def mean_squared_error(x: _Tensor, y: _Tensor, /) -> float: ...
 def binary_cross_entropy(logits: _Tensor, labels: _Tensor, /) -> float: ...
 def cross_entropy_grad(
-    logits: _Tensor, labels: _Tensor, ignore_index: int, factor: float, /
+    device: Device,
+    logits: _Tensor,
+    labels: _Tensor,
+    ignore_index: int,
+    label_smoothing: float,
+    factor: float,
+    /,
+) -> NDArray[np.float32]: ...
+def kl_divergence(
+    device: Device,
+    logits: _Tensor,
+    teacher: _Tensor,
+    labels: _Tensor | None,
+    ignore_index: int,
+    temperature: float,
+    /,
+) -> float: ...
+def kl_divergence_grad(
+    device: Device,
+    logits: _Tensor,
+    teacher: _Tensor,
+    labels: _Tensor | None,
+    ignore_index: int,
+    temperature: float,
+    factor: float,
+    /,
 ) -> NDArray[np.float32]: ...
 def mean_squared_error_grad(x: _Tensor, y: _Tensor, factor: float, /) -> NDArray[np.float32]: ...
 def binary_cross_entropy_grad(logits: _Tensor, labels: _Tensor, factor: float, /) -> NDArray[np.float32]: ...

@@ -17,6 +17,7 @@ from qdqbert.errors import UnsupportedError
 from qdqbert.modeling_checkpoint import CheckpointModule
 from qdqbert.modeling_copies import CopyableModel
 from qdqbert.modeling_engine import Engine, Run
+from qdqbert.modeling_losses import Scoring
 from qdqbert.modeling_training import TrainableModel
 from qdqbert.modeling_tree import Embedding, QDQBertEncoder
 from qdqbert.module import Module, Slot, changing
@@ -252,8 +253,8 @@ class QDQBertPreTrainedModel(TrainableModel, CopyableModel, CheckpointModule):
 
     @property
     def is_gradient_checkpointing(self) -> bool:
-        """Whether training would compute activations twice to save memory."""
-        return any(getattr(module, "gradient_checkpointing", False) for module in self.modules())
+        """Whether training computes activations twice to save memory."""
+        return bool(self.base_model.encoder.gradient_checkpointing)
 
     def gradient_checkpointing_enable(
         self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None
@@ -460,8 +461,22 @@ class QDQBertPreTrainedModel(TrainableModel, CopyableModel, CheckpointModule):
         require_exportable(self)
         if not (may_record and self.training):
             return self._engine.run(self.config, wanted, **inputs)
-        dropout = self._dropout_probabilities()
-        return self._engine.run(self.config, wanted, records=True, dropout=dropout, **inputs)
+        return self._engine.run(
+            self.config,
+            wanted,
+            records=True,
+            recomputes=self.is_gradient_checkpointing,
+            dropout=self._dropout_probabilities(),
+            **inputs,
+        )
+
+    def _scoring(self, run: Run, label_smoothing: float, labels: Any) -> Scoring:
+        """Return what the losses of a forward need beside logits and labels."""
+        if isinstance(label_smoothing, bool) or not isinstance(label_smoothing, int | float | np.floating):
+            raise TypeError(f"label_smoothing: expected a number, got {type(label_smoothing).__name__}")
+        if label_smoothing and labels is None:
+            raise ValueError("label_smoothing: there are no labels to smooth; expected 0")
+        return Scoring(self.device, run.recording, float(label_smoothing))
 
     def _returns_tuple(self, return_dict: bool | None) -> bool:
         return not (self.config.use_return_dict if return_dict is None else return_dict)

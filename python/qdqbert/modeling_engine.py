@@ -263,6 +263,7 @@ class Engine:
         only_last_logits: bool = False,
         logits_positions: Array | None = None,
         records: bool = False,
+        recomputes: bool = False,
         dropout: Array | None = None,
     ) -> Run:
         """Convert the arguments of a forward call, and run.
@@ -283,6 +284,8 @@ class Engine:
             (positions, vocabulary).
         records : bool
             Keep what backward needs; see `Run.recording`.
+        recomputes : bool
+            Of a call that is recorded: keep little, and let backward compute the rest again.
         dropout : ndarray, shape (dropouts of the C model,), float32, optional
             Of a call that is recorded: probability of an element to be dropped, at each place.
         input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds
@@ -351,7 +354,9 @@ class Engine:
             arguments = [np.array(each) if isinstance(each, np.ndarray) else each for each in arguments]
             arguments.append(None if dropout is None else (self.dropout_seed, self._next_step(), dropout))
             self._recorded.last = None  # its session may be the one to use
-            loan = bound.sessions.training_session(batch, length, keep, encoder_length=encoder_length)
+            loan = bound.sessions.training_session(
+                batch, length, keep, encoder_length=encoder_length, recomputes=recomputes
+            )
             try:
                 outputs = loan.session.forward(*arguments)
             except BaseException:  # which holds this frame, and with it the loan

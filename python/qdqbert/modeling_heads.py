@@ -70,6 +70,7 @@ class QDQBertForNextSentencePrediction(QDQBertPreTrainedModel):
         return_dict: bool | None = None,
         *,
         next_sentence_label: Any = None,
+        label_smoothing: float = 0.0,
     ) -> Any:
         """Score each pair as continued and as random.
 
@@ -83,6 +84,8 @@ class QDQBertForNextSentencePrediction(QDQBertPreTrainedModel):
             The configuration decides if left out.
         next_sentence_label : integers, shape (batch,)
             The old name of `labels`, with a FutureWarning.
+        label_smoothing : float
+            Share of the target that is spread over all classes, 0 .. 1; with labels.
 
         Returns
         -------
@@ -113,7 +116,8 @@ class QDQBertForNextSentencePrediction(QDQBertPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        loss = None if labels is None else choice_loss("labels", run.logits, labels, run.recording)
+        scoring = self._scoring(run, label_smoothing, labels)
+        loss = None if labels is None else choice_loss("labels", run.logits, labels, scoring)
         return self._output(
             return_dict,
             loss=loss,
@@ -167,6 +171,8 @@ class QDQBertForSequenceClassification(QDQBertPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        *,
+        label_smoothing: float = 0.0,
     ) -> Any:
         """Classify each sequence.
 
@@ -180,6 +186,8 @@ class QDQBertForSequenceClassification(QDQBertPreTrainedModel):
             as in the original, written into the configuration.
         output_attentions, output_hidden_states, return_dict : bool, optional
             The configuration decides if left out.
+        label_smoothing : float
+            Share of the target that is spread over all classes, 0 .. 1; with labels.
 
         Returns
         -------
@@ -201,7 +209,8 @@ class QDQBertForSequenceClassification(QDQBertPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        loss = None if labels is None else sequence_loss(self.config, run.logits, labels, run.recording)
+        scoring = self._scoring(run, label_smoothing, labels)
+        loss = None if labels is None else sequence_loss(self.config, run.logits, labels, scoring)
         return self._output(
             return_dict,
             loss=loss,
@@ -254,6 +263,8 @@ class QDQBertForMultipleChoice(QDQBertPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        *,
+        label_smoothing: float = 0.0,
     ) -> Any:
         """Score the choices of each example.
 
@@ -267,6 +278,8 @@ class QDQBertForMultipleChoice(QDQBertPreTrainedModel):
             The right choice, in [0, choices).
         output_attentions, output_hidden_states, return_dict : bool, optional
             The configuration decides if left out.
+        label_smoothing : float
+            Share of the target that is spread over all classes, 0 .. 1; with labels.
 
         Returns
         -------
@@ -295,9 +308,10 @@ class QDQBertForMultipleChoice(QDQBertPreTrainedModel):
             output_hidden_states=output_hidden_states,
         )
         logits = run.logits.reshape(-1, choices)
+        scoring = self._scoring(run, label_smoothing, labels)
         loss = None
         if labels is not None:
-            loss = choice_loss("labels", logits, labels, run.recording, run.logits.shape)
+            loss = choice_loss("labels", logits, labels, scoring, run.logits.shape)
         return self._output(
             return_dict,
             loss=loss,
@@ -351,6 +365,8 @@ class QDQBertForTokenClassification(QDQBertPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        *,
+        label_smoothing: float = 0.0,
     ) -> Any:
         """Classify each token.
 
@@ -362,6 +378,8 @@ class QDQBertForTokenClassification(QDQBertPreTrainedModel):
             In [0, num_labels), or -100 where none counts.  Nor does one at a position that was not computed.
         output_attentions, output_hidden_states, return_dict : bool, optional
             The configuration decides if left out.
+        label_smoothing : float
+            Share of the target that is spread over all classes, 0 .. 1; with labels.
 
         Returns
         -------
@@ -384,10 +402,11 @@ class QDQBertForTokenClassification(QDQBertPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
+        scoring = self._scoring(run, label_smoothing, labels)
         loss = None
         if labels is not None:
             skips_padding = self.padding == "skip"
-            loss = token_loss(labels, run.logits, attention_mask, run.recording, skips_padding=skips_padding)
+            loss = token_loss(labels, run.logits, attention_mask, scoring, skips_padding=skips_padding)
         return self._output(
             return_dict,
             loss=loss,
@@ -456,6 +475,8 @@ class QDQBertForQuestionAnswering(QDQBertPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        *,
+        label_smoothing: float = 0.0,
     ) -> Any:
         """Score every token as start and as end of the answer.
 
@@ -467,6 +488,8 @@ class QDQBertForQuestionAnswering(QDQBertPreTrainedModel):
             Labels; both or none.  Positions outside the sequence are not counted.
         output_attentions, output_hidden_states, return_dict : bool, optional
             The configuration decides if left out.
+        label_smoothing : float
+            Share of the target that is spread over all classes, 0 .. 1; with labels.
 
         Returns
         -------
@@ -491,9 +514,10 @@ class QDQBertForQuestionAnswering(QDQBertPreTrainedModel):
         )
         start = np.ascontiguousarray(run.logits[..., 0])
         end = np.ascontiguousarray(run.logits[..., 1])
+        scoring = self._scoring(run, label_smoothing, start_positions)
         loss = None
         if start_positions is not None and end_positions is not None:
-            loss = span_loss(start, end, start_positions, end_positions, run.recording)
+            loss = span_loss(start, end, start_positions, end_positions, scoring)
         return self._output(
             return_dict,
             loss=loss,

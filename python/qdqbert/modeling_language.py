@@ -15,11 +15,13 @@ from qdqbert.arrays import Array
 from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.device import Device
 from qdqbert.errors import CheckpointError, ShapeError
-from qdqbert.forward_inputs import as_floats, as_integers, as_mask, as_past
+from qdqbert.forward_inputs import as_array, as_floats, as_integers, as_mask, as_past
 from qdqbert.generation.configuration import GENERATION_CONFIG_NAME, GenerationConfig
 from qdqbert.generation.loop import GenerationMixin
+from qdqbert.loss import Loss
 from qdqbert.modeling_base import QDQBertPreTrainedModel
-from qdqbert.modeling_losses import token_loss
+from qdqbert.modeling_engine import Run, require_one_input
+from qdqbert.modeling_losses import IGNORED, labelled_loss, token_labels
 from qdqbert.modeling_model import QDQBertModel
 from qdqbert.modeling_tree import Linear, QDQBertOnlyMLMHead
 from qdqbert.serialization.folder import Source
@@ -44,6 +46,37 @@ class _LanguageModel(GenerationMixin, QDQBertPreTrainedModel):
         self.add_module("bert", QDQBertModel._inside(self, has_pooler=False))
         words = "bert.embeddings.word_embeddings.weight"
         self.add_module("cls", QDQBertOnlyMLMHead(self._engine.handles, "cls", words, self.config))
+
+    def _labelled(
+        self,
+        labels: Any,
+        input_ids: Any,
+        inputs_embeds: Any,
+        attention_mask: Any,
+        only_labelled: bool,
+        *,
+        is_shifted: bool,
+    ) -> tuple[Array | None, Array | None]:
+        """Return the label of each token that is scored, and the tokens if they are not all."""
+        if labels is None:
+            if only_labelled:
+                raise ValueError("only_labelled: there are no labels; expected False")
+            return None, None
+        require_one_input(input_ids, inputs_embeds)
+        name, words = ("input_ids", input_ids) if inputs_embeds is None else ("inputs_embeds", inputs_embeds)
+        shape = as_array(name, words).shape[:2]
+        rows = token_labels(labels, shape, attention_mask, self.padding == "skip", is_shifted)
+        if not only_labelled:
+            return rows, None
+        # One token at least is scored, for the sake of the engine.
+        positions = (
+            np.flatnonzero(rows.reshape(-1) != IGNORED) if (rows != IGNORED).any() else np.zeros(1, np.int64)
+        )
+        return rows.reshape(-1)[positions], positions
+
+    def _loss(self, run: Run, rows: Array | None, label_smoothing: float) -> Loss | None:
+        scoring = self._scoring(run, label_smoothing, rows)
+        return None if rows is None else labelled_loss(rows, run.logits, scoring)
 
     def _load_generation_config(self, source: Source | None) -> None:
         path = None
@@ -149,6 +182,9 @@ class QDQBertLMHeadModel(_LanguageModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        *,
+        label_smoothing: float = 0.0,
+        only_labelled: bool = False,
     ) -> Any:
         """Score the vocabulary at every token.
 
@@ -162,6 +198,11 @@ class QDQBertLMHeadModel(_LanguageModel):
             predecessor was not computed.
         output_attentions, output_hidden_states, return_dict : bool, optional
             The configuration decides if left out.
+        label_smoothing : float
+            Share of the target that is spread over all classes, 0 .. 1; with labels.
+        only_labelled : bool
+            Score the tokens alone whose labels count: the same loss and gradients for less work.  Logits then
+            have the shape (tokens, vocab_size), row by row.
 
         Returns
         -------
@@ -173,6 +214,9 @@ class QDQBertLMHeadModel(_LanguageModel):
         TypeError, ShapeError, IndexError, ValueError
             For arguments of a wrong kind, shape or range; the argument is named.
         """
+        rows, positions = self._labelled(
+            labels, input_ids, inputs_embeds, attention_mask, only_labelled, is_shifted=True
+        )
         run = self._run(
             _core.OUTPUT_LOGITS,
             input_ids=input_ids,
@@ -187,17 +231,9 @@ class QDQBertLMHeadModel(_LanguageModel):
             use_cache=use_cache if labels is None else False,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            logits_positions=positions,
         )
-        loss = None
-        if labels is not None:
-            loss = token_loss(
-                labels,
-                run.logits,
-                attention_mask,
-                run.recording,
-                skips_padding=self.padding == "skip",
-                is_shifted=True,
-            )
+        loss = self._loss(run, rows, label_smoothing)
         return self._output(
             return_dict,
             loss=loss,
@@ -300,6 +336,9 @@ class QDQBertForMaskedLM(_LanguageModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        *,
+        label_smoothing: float = 0.0,
+        only_labelled: bool = False,
     ) -> Any:
         """Score the vocabulary at every token.
 
@@ -313,6 +352,11 @@ class QDQBertForMaskedLM(_LanguageModel):
             position that was not computed.
         output_attentions, output_hidden_states, return_dict : bool, optional
             The configuration decides if left out.
+        label_smoothing : float
+            Share of the target that is spread over all classes, 0 .. 1; with labels.
+        only_labelled : bool
+            Score the tokens alone whose labels count: the same loss and gradients for less work.  Logits then
+            have the shape (tokens, vocab_size), row by row.
 
         Returns
         -------
@@ -324,6 +368,9 @@ class QDQBertForMaskedLM(_LanguageModel):
         TypeError, ShapeError, IndexError, ValueError
             For arguments of a wrong kind, shape or range; the argument is named.
         """
+        rows, positions = self._labelled(
+            labels, input_ids, inputs_embeds, attention_mask, only_labelled, is_shifted=False
+        )
         run = self._run(
             _core.OUTPUT_LOGITS,
             input_ids=input_ids,
@@ -336,11 +383,9 @@ class QDQBertForMaskedLM(_LanguageModel):
             encoder_attention_mask=encoder_attention_mask,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            logits_positions=positions,
         )
-        loss = None
-        if labels is not None:
-            skips_padding = self.padding == "skip"
-            loss = token_loss(labels, run.logits, attention_mask, run.recording, skips_padding=skips_padding)
+        loss = self._loss(run, rows, label_smoothing)
         return self._output(
             return_dict,
             loss=loss,

@@ -9,7 +9,7 @@ them; for that they keep labels, copied, and the logits, which are read-only fro
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,17 +22,45 @@ from qdqbert.recording import OutputGradients, Recording
 
 if TYPE_CHECKING:
     from qdqbert.configuration_qdqbert import QDQBertConfig
+    from qdqbert.device import Device
 
-__all__ = ["choice_loss", "sequence_loss", "span_loss", "token_labels", "token_loss"]
+__all__ = [
+    "IGNORED",
+    "Scoring",
+    "choice_loss",
+    "labelled_loss",
+    "sequence_loss",
+    "span_loss",
+    "token_labels",
+    "token_loss",
+]
 
-_IGNORED = -100
+IGNORED = -100
+
+
+class Scoring(NamedTuple):
+    """What losses need beside logits and labels.
+
+    Attributes
+    ----------
+    device : Device
+        That computes them.
+    recording : Recording or None
+        Of the forward that gave the logits, if there is a way back.
+    label_smoothing : float
+        Share of the target that cross-entropies spread over all classes, 0 .. 1.
+    """
+
+    device: Device
+    recording: Recording | None
+    label_smoothing: float = 0.0
 
 
 def choice_loss(
     argument: str,
     logits: Array,
     labels: Any,
-    recording: Recording | None,
+    scoring: Scoring,
     shape: tuple[int, ...] | None = None,
 ) -> Loss:
     """Cross-entropy of one class for each row.
@@ -44,8 +72,7 @@ def choice_loss(
     logits : ndarray, shape (rows, classes)
     labels : integers, shape (rows,) or (rows, 1)
         In [0, classes), or -100 for rows that do not count.
-    recording : Recording or None
-        Of the forward that gave the logits.
+    scoring : Scoring
     shape : tuple of int, optional
         That the C model gives the logits; that of `logits` if left out.
 
@@ -58,17 +85,11 @@ def choice_loss(
     assert classes is not None
     if classes.size != len(logits):
         raise ShapeError(f"{argument}: expected ({len(logits)},), got {classes.shape}")
-    return _cross_entropy(logits, classes, recording, logits.shape if shape is None else shape)
+    return _cross_entropy(logits, classes, scoring, logits.shape if shape is None else shape)
 
 
 def token_loss(
-    labels: Any,
-    logits: Array,
-    attention_mask: Any,
-    recording: Recording | None,
-    *,
-    skips_padding: bool,
-    is_shifted: bool = False,
+    labels: Any, logits: Array, attention_mask: Any, scoring: Scoring, *, skips_padding: bool
 ) -> Loss:
     """Cross-entropy of one class for each token.
 
@@ -79,34 +100,50 @@ def token_loss(
     logits : ndarray, shape (batch, length, classes)
     attention_mask : integers, shape (batch, past + length), or None
         As it was given to the model.
-    recording : Recording or None
-        Of the forward that gave the logits.
+    scoring : Scoring
     skips_padding : bool
         Whether positions whose mask is 0 were not computed: then their labels do not count either.
-    is_shifted : bool
-        Whether a token is scored by its predecessor.
 
     Raises
     ------
     TypeError, ShapeError, IndexError
         For labels of a wrong kind, shape or range.
     """
-    batch, length, _ = logits.shape
-    rows = token_labels(labels, (batch, length), attention_mask, skips_padding, is_shifted)
-    return _cross_entropy(logits, rows, recording, logits.shape)
+    rows = token_labels(labels, logits.shape[:2], attention_mask, skips_padding, False)
+    return labelled_loss(rows, logits, scoring)
+
+
+def labelled_loss(rows: Array, logits: Array, scoring: Scoring) -> Loss:
+    """Cross-entropy of the classes that `token_labels` returned, or of some of them.
+
+    Parameters
+    ----------
+    rows : ndarray, integers
+        In [0, classes), or -100 for what does not count.
+    logits : ndarray, shape (*rows.shape, classes)
+    scoring : Scoring
+
+    Raises
+    ------
+    IndexError
+        For labels out of range.
+    """
+    return _cross_entropy(logits, rows, scoring, logits.shape)
 
 
 def token_labels(
-    labels: Any, shape: tuple[int, int], attention_mask: Any, skips_padding: bool, is_shifted: bool
+    labels: Any, shape: tuple[int, ...], attention_mask: Any, skips_padding: bool, is_shifted: bool
 ) -> Array:
     """Return the label that each position is scored with, -100 where none counts.
 
     Parameters
     ----------
-    labels, attention_mask, skips_padding, is_shifted
+    labels, attention_mask, skips_padding
         As in `token_loss`.
     shape : tuple of int
         (batch, length).
+    is_shifted : bool
+        Whether a token is scored by its predecessor.
 
     Raises
     ------
@@ -118,19 +155,17 @@ def token_labels(
     if classes.shape != shape:
         raise ShapeError(f"labels: expected {shape}, got {classes.shape}")
     if is_shifted:
-        classes = np.concatenate([classes[:, 1:], np.full((shape[0], 1), _IGNORED)], axis=1)
+        classes = np.concatenate([classes[:, 1:], np.full((shape[0], 1), IGNORED)], axis=1)
     if skips_padding and attention_mask is not None:
         mask = as_array("attention_mask", attention_mask)
         if mask.ndim == 2:
             # Of the positions that logits come from: a mask also covers cached tokens, before those of this
             # call.
-            classes = np.where(mask[:, -shape[1] :] == 0, _IGNORED, classes)
+            classes = np.where(mask[:, -shape[1] :] == 0, IGNORED, classes)
     return classes
 
 
-def span_loss(
-    start: Array, end: Array, start_positions: Any, end_positions: Any, recording: Recording | None
-) -> Loss:
+def span_loss(start: Array, end: Array, start_positions: Any, end_positions: Any, scoring: Scoring) -> Loss:
     """Mean of the cross-entropies of start and end, over positions.
 
     Parameters
@@ -139,8 +174,7 @@ def span_loss(
         Logits.
     start_positions, end_positions : integers, shape (batch,) or (batch, 1)
         Clamped to [0, length]; `length` itself does not count.
-    recording : Recording or None
-        Of the forward that gave the logits.
+    scoring : Scoring
 
     Raises
     ------
@@ -151,13 +185,16 @@ def span_loss(
     first = _positions("start_positions", start, start_positions)
     last = _positions("end_positions", end, end_positions)
     sides = ((start, first), (end, last))
-    value = sum(_core.cross_entropy(logits, labels, length) for logits, labels in sides) / 2
+    device, _, smoothing = scoring
+    value = sum(_core.cross_entropy(device, x, labels, length, smoothing) for x, labels in sides) / 2
 
     def gradients_of(factor: float) -> OutputGradients:
-        halves = [_core.cross_entropy_grad(logits, labels, length, factor / 2) for logits, labels in sides]
+        halves = [
+            _core.cross_entropy_grad(device, x, labels, length, smoothing, factor / 2) for x, labels in sides
+        ]
         return OutputGradients(logits=np.stack(halves, axis=-1))
 
-    return _loss(value, recording, gradients_of, start, end)
+    return _loss(value, scoring, gradients_of, start, end)
 
 
 def _positions(argument: str, logits: Array, positions: Any) -> Array:
@@ -170,7 +207,7 @@ def _positions(argument: str, logits: Array, positions: Any) -> Array:
     return np.ascontiguousarray(labels.clip(0, logits.shape[1]))
 
 
-def sequence_loss(config: QDQBertConfig, logits: Array, labels: Any, recording: Recording | None) -> Loss:
+def sequence_loss(config: QDQBertConfig, logits: Array, labels: Any, scoring: Scoring) -> Loss:
     """Loss of a text's labels, by ``config.problem_type``.
 
     If that is None it is chosen from `labels` and, as in the original, written into the configuration.
@@ -182,13 +219,14 @@ def sequence_loss(config: QDQBertConfig, logits: Array, labels: Any, recording: 
     labels : numbers
         Classes, shape (batch,); floats, shape (batch,), for regression with one label; floats, shape
         (batch, num_labels), otherwise.
-    recording : Recording or None
-        Of the forward that gave the logits.
+    scoring : Scoring
 
     Raises
     ------
     TypeError, ShapeError, IndexError
         For labels of a wrong kind, shape or range.
+    ValueError
+        If labels that are no classes are to be smoothed.
     """
     given = as_labels("labels", labels)
     num_labels = config.num_labels
@@ -201,14 +239,16 @@ def sequence_loss(config: QDQBertConfig, logits: Array, labels: Any, recording: 
         else:
             problem_type = "multi_label_classification"
     if problem_type == "single_label_classification":
-        loss = choice_loss("labels", logits, given, recording)
+        loss = choice_loss("labels", logits, given, scoring)
     else:
-        loss = _elementwise_loss(problem_type, logits, given, recording)
+        loss = _elementwise_loss(problem_type, logits, given, scoring)
     config.problem_type = problem_type
     return loss
 
 
-def _elementwise_loss(problem_type: str, logits: Array, given: Array, recording: Recording | None) -> Loss:
+def _elementwise_loss(problem_type: str, logits: Array, given: Array, scoring: Scoring) -> Loss:
+    if scoring.label_smoothing:
+        raise ValueError(f"label_smoothing: {problem_type} has no classes to smooth; expected 0")
     values = as_floats("labels", given)
     assert values is not None
     x = logits
@@ -224,27 +264,30 @@ def _elementwise_loss(problem_type: str, logits: Array, given: Array, recording:
     def gradients_of(factor: float) -> OutputGradients:
         return OutputGradients(logits=gradient_of(x, kept, factor).reshape(logits.shape))
 
-    return _loss(loss_of(x, kept), recording, gradients_of, logits)
+    return _loss(loss_of(x, kept), scoring, gradients_of, logits)
 
 
-def _cross_entropy(logits: Array, labels: Array, recording: Recording | None, shape: tuple[int, ...]) -> Loss:
+def _cross_entropy(logits: Array, labels: Array, scoring: Scoring, shape: tuple[int, ...]) -> Loss:
     """Mean cross-entropy over the last axis; its gradient has `shape`."""
     rows = logits.reshape(-1, logits.shape[-1])
     kept = np.array(labels).reshape(-1)  # a copy: callers reuse theirs
+    device, _, smoothing = scoring
 
     def gradients_of(factor: float) -> OutputGradients:
-        return OutputGradients(logits=_core.cross_entropy_grad(rows, kept, _IGNORED, factor).reshape(shape))
+        d = _core.cross_entropy_grad(device, rows, kept, IGNORED, smoothing, factor)
+        return OutputGradients(logits=d.reshape(shape))
 
-    return _loss(_core.cross_entropy(rows, kept, _IGNORED), recording, gradients_of, logits)
+    value = _core.cross_entropy(device, rows, kept, IGNORED, smoothing)
+    return _loss(value, scoring, gradients_of, logits)
 
 
 def _loss(
     value: float,
-    recording: Recording | None,
+    scoring: Scoring,
     gradients_of: Callable[[float], OutputGradients],
     *logits: Array,
 ) -> Loss:
-    if recording is not None:
+    if scoring.recording is not None:
         for each in logits:
             each.flags.writeable = False  # what the gradient will be computed from
-    return Loss.of(value, recording, gradients_of)
+    return Loss.of(value, scoring.recording, gradients_of)

@@ -6,13 +6,13 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from qdqbert.arrays import Array
-from qdqbert.errors import RuleError, StateError
+from qdqbert.errors import RuleError, ShapeError, StateError
 from qdqbert.forward_inputs import as_floats
 from qdqbert.modeling_engine import Engine
 from qdqbert.module import Module
@@ -36,6 +36,7 @@ class TrainableModel(Module):
         *,
         d_pooler_output: Any = None,
         d_logits: Any = None,
+        d_hidden_states: Sequence[Any] | None = None,
         wants_inputs: bool = False,
     ) -> InputGradients:
         """Walk the last forward back: for heads and losses of your own.
@@ -49,6 +50,8 @@ class TrainableModel(Module):
         d_pooler_output : floats, shape (batch, hidden), optional
         d_logits : floats, shape of the logits, optional
             Of a model for question answering: the pair for start and end.
+        d_hidden_states : sequence of (floats, shape (batch, length, hidden), or None), optional
+            One for each of ``hidden_states``: before each layer, and after the last.
         wants_inputs : bool
             Whether to return the gradients of the inputs.
 
@@ -76,8 +79,21 @@ class TrainableModel(Module):
             logits=None if d_logits is None else self._logits_gradient(d_logits),
             last_hidden_state=as_floats("d_last_hidden_state", d_last_hidden_state),
             pooler_output=as_floats("d_pooler_output", d_pooler_output),
+            hidden_states=self._hidden_gradients(d_hidden_states),
         )
         return recording.backward(gradients, bool(wants_inputs))
+
+    def _hidden_gradients(self, d_hidden_states: Sequence[Any] | None) -> tuple[Array | None, ...]:
+        if d_hidden_states is None:
+            return ()
+        if isinstance(d_hidden_states, np.ndarray) or not isinstance(d_hidden_states, Sequence):
+            raise TypeError(
+                f"d_hidden_states: expected a list of arrays or None, got {type(d_hidden_states).__name__}"
+            )
+        count = self._engine.handles.bound.config.num_hidden_layers + 1
+        if len(d_hidden_states) != count:
+            raise ShapeError(f"d_hidden_states: expected {count} entries, got {len(d_hidden_states)}")
+        return tuple(as_floats(f"d_hidden_states[{i}]", each) for i, each in enumerate(d_hidden_states))
 
     def _logits_gradient(self, d_logits: Any) -> Array:
         """Return the gradient of the model's logits in the shape that the C model gives them."""

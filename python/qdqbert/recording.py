@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -41,18 +42,28 @@ class OutputGradients:
         Of the shape that the C model gives them.
     last_hidden_state : ndarray, shape (batch, length, hidden)
     pooler_output : ndarray, shape (batch, hidden)
+    hidden_states : tuple of (ndarray, shape (batch, length, hidden), or None)
+        Before each layer and after the last; empty: none.
     """
 
     logits: Array | None = None
     last_hidden_state: Array | None = None
     pooler_output: Array | None = None
+    hidden_states: tuple[Array | None, ...] = ()
 
     def __add__(self, other: OutputGradients) -> OutputGradients:
         return OutputGradients(
             _sum(self.logits, other.logits),
             _sum(self.last_hidden_state, other.last_hidden_state),
             _sum(self.pooler_output, other.pooler_output),
+            tuple(_sum(a, b) for a, b in itertools.zip_longest(self.hidden_states, other.hidden_states)),
         )
+
+    def layers(self) -> int | None:
+        """Return the number of layers that they come through; None: all."""
+        if not (self.logits is None and self.last_hidden_state is None and self.pooler_output is None):
+            return None
+        return max((i for i, each in enumerate(self.hidden_states) if each is not None), default=0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,7 +105,7 @@ class Reach:
             Dotted name in the model.
         gradients : OutputGradients
         """
-        has_logits = gradients.logits is not None
+        has_logits, layers = gradients.logits is not None, gradients.layers()
         if not name.startswith(self.prefix):
             return has_logits
         match name.removeprefix(self.prefix).split("."):
@@ -104,6 +115,8 @@ class Reach:
                 return self.looks_up_words or (has_logits and self.shares_table)
             case ["embeddings", "position_embeddings", *_]:
                 return self.adds_positions
+            case ["encoder", "layer", index, *_] if layers is not None and int(index) >= layers:
+                return False
             case ["encoder", "layer", _, "crossattention", "self", "key" | "value", *_]:
                 return self.projects_encoder
             case ["encoder", "layer", _, "crossattention", *_]:
@@ -172,6 +185,7 @@ class Recording:
             gradients.logits,
             wants_inputs,
             wants_inputs and self._reach.projects_encoder,
+            gradients.hidden_states or None,
         )
         self._loan = None
         loan.give_back()

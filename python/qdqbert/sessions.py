@@ -192,5 +192,6 @@ class SessionPool:
             max_past=room.max_past,
             max_encoder_length=room.max_encoder_length,
             trains=room.trains,
+            recomputes=room.recomputes,
         )
         return Loan(self, room, session)

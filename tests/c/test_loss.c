@@ -4,41 +4,48 @@
 #include <math.h>
 
 #include "check.h"
+#include "layer_case.h"
 
 static void
 test_cross_entropy_of_equal_logits_is_log_of_the_classes(void)
 {
+    qb_device *device = case_device(NULL, 2);
     const float logits[6] = {3.0f, 3.0f, 3.0f, -1e30f, -1e30f, -1e30f};
     const int64_t labels[2] = {2, 0};
     float loss = 0.0f;
-    CHECK(qb_cross_entropy(logits, 2, 3, labels, -100, &loss, NULL) == QB_OK);
+    CHECK(qb_cross_entropy(device, logits, 2, 3, labels, -100, 0.0, &loss, NULL) == QB_OK);
     CHECK(loss == (float)log(3.0));
+    qb_device_close(device);
 }
 
 static void
 test_cross_entropy_survives_large_logits_and_ignores_rows(void)
 {
+    qb_device *device = case_device(NULL, 2);
     const float logits[4] = {1e30f, 0.0f, 0.0f, 1e30f};
     const int64_t labels[2] = {0, -100};
     const int64_t none[2] = {-100, -100};
     float loss = -1.0f;
-    CHECK(qb_cross_entropy(logits, 2, 2, labels, -100, &loss, NULL) == QB_OK);
+    CHECK(qb_cross_entropy(device, logits, 2, 2, labels, -100, 0.0, &loss, NULL) == QB_OK);
     CHECK(loss == 0.0f);
-    CHECK(qb_cross_entropy(logits, 2, 2, none, -100, &loss, NULL) == QB_OK);
+    CHECK(qb_cross_entropy(device, logits, 2, 2, none, -100, 0.0, &loss, NULL) == QB_OK);
     CHECK(isnan(loss));
+    qb_device_close(device);
 }
 
 static void
 test_cross_entropy_names_a_label_out_of_range(void)
 {
+    qb_device *device = case_device(NULL, 2);
     const float logits[4] = {0};
     const int64_t labels[2] = {1, 2};
     float loss = -1.0f;
     qb_error error;
-    CHECK(qb_cross_entropy(logits, 2, 2, labels, -100, &loss, &error) == QB_ERR_INDEX);
+    CHECK(qb_cross_entropy(device, logits, 2, 2, labels, -100, 0.0, &loss, &error) == QB_ERR_INDEX);
     CHECK_CONTAINS(error.message, "labels[1] is 2, expected 0 .. 1");
     CHECK(loss == -1.0f);
-    CHECK(qb_cross_entropy(logits, 2, 0, labels, -100, &loss, &error) == QB_ERR_SHAPE);
+    CHECK(qb_cross_entropy(device, logits, 2, 0, labels, -100, 0.0, &loss, &error) == QB_ERR_SHAPE);
+    qb_device_close(device);
 }
 
 static void
@@ -85,41 +92,159 @@ fill(float *x, float size, unsigned long long seed)
 static void
 test_the_gradient_of_cross_entropy_is_its_derivative(void)
 {
+    qb_device *device = case_device(NULL, 2);
     const int64_t labels[ROWS] = {3, -100, 0, 6, 2};
     float x[ELEMENTS];
     float d[ELEMENTS];
     fill(x, 3.0f, 1);
-    CHECK(qb_cross_entropy_grad(x, ROWS, CLASSES, labels, -100, 2.0f, d, NULL) == QB_OK);
+    CHECK(qb_cross_entropy_grad(device, x, ROWS, CLASSES, labels, -100, 0.0, 2.0f, d, NULL) == QB_OK);
     for (int64_t i = 0; i < ELEMENTS; i++) {
         const float kept = x[i];
         float above = 0.0f;
         float below = 0.0f;
         x[i] = kept + STEP;
-        CHECK(qb_cross_entropy(x, ROWS, CLASSES, labels, -100, &above, NULL) == QB_OK);
+        CHECK(qb_cross_entropy(device, x, ROWS, CLASSES, labels, -100, 0.0, &above, NULL) == QB_OK);
         x[i] = kept - STEP;
-        CHECK(qb_cross_entropy(x, ROWS, CLASSES, labels, -100, &below, NULL) == QB_OK);
+        CHECK(qb_cross_entropy(device, x, ROWS, CLASSES, labels, -100, 0.0, &below, NULL) == QB_OK);
         x[i] = kept;
         CHECK(fabsf(d[i] - 2.0f * (above - below) / (2.0f * STEP)) < 2.0f * TOLERANCE);
         CHECK(i / CLASSES != 1 || d[i] == 0.0f);
     }
     float in_place[ELEMENTS];
     memcpy(in_place, x, sizeof x);
-    CHECK(qb_cross_entropy_grad(in_place, ROWS, CLASSES, labels, -100, 2.0f, in_place, NULL) == QB_OK);
+    CHECK(qb_cross_entropy_grad(device, in_place, ROWS, CLASSES, labels, -100, 0.0, 2.0f, in_place, NULL) == QB_OK);
     CHECK(memcmp(in_place, d, sizeof d) == 0);
+    qb_device_close(device);
 }
 
 static void
 test_the_gradient_of_cross_entropy_refuses_what_the_loss_refuses(void)
 {
+    qb_device *device = case_device(NULL, 2);
     const int64_t wrong[2] = {1, 7};
     const int64_t none[2] = {-100, -100};
     float x[2 * CLASSES] = {0.0f};
     float d[2 * CLASSES] = {5.0f};
     qb_error error;
-    CHECK(qb_cross_entropy_grad(x, 2, CLASSES, wrong, -100, 1.0f, d, &error) == QB_ERR_INDEX && d[0] == 5.0f);
+    CHECK(qb_cross_entropy_grad(device, x, 2, CLASSES, wrong, -100, 0.0, 1.0f, d, &error) == QB_ERR_INDEX &&
+          d[0] == 5.0f);
     CHECK_CONTAINS(error.message, "labels[1] is 7, expected 0 .. 6");
-    CHECK(qb_cross_entropy_grad(x, 2, 0, wrong, -100, 1.0f, d, &error) == QB_ERR_SHAPE);
-    CHECK(qb_cross_entropy_grad(x, 2, CLASSES, none, -100, 1.0f, d, NULL) == QB_OK && isnan(d[0]));
+    CHECK(qb_cross_entropy_grad(device, x, 2, 0, wrong, -100, 0.0, 1.0f, d, &error) == QB_ERR_SHAPE);
+    CHECK(qb_cross_entropy_grad(device, x, 2, CLASSES, none, -100, 0.0, 1.0f, d, NULL) == QB_OK && isnan(d[0]));
+    qb_device_close(device);
+}
+
+static void
+test_smoothed_labels_are_a_part_of_every_class(void)
+{
+    qb_device *device = case_device(NULL, 2);
+    const int64_t labels[ROWS] = {3, -100, 0, 6, 2};
+    float x[ELEMENTS];
+    float d[ELEMENTS];
+    float loss = 0.0f;
+    qb_error error;
+    fill(x, 3.0f, 1);
+    CHECK(qb_cross_entropy_grad(device, x, ROWS, CLASSES, labels, -100, 0.3, 1.0f, d, NULL) == QB_OK);
+    for (int64_t i = 0; i < ELEMENTS; i++) {
+        const float kept = x[i];
+        float above = 0.0f;
+        float below = 0.0f;
+        x[i] = kept + STEP;
+        CHECK(qb_cross_entropy(device, x, ROWS, CLASSES, labels, -100, 0.3, &above, NULL) == QB_OK);
+        x[i] = kept - STEP;
+        CHECK(qb_cross_entropy(device, x, ROWS, CLASSES, labels, -100, 0.3, &below, NULL) == QB_OK);
+        x[i] = kept;
+        CHECK(fabsf(d[i] - (above - below) / (2.0f * STEP)) < TOLERANCE);
+    }
+    /* All of the target on all classes: the mean of the losses of each. */
+    const float two[2] = {1.0f, 0.0f};
+    const int64_t label = 0;
+    CHECK(qb_cross_entropy(device, two, 1, 2, &label, -100, 1.0, &loss, NULL) == QB_OK);
+    CHECK(loss == (float)(log1p(exp(-1.0)) + 0.5));
+    CHECK(qb_cross_entropy(device, two, 1, 2, &label, -100, 1.5, &loss, &error) == QB_ERR_VALUE);
+    CHECK_CONTAINS(error.message, "label_smoothing is 1.5, expected 0 .. 1");
+    CHECK(qb_cross_entropy_grad(device, two, 1, 2, &label, -100, -0.1, 1.0f, d, NULL) == QB_ERR_VALUE);
+    qb_device_close(device);
+}
+
+static void
+test_the_gradient_of_divergence_is_its_derivative(void)
+{
+    qb_device *device = case_device(NULL, 2);
+    const int64_t labels[ROWS] = {3, -100, 0, 60, -2}; /* looked at only for being ignored */
+    float x[ELEMENTS];
+    float y[ELEMENTS];
+    float d[ELEMENTS];
+    qb_error error;
+    fill(x, 3.0f, 1);
+    fill(y, 3.0f, 2);
+    CHECK(qb_kl_divergence_grad(device, x, y, ROWS, CLASSES, labels, -100, 2.0, 2.0f, d, NULL) == QB_OK);
+    for (int64_t i = 0; i < ELEMENTS; i++) {
+        const float kept = x[i];
+        float above = 0.0f;
+        float below = 0.0f;
+        x[i] = kept + STEP;
+        CHECK(qb_kl_divergence(device, x, y, ROWS, CLASSES, labels, -100, 2.0, &above, NULL) == QB_OK);
+        x[i] = kept - STEP;
+        CHECK(qb_kl_divergence(device, x, y, ROWS, CLASSES, labels, -100, 2.0, &below, NULL) == QB_OK);
+        x[i] = kept;
+        CHECK(fabsf(d[i] - 2.0f * (above - below) / (2.0f * STEP)) < 2.0f * TOLERANCE);
+        CHECK(i / CLASSES != 1 || d[i] == 0.0f);
+    }
+    float loss = 1.0f;
+    CHECK(qb_kl_divergence(device, y, y, ROWS, CLASSES, NULL, -100, 2.0, &loss, NULL) == QB_OK && loss == 0.0f);
+    CHECK(qb_kl_divergence_grad(device, y, y, ROWS, CLASSES, NULL, -100, 2.0, 1.0f, d, NULL) == QB_OK);
+    CHECK(d[0] == 0.0f && d[ELEMENTS - 1] == 0.0f);
+    const float certain[2] = {0.0f, -3e38f}; /* a probability of 0 adds nothing */
+    const float even[2] = {0.0f, 0.0f};
+    CHECK(qb_kl_divergence(device, even, certain, 1, 2, NULL, -100, 1.0, &loss, NULL) == QB_OK);
+    CHECK(loss == (float)log(2.0));
+    CHECK(qb_kl_divergence(device, x, y, ROWS, CLASSES, NULL, -100, 0.0, &loss, &error) == QB_ERR_VALUE);
+    CHECK_CONTAINS(error.message, "temperature is 0, expected a finite number above 0");
+    CHECK(qb_kl_divergence_grad(device, x, y, ROWS, 0, NULL, -100, 1.0, 1.0f, d, &error) == QB_ERR_SHAPE);
+    qb_device_close(device);
+}
+
+enum { MANY = 37, WORDS = 1013 };
+
+static void
+test_bits_depend_neither_on_threads_nor_on_the_variant(void)
+{
+    case_devices devices = case_devices_open();
+    float *x = malloc(sizeof(float) * MANY * WORDS);
+    float *y = malloc(sizeof(float) * MANY * WORDS);
+    float *d[2] = {malloc(sizeof(float) * MANY * WORDS), malloc(sizeof(float) * MANY * WORDS)};
+    int64_t labels[MANY];
+    float losses[2];
+    unsigned long long seed = 7;
+    for (int64_t i = 0; i < (int64_t)MANY * WORDS; i++) {
+        x[i] = 5.0f * check_uniform(&seed);
+        y[i] = 5.0f * check_uniform(&seed);
+    }
+    for (int64_t i = 0; i < MANY; i++) {
+        labels[i] = i % 4 == 0 ? -100 : i * 27;
+    }
+    for (size_t v = 0; v < devices.count; v++) {
+        const size_t at = v == 0 ? 0 : 1;
+        qb_device *device = devices.at[v];
+        CHECK(qb_cross_entropy(device, x, MANY, WORDS, labels, -100, 0.1, &losses[at], NULL) == QB_OK);
+        CHECK(qb_cross_entropy_grad(device, x, MANY, WORDS, labels, -100, 0.1, 1.0f, d[at], NULL) == QB_OK);
+        CHECK(losses[at] == losses[0]);
+        CHECK(memcmp(d[at], d[0], sizeof(float) * MANY * WORDS) == 0);
+    }
+    for (size_t v = 0; v < devices.count; v++) {
+        const size_t at = v == 0 ? 0 : 1;
+        qb_device *device = devices.at[v];
+        CHECK(qb_kl_divergence(device, x, y, MANY, WORDS, labels, -100, 3.0, &losses[at], NULL) == QB_OK);
+        CHECK(qb_kl_divergence_grad(device, x, y, MANY, WORDS, labels, -100, 3.0, 1.0f, d[at], NULL) == QB_OK);
+        CHECK(losses[at] == losses[0]);
+        CHECK(memcmp(d[at], d[0], sizeof(float) * MANY * WORDS) == 0);
+    }
+    free(x);
+    free(y);
+    free(d[0]);
+    free(d[1]);
+    case_devices_close(&devices);
 }
 
 static void
@@ -172,6 +297,9 @@ main(void)
     RUN(test_binary_cross_entropy_does_not_overflow);
     RUN(test_the_gradient_of_cross_entropy_is_its_derivative);
     RUN(test_the_gradient_of_cross_entropy_refuses_what_the_loss_refuses);
+    RUN(test_smoothed_labels_are_a_part_of_every_class);
+    RUN(test_the_gradient_of_divergence_is_its_derivative);
+    RUN(test_bits_depend_neither_on_threads_nor_on_the_variant);
     RUN(test_the_gradient_of_mean_squared_error_is_its_derivative);
     RUN(test_the_gradient_of_binary_cross_entropy_is_its_derivative_and_does_not_overflow);
     return check_report();

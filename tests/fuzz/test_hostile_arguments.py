@@ -276,7 +276,16 @@ class Caller:
             lambda: _core.tensor_quant_grad(device, some(x), some(one), some(x)),
             lambda: _core.scaled_e4m3(device, some(x), some(one)),
             lambda: _core.fake_affine(device, some(x), some(-1.0), some(1.0), self.integer()),
-            lambda: _core.cross_entropy(some(x), some(np.array([0, 1, 2])), some(-100)),
+            lambda: _core.cross_entropy(device, some(x), some(np.array([0, 1, 2])), some(-100), some(0.1)),
+            lambda: _core.cross_entropy_grad(
+                device, some(x), some(np.array([0, 1, 2])), some(-100), some(0.1), some(1.0)
+            ),
+            lambda: _core.kl_divergence(device, some(x), some(x), some(None), some(-100), some(2.0)),
+            lambda: _core.kl_divergence_grad(
+                device, some(x), some(x), some(None), some(-100), some(2.0), some(1.0)
+            ),
+            lambda: _core.mean_squared_error_grad(some(x), some(x), some(1.0)),
+            lambda: _core.binary_cross_entropy_grad(some(x), some(x), some(1.0)),
             lambda: _core.mean_squared_error(some(x), some(x)),
             lambda: _core.binary_cross_entropy(some(x), some(x)),
             lambda: _core.amax_percentile(some(counts), some(edges), some(99.0)),

@@ -104,7 +104,7 @@ def good_calls(device: _core.Device) -> dict[str, Callable[[], Any]]:
         "Model.needs_probabilities": model.needs_probabilities,
         "Session": lambda: make_session(model),
         "Session.forward": lambda: forward(session, IDS, attention_mask=np.ones_like(IDS)),
-        "cross_entropy": lambda: _core.cross_entropy(logits, labels, -100),
+        "cross_entropy": lambda: _core.cross_entropy(device, logits, labels, -100, 0.0),
         "mean_squared_error": lambda: _core.mean_squared_error(logits, logits),
         "binary_cross_entropy": lambda: _core.binary_cross_entropy(logits, logits),
     }
@@ -148,9 +148,9 @@ def bad_calls(device: _core.Device) -> dict[str, Callable[[], Any]]:
         "forward mask": lambda: forward(session, IDS, attention_mask=np.ones((2, 5), np.int64)),
         "forward output": lambda: forward(session, IDS, _core.OUTPUT_POOLER_OUTPUT),
         "forward count": lambda: session.forward(IDS),  # type: ignore[call-arg]
-        "cross_entropy count": lambda: _core.cross_entropy(logits, labels),  # type: ignore[call-arg]
-        "cross_entropy shape": lambda: _core.cross_entropy(logits, labels[:2], -100),
-        "cross_entropy label": lambda: _core.cross_entropy(logits, labels + 2, -100),
+        "cross_entropy count": lambda: _core.cross_entropy(device, logits, labels),  # type: ignore[call-arg]
+        "cross_entropy shape": lambda: _core.cross_entropy(device, logits, labels[:2], -100, 0.0),
+        "cross_entropy label": lambda: _core.cross_entropy(device, logits, labels + 2, -100, 0.0),
         "mean_squared_error shape": lambda: _core.mean_squared_error(logits, logits[:2]),
     }
 

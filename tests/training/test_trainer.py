@@ -27,6 +27,7 @@ from qdqbert import (
 from qdqbert.data import BatchLoader
 from qdqbert.optim import AdamW, clip_grad_norm_
 from qdqbert.optim.lr_scheduler import get_scheduler
+from qdqbert.training.columns import label_names
 
 
 def weights(model: Any) -> dict[str, bytes]:
@@ -597,3 +598,16 @@ def test_callbacks_are_added_and_taken_out(tmp_path: Path) -> None:
     assert repr(trainer).startswith("Trainer(QDQBertForSequenceClassification, step 0 of 0, ")
     assert trainer.is_world_process_zero()
     assert trainer.is_local_process_zero()
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        (qdqbert.QDQBertForNextSentencePrediction, ["labels"]),
+        (qdqbert.QDQBertForMaskedLM, ["labels"]),
+        (qdqbert.QDQBertForQuestionAnswering, ["start_positions", "end_positions"]),
+        (qdqbert.QDQBertModel, []),
+    ],
+)
+def test_keywords_of_the_forward_are_no_labels(kind: Any, names: list[str]) -> None:
+    assert label_names(kind(tiny_model.config())) == names

@@ -577,20 +577,34 @@ QB_API qb_status qb_optimizer_state(qb_optimizer *optimizer, int64_t index, floa
 /* Say how often a parameter was stepped, after its moments were read from a checkpoint.  QB_ERR_INDEX, QB_ERR_VALUE. */
 QB_API qb_status qb_optimizer_set_steps(qb_optimizer *optimizer, int64_t index, int64_t steps, qb_error *error);
 
-/* ---- losses (float64 inside) ---------------------------------------------------------------------------------------
+/* ---- losses --------------------------------------------------------------------------------------------------------
+ *
+ * Values are computed in float64 and added up row after row: one result on any number of threads and every variant.
+ * Gradients are float32, those of rows from the softmax of core/kernel_list.inc.
  */
 
-/* Mean cross-entropy of logits (rows, classes) against labels (rows) that are not ignore_index; NaN if none is left. */
-QB_API qb_status qb_cross_entropy(const float *logits, int64_t rows, int64_t classes, const int64_t *labels,
-                                  int64_t ignore_index, float *loss, qb_error *error);
+/* Mean cross-entropy of logits (rows, classes) against labels (rows) that are not ignore_index; NaN if none is left.
+ * label_smoothing in [0, 1] is the share of the target that is spread over all classes, as in torch. */
+QB_API qb_status qb_cross_entropy(qb_device *device, const float *logits, int64_t rows, int64_t classes,
+                                  const int64_t *labels, int64_t ignore_index, double label_smoothing, float *loss,
+                                  qb_error *error);
+/* Mean of KL(softmax(teacher / temperature) || softmax(logits / temperature)) over the rows whose label is not
+ * ignore_index, or over all if labels is NULL; NaN if none is left. */
+QB_API qb_status qb_kl_divergence(qb_device *device, const float *logits, const float *teacher, int64_t rows,
+                                  int64_t classes, const int64_t *labels, int64_t ignore_index, double temperature,
+                                  float *loss, qb_error *error);
 QB_API qb_status qb_mean_squared_error(const float *x, const float *y, int64_t count, float *loss, qb_error *error);
 QB_API qb_status qb_binary_cross_entropy(const float *logits, const float *labels, int64_t count, float *loss,
                                          qb_error *error);
 
-/* `factor` times the gradients of the three with respect to their first argument; dlogits and dx have its shape and may
- * be it.  Rows that do not count get zeros; NaN where no row counts. */
-QB_API qb_status qb_cross_entropy_grad(const float *logits, int64_t rows, int64_t classes, const int64_t *labels,
-                                       int64_t ignore_index, float factor, float *dlogits, qb_error *error);
+/* `factor` times the gradients of the four with respect to their first array; dlogits and dx have its shape and may be
+ * it.  Rows that do not count get zeros; NaN where no row counts. */
+QB_API qb_status qb_cross_entropy_grad(qb_device *device, const float *logits, int64_t rows, int64_t classes,
+                                       const int64_t *labels, int64_t ignore_index, double label_smoothing,
+                                       float factor, float *dlogits, qb_error *error);
+QB_API qb_status qb_kl_divergence_grad(qb_device *device, const float *logits, const float *teacher, int64_t rows,
+                                       int64_t classes, const int64_t *labels, int64_t ignore_index, double temperature,
+                                       float factor, float *dlogits, qb_error *error);
 QB_API qb_status qb_mean_squared_error_grad(const float *x, const float *y, int64_t count, float factor, float *dx,
                                             qb_error *error);
 QB_API qb_status qb_binary_cross_entropy_grad(const float *logits, const float *labels, int64_t count, float factor,
