@@ -68,6 +68,7 @@ _HOMES = {
     "GenerationConfig": "generation",
     "pipeline": "pipelines",
     "Calibration": "calibration",
+    "Distillation": "distillation",
     "calibrate": "calibration",
     "EarlyStoppingCallback": "training",
     "EvalPrediction": "training",
@@ -139,6 +140,7 @@ if TYPE_CHECKING:
     from qdqbert.device import Device as Device
     from qdqbert.device import get_num_threads as get_num_threads
     from qdqbert.device import set_num_threads as set_num_threads
+    from qdqbert.distillation import Distillation as Distillation
     from qdqbert.errors import BackendError as BackendError
     from qdqbert.errors import CheckpointError as CheckpointError
     from qdqbert.errors import Error as Error

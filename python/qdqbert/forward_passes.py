@@ -11,7 +11,7 @@ from typing import Any
 from qdqbert.errors import ShapeError, StateError
 from qdqbert.module import Module
 
-__all__ = ["progress_bar", "require_batches", "run_batch"]
+__all__ = ["evaluating", "progress_bar", "require_batches", "run_batch"]
 
 
 def require_batches(batches: Any) -> None:
@@ -30,8 +30,27 @@ def require_batches(batches: Any) -> None:
         raise TypeError("batches: expected batches, got one (a dict of arguments); put it into a list")
 
 
+@contextlib.contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Return a context in which calls of a model are not recorded and drop nothing, whatever its mode.
+
+    Parameters
+    ----------
+    model : Module, or any callable
+        Whose parts keep their modes: that of the module that is called decides.
+    """
+    if not getattr(model, "training", False):
+        yield
+        return
+    model.training = False
+    try:
+        yield
+    finally:
+        model.training = True
+
+
 def run_batch(model: Module, index: int, batch: Any) -> Any:
-    """Run a model on one batch of several.
+    """Run a model, in evaluation mode, on one batch of several.
 
     Parameters
     ----------
@@ -47,7 +66,8 @@ def run_batch(model: Module, index: int, batch: Any) -> Any:
         What the model raises for bad arguments, with the batch's number before it.
     """
     try:
-        return model(**batch) if isinstance(batch, Mapping) else model(batch)
+        with evaluating(model):
+            return model(**batch) if isinstance(batch, Mapping) else model(batch)
     except (ValueError, TypeError, IndexError, StateError) as error:
         if type(error) in (ValueError, TypeError, IndexError, StateError, ShapeError):
             raise type(error)(f"batch {index}: {error}") from error

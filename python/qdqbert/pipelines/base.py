@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qdqbert.errors import Error, ShapeError
+from qdqbert.forward_passes import evaluating
 from qdqbert.module import Module
 from qdqbert.tasks.batching import MAX_BATCH_TOKENS, batch_inputs, by_length, chunks, progress_bar
 
@@ -221,7 +222,8 @@ class Pipeline(ABC, Generic[_O]):
 
     def _forward(self, rows: Sequence[Row]) -> Any:
         """Run the model on a batch."""
-        return self.model(**self._inputs(rows), return_dict=True)
+        with evaluating(self.model):
+            return self.model(**self._inputs(rows), return_dict=True)
 
     def _inputs(self, rows: Sequence[Row]) -> dict[str, npt.NDArray[np.int64]]:
         inputs = batch_inputs(

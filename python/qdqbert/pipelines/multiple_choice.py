@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from qdqbert.forward_passes import evaluating
 from qdqbert.pipelines.base import Options, Pipeline, Row
 from qdqbert.pipelines.scores import softmax
 
@@ -98,7 +99,8 @@ class MultipleChoicePipeline(Pipeline[MultipleChoiceOptions]):
     def _forward(self, rows: Sequence[Row]) -> Any:
         # Choices are scored one by one, so those of several prompts share a batch: each is one of one.
         inputs = {name: array[:, None] for name, array in self._inputs(rows).items()}
-        return self.model(**inputs, return_dict=True)
+        with evaluating(self.model):
+            return self.model(**inputs, return_dict=True)
 
     def _take(self, outputs: Any, index: int, row: Row, options: MultipleChoiceOptions) -> np.float32:
         score: np.float32 = outputs.logits[index, 0]

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from qdqbert.forward_passes import evaluating
 from qdqbert.seeds import require_seed
 from qdqbert.tasks.batching import MAX_BATCH_TOKENS, chunks, iterate_outputs
 from qdqbert.tasks.bootstrap import Interval, PairedDifference, bootstrap_difference, bootstrap_interval
@@ -438,7 +439,7 @@ class FeatureTask(Task, Generic[F, R]):
 
 
 class _Stopwatch:
-    """A model whose calls are timed.
+    """A model whose calls are timed, and made in evaluation mode.
 
     Parameters
     ----------
@@ -458,7 +459,8 @@ class _Stopwatch:
         """Call the model."""
         begin = time.perf_counter()
         try:
-            return self._model(**inputs)
+            with evaluating(self._model):
+                return self._model(**inputs)
         finally:
             self.milliseconds += 1000.0 * (time.perf_counter() - begin)
 
