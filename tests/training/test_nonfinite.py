@@ -83,6 +83,7 @@ def test_gradients_are_counted_and_the_last_is_named() -> None:
 
     good, bad = np.ones(3, np.float32), np.float32([1, np.nan])
     assert find_nonfinite_gradient(parameters(good, bad, None, bad, good)) == (
-        "2 gradients are not finite, of the layers nearest to the loss p3"
+        "2 gradients are not finite, nearest to the loss that of p3"
     )
+    assert find_nonfinite_gradient(parameters(good, bad)) == "the gradient of p1 is not finite"
     assert "each gradient is finite" in find_nonfinite_gradient(parameters(good, None))

@@ -421,12 +421,13 @@ def test_a_loss_that_is_not_finite_names_step_batch_and_layer(tmp_path: Path) ->
     assert isinstance(caught.value, FloatingPointError)
 
 
-def test_gradients_that_are_not_finite_change_no_weight(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_gradients_that_are_not_finite_change_no_weight(tmp_path: Path, value: float) -> None:
     class Breaking(Trainer):
         def training_step(self, model: Any, inputs: Any) -> float:
             loss = super().training_step(model, inputs)
-            parameter = dict(model.named_parameters())["classifier.bias"]
-            parameter.grad = np.full(parameter.shape, np.inf, np.float32)
+            parameter = dict(model.named_parameters())["bert.pooler.dense.bias"]
+            parameter.grad = np.full(parameter.shape, value, np.float32)
             return loss
 
     model = tiny_run.model()
@@ -434,7 +435,10 @@ def test_gradients_that_are_not_finite_change_no_weight(tmp_path: Path) -> None:
     trainer = Breaking(
         model, tiny_run.arguments(tmp_path), data_collator=tiny_run.collate, train_dataset=tiny_run.items()
     )
-    with pytest.raises(NonFiniteError, match=r"^step 1: the gradients' norm is .*classifier\.bias"):
+    message = (
+        r"^step 1: the norm of the gradients is not finite: the gradient of bert\.pooler\.dense\.bias is "
+    )
+    with pytest.raises(NonFiniteError, match=message):
         trainer.train()
     assert weights(model) == before
     assert all(parameter.grad is None for parameter in model.parameters())

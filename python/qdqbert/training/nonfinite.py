@@ -80,7 +80,9 @@ def find_nonfinite_gradient(model: Any) -> str:
     names = [name for name, gradient in gradients if gradient is not None and not np.isfinite(gradient).all()]
     if not names:
         return "each gradient is finite, their norm is too large for a number"
-    return f"{len(names)} gradients are not finite, of the layers nearest to the loss {names[-1]}"
+    if len(names) == 1:
+        return f"the gradient of {names[0]} is not finite"
+    return f"{len(names)} gradients are not finite, nearest to the loss that of {names[-1]}"
 
 
 def _first_of(tensors: Iterable[tuple[str, Array]]) -> str:

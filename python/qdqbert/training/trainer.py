@@ -655,11 +655,6 @@ class Trainer:
         taken = {*forward_arguments(self.model), *self.label_names, "label", "label_ids"}
         return keep_columns(self.data_collator, taken)
 
-    def _clip_gradients(self, max_norm: float) -> float:
-        from qdqbert.optim import clip_grad_norm_
-
-        return float(clip_grad_norm_(self.model, max_norm))
-
     def _learning_rate(self) -> float:
         return float(self.lr_scheduler.get_last_lr()[0])
 

@@ -136,7 +136,11 @@ class TrainingLoop:
         handler.model, handler.train_dataloader = self.model, self.loader
         handler.optimizer, handler.lr_scheduler = trainer.optimizer, trainer.lr_scheduler
         handler.load_state_dict(callbacks)
-        self._parameters = self.model.num_parameters(exclude_embeddings=True)
+        self._weights = self.model.num_parameters(exclude_embeddings=True)
+        # Walking the tree of modules for them costs as much as a step of a tiny model.
+        self._parameters = list(self.model.parameters())
+        optimized = {id(each.state) for group in trainer.optimizer.param_groups for each in group["params"]}
+        self._not_optimized = [each for each in self._parameters if id(each.state) not in optimized]
         begin = time.monotonic()
         self.model.zero_grad()
         try:
@@ -267,15 +271,12 @@ class TrainingLoop:
             if number < len(group):
                 trainer._call("on_substep_end")
         if args.max_grad_norm > 0:
-            self._grad_norm = trainer._clip_gradients(args.max_grad_norm)
-            if not math.isfinite(self._grad_norm):
-                raise NonFiniteError(
-                    f"step {state.global_step + 1}: the gradients' norm is {self._grad_norm}: "
-                    f"{find_nonfinite_gradient(model)}; the weights are those of step {state.global_step}"
-                )
+            self._grad_norm = self._clip_gradients(args.max_grad_norm)
         trainer.optimizer.step()
         trainer.lr_scheduler.step()
-        model.zero_grad()
+        trainer.optimizer.zero_grad()
+        for parameter in self._not_optimized:
+            parameter.grad = None
         state.global_step += 1
         position.batch += len(group)
         position.loss_sum += loss
@@ -292,6 +293,19 @@ class TrainingLoop:
         trainer._call("on_step_end", step_metrics=figures)
         self._log_evaluate_save()
 
+    def _clip_gradients(self, max_norm: float) -> float:
+        """Clip the gradients, and return their norm before."""
+        from qdqbert.optim import clip_grad_norm_
+
+        try:
+            return clip_grad_norm_(self._parameters, max_norm, error_if_nonfinite=True)
+        except ValueError as error:
+            step = self.trainer.state.global_step
+            raise NonFiniteError(
+                f"step {step + 1}: the norm of the gradients is not finite: "
+                f"{find_nonfinite_gradient(self.model)}; the weights are those of step {step}"
+            ) from error
+
     def _batch(self, inputs: Any, where: str) -> float:
         """Add the gradients of one batch, and return its share of the step's loss."""
         trainer = self.trainer
@@ -307,7 +321,7 @@ class TrainingLoop:
             raise NonFiniteError(f"{where}: the loss is {loss}: {find_nonfinite(self.model, inputs)}")
         tokens = trainer._tokens_of(inputs)
         self._tokens += tokens
-        trainer.state.total_flos += float(_FLOATING_POINT_OPERATIONS * tokens * self._parameters)
+        trainer.state.total_flos += float(_FLOATING_POINT_OPERATIONS * tokens * self._weights)
         if self.args.include_num_input_tokens_seen:
             trainer.state.num_input_tokens_seen += tokens
         return loss
