@@ -70,6 +70,14 @@ def test_a_quantized_product_names_its_site() -> None:
     assert "bert.encoder.layer.0." in find_nonfinite(model, inputs())
 
 
+def test_labels_of_which_none_counts_are_named() -> None:
+    model = qdqbert.QDQBertForTokenClassification(tiny_model.config(), seed=0)
+    labels = np.full((3, 11), -100)
+    assert find_nonfinite(model, {**tiny_model.batch(), "labels": labels}) == (
+        "every one of the batch's labels is -100, so none counts"
+    )
+
+
 def test_finite_logits_leave_the_labels_and_dropout() -> None:
     assert "what is not is the loss of these labels, or a forward with dropout" in find_nonfinite(
         floating(), inputs()

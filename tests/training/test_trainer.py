@@ -204,6 +204,46 @@ def test_a_model_is_made_anew_for_each_run(tmp_path: Path) -> None:
     assert weights(trainer.model) == first
 
 
+def test_smoothed_labels_are_those_of_the_model(tmp_path: Path) -> None:
+    trainer = tiny_run.trainer(
+        tmp_path, label_smoothing_factor=0.3, max_steps=1, gradient_accumulation_steps=1
+    )
+    trainer.train()
+    model = tiny_run.model()
+    model.dropout_seed, model.dropout_step = 5, 0
+    batch = next(trainer.get_train_dataloader().batches(0))
+    loss = model.train()(**batch, label_smoothing=0.3).loss
+    assert trainer.state.log_history[0]["loss"] == float(loss)
+    assert float(loss) != float(model.eval()(**batch).loss)
+    trainer.data_collator = lambda items: {"input_ids": [[5, 6, 7]]}
+    assert trainer.predict(tiny_run.items(1)).label_ids is None
+
+
+def test_heads_without_classes_have_nothing_to_smooth(tmp_path: Path) -> None:
+    model = qdqbert.QDQBertForSequenceClassification(tiny_model.config(num_labels=1), seed=0)
+    items = [{"input_ids": [5, 6, 7], "labels": 0.5}]
+    arguments = tiny_run.arguments(tmp_path, label_smoothing_factor=0.1)
+    with pytest.raises(ValueError, match="label_smoothing: regression has no classes"):
+        Trainer(model, arguments, train_dataset=items).train()
+
+
+def test_language_models_score_the_labelled_tokens_alone(tmp_path: Path) -> None:
+    items = [{"input_ids": [5, 6, 7, 8], "labels": [-100, 6, -100, 9]} for _ in range(4)]
+    found = []
+    for labelled in (True, False):
+        model = qdqbert.QDQBertForMaskedLM(tiny_model.config(), seed=0)
+
+        class Plain(Trainer):
+            def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False) -> Any:
+                return model(**inputs).loss
+
+        kind = Trainer if labelled else Plain
+        trainer = kind(model, tiny_run.arguments(tmp_path / str(labelled), max_steps=2), train_dataset=items)
+        trainer.train()
+        found.append(weights(trainer.model))
+    assert found[0] == found[1]
+
+
 # ---- evaluation --------------------------------------------------------------------------------------------
 
 

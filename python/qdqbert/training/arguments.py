@@ -146,7 +146,7 @@ class TrainingArguments:
     greater_is_better : bool
         Whether more of it is better; by default for all but the loss.
     label_smoothing_factor : float
-        Share of the loss that is spread over all classes, in [0, 1).
+        Share of the loss that is spread over all classes, in [0, 1); for heads with classes.
     optim : {"adamw_torch", "adamw_torch_fused", "sgd"}
         Optimizer; the first two are one.
     optim_args : str
@@ -404,10 +404,6 @@ class TrainingArguments:
                 raise TypeError(f"{name}: expected an integer, got {value!r}")
             if value < least:
                 raise ValueError(f"{name}: expected at least {least}, got {value}")
-        if self.label_smoothing_factor > 0:
-            raise UnsupportedError(
-                f"label_smoothing_factor={self.label_smoothing_factor!r}: label smoothing is not built yet"
-            )
         require_seed("seed", self.seed)
         if self.data_seed is not None:
             require_seed("data_seed", self.data_seed)

@@ -32,7 +32,9 @@ def label_names(model: Any) -> list[str]:
     # Keywords such as label_smoothing or the old next_sentence_label are no labels that an item should have.
     parameters = inspect.signature(model.forward).parameters.values()
     taken = [each.name for each in parameters if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
-    return list(_SPANS) if set(_SPANS) <= set(taken) else [name for name in taken if "label" in name]
+    if set(_SPANS) <= set(taken):
+        return list(_SPANS)
+    return [name for name in taken if name == "labels" or name.endswith("_label")]
 
 
 def keep_columns(collator: Callable[..., Any], names: Collection[str]) -> Callable[..., Any]:

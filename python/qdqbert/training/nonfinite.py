@@ -13,6 +13,8 @@ from qdqbert.errors import StateError
 
 __all__ = ["find_nonfinite", "find_nonfinite_gradient"]
 
+_IGNORED = -100
+
 
 def find_nonfinite(model: Any, inputs: Mapping[str, Any]) -> str:
     """Say where the first value that is not finite is, by the weights, the inputs and a forward of its own.
@@ -36,6 +38,9 @@ def find_nonfinite(model: Any, inputs: Mapping[str, Any]) -> str:
         array = np.asarray(value)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             return f"the batch's {name} has values that are not finite"
+    for name, value in inputs.items():
+        if "label" in name and (np.asarray(value) == _IGNORED).all():
+            return f"every one of the batch's {name} is {_IGNORED}, so none counts"
     model.eval()
     labels = {name for name in inputs if "label" in name or name in ("start_positions", "end_positions")}
     arguments = {name: value for name, value in inputs.items() if name not in labels}

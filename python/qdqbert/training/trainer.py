@@ -233,9 +233,16 @@ class Trainer:
         Raises
         ------
         ValueError
-            If the model gives no loss, for want of labels.
+            If the model gives no loss, for want of labels, or there are no classes to smooth.
         """
-        outputs = model(**inputs)
+        options: dict[str, Any] = {}
+        if any(name in inputs for name in self.label_names):
+            if self.args.label_smoothing_factor > 0:
+                options["label_smoothing"] = self.args.label_smoothing_factor
+            # The same loss; the logits of other tokens are most of the work of a language model.
+            if model.training and not return_outputs and "only_labelled" in forward_arguments(model):
+                options["only_labelled"] = True
+        outputs = model(**inputs, **options)
         loss = outputs.get("loss")
         if loss is None:
             raise ValueError(
