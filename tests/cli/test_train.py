@@ -137,6 +137,16 @@ def test_ranges_move_or_are_learned_if_asked(train, tmp_path, amax) -> None:
     assert ranges._if_quant
 
 
+def test_a_teacher_is_trained_against(train, topics, tmp_path) -> None:
+    plain = train("--disable-dropout", output="plain", status=0)
+    words = ("--teacher", topics, "--teacher_alpha", "1", "--disable-dropout", "--learning_rate", "0")
+    taught = train(*words, output="taught")
+    # Without quantizers and dropout it is its own teacher, of which nothing can be learned.
+    assert float(re.search("loss (.*)", taught.out)[1]) < 1e-6 < float(re.search("loss (.*)", plain.out)[1])
+    quantized = train("--qat", *words, "--wprec", "4", output="quantized")
+    assert float(re.search("steps: loss (.*)", quantized.out)[1]) > 1e-4
+
+
 def test_predictions_are_scored(train, topics, tmp_path) -> None:
     words = ("--test_file", topics / "test.tsv", "--max_predict_samples", "10")
     outcome = train("--do_predict", *words)
@@ -301,6 +311,8 @@ def test_weights_are_calibrated_anew_whatever_their_axis(calibrated) -> None:
         (["--num_calib_batch", "0"], "--num_calib_batch: expected at least 1"),
         (["--qat_amax", "moving"], "--qat_amax: is for --qat"),
         (["--wprec", "99"], "--wprec: expected 2 .. 16 bits, found 99"),
+        (["--teacher_alpha", "1"], "--teacher_alpha: is for --teacher"),
+        (["--teacher", str(bundled_folder()), "--teacher_alpha", "2"], "--teacher_alpha: expected 0 .. 1"),
         (["--model_name_or_path", "elsewhere"], "DIR: expected a checkpoint folder, once"),
         (["--task", "poetry"], "--task: expected one of squad"),
         (["--doc_stride", "12"], "--doc_stride: is not for classification"),

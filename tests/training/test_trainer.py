@@ -219,6 +219,29 @@ def test_smoothed_labels_are_those_of_the_model(tmp_path: Path) -> None:
     assert trainer.predict(tiny_run.items(1)).label_ids is None
 
 
+def test_a_teacher_gives_the_loss(tmp_path: Path) -> None:
+    teacher = tiny_run.model(seed=3)
+    distillation = qdqbert.Distillation(teacher, temperature=3.0, alpha=0.7, hidden_weight=0.2)
+    trainer = tiny_run.trainer(
+        tmp_path, max_steps=1, gradient_accumulation_steps=1, distillation=distillation
+    )
+    trainer.train()
+    model = tiny_run.model().train()
+    model.dropout_seed, model.dropout_step = 5, 0
+    loss = distillation(model, next(trainer.get_train_dataloader().batches(0)))
+    assert trainer.state.log_history[0]["loss"] == float(loss)
+    assert weights(teacher) == weights(tiny_run.model(seed=3))
+    # An evaluation is against the labels.
+    plain = tiny_run.trainer(tmp_path / "plain", trained=trainer.model)
+    assert trainer.evaluate()["eval_loss"] == plain.evaluate()["eval_loss"]
+
+
+def test_soft_targets_are_not_smoothed(tmp_path: Path) -> None:
+    distillation = qdqbert.Distillation(tiny_run.model(seed=3))
+    with pytest.raises(ValueError, match="label_smoothing_factor must be 0"):
+        tiny_run.trainer(tmp_path, label_smoothing_factor=0.1, distillation=distillation)
+
+
 def test_heads_without_classes_have_nothing_to_smooth(tmp_path: Path) -> None:
     model = qdqbert.QDQBertForSequenceClassification(tiny_model.config(num_labels=1), seed=0)
     items = [{"input_ids": [5, 6, 7], "labels": 0.5}]

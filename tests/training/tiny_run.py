@@ -86,7 +86,14 @@ def arguments(output_dir: str | Path, **changes: Any) -> TrainingArguments:
     return TrainingArguments(str(output_dir), **fields)
 
 
-def trainer(output_dir: str | Path, *, trained: Any = None, callbacks: Any = (), **changes: Any) -> Trainer:
+def trainer(
+    output_dir: str | Path,
+    *,
+    trained: Any = None,
+    callbacks: Any = (),
+    distillation: Any = None,
+    **changes: Any,
+) -> Trainer:
     """A trainer of the tiny classifier."""
     return Trainer(
         model() if trained is None else trained,
@@ -95,6 +102,7 @@ def trainer(output_dir: str | Path, *, trained: Any = None, callbacks: Any = (),
         train_dataset=items(),
         eval_dataset=items(7, seed=1),
         callbacks=list(callbacks),
+        distillation=distillation,
     )
 
 

@@ -51,6 +51,11 @@ _RECIPE: dict[str, Any] = {
     "lr_scheduler_kwargs": {"min_lr_rate": 0.01},
     "num_train_epochs": 1.0,
 }
+_DISTILLATION = (
+    ("temperature", 2.0, "what both models' logits are divided by"),
+    ("alpha", 0.5, "weight of the teacher's logits; the labels have the rest"),
+    ("hidden_weight", 0.0, "weight of the difference of hidden states"),
+)
 _REFUSED = {
     "dataset_name": "data sets are read from files; give --train_file",
     "dataset_config_name": "data sets are read from files; give --train_file",
@@ -91,6 +96,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flag(
         parser, "qat_momentum", "what stays of a moving range (0.99)", type=float, metavar="X", default=0.99
     )
+    add_flag(parser, "teacher", "checkpoint to train against, in float; with --qat often DIR", metavar="DIR")
+    for name, usual, text in _DISTILLATION:
+        add_flag(parser, f"teacher_{name}", f"{text} ({usual})", type=float, metavar="X", default=usual)
     _add_model_flags(parser)
     _add_data_flags(parser)
     add_quantization_flags(parser)
@@ -182,6 +190,9 @@ def _check(arguments: argparse.Namespace) -> None:
         ):
             if getattr(arguments, name) != usual:
                 raise UsageError(f"--{name}: is for --qat")
+    for name, usual, _ in _DISTILLATION:
+        if arguments.teacher is None and getattr(arguments, f"teacher_{name}") != usual:
+            raise UsageError(f"--teacher_{name}: is for --teacher")
 
 
 def _training_arguments(arguments: argparse.Namespace) -> TrainingArguments:
@@ -292,6 +303,7 @@ class _Job:
             eval_dataset=self._scored(),
             tokenizer=self.tokenizer,
             callbacks=callbacks,
+            distillation=self._distillation(),
         )
         if arguments.json:  # which has the standard output to itself
             self.trainer.remove_callback(PrinterCallback)
@@ -422,6 +434,21 @@ class _Job:
             files, tokenizer, self.model.config, max_length=self.arguments.max_seq_length, **options
         )
         return task if most is None else task.select(range(min(most, len(task))))
+
+    def _distillation(self) -> Any:
+        """Return the loss against a teacher, in float, if there is one."""
+        import qdqbert
+
+        arguments = self.arguments
+        if arguments.teacher is None or not self.args.do_train:
+            return None
+        teacher = type(self.model).from_pretrained(arguments.teacher)
+        qdqbert.quantizers(teacher, {"*": "off"})
+        options = {name: getattr(arguments, f"teacher_{name}") for name, _, _ in _DISTILLATION}
+        try:
+            return qdqbert.Distillation(teacher, **options)
+        except ValueError as error:
+            raise UsageError(f"--teacher_{error}") from error
 
     def _scored(self) -> Any:
         """Read the task to evaluate on, and take its figure to choose the best checkpoint by."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qdqbert.forward_passes import evaluating
 from qdqbert.training.trainer_state import EvalLoopOutput, EvalPrediction
 from qdqbert.training.training_loop import batches_of, items_of
 
@@ -77,11 +78,9 @@ def evaluate_batches(
     EvalLoopOutput
     """
     model, args = trainer.model, trainer.args
-    was_training = model.training
-    model.eval()
     predictions, labels, inputs_kept = Gathered(), Gathered(), Gathered()
     loss_sum, scored, samples = 0.0, 0, 0
-    try:
+    with evaluating(model):
         for inputs in batches_of(loader, 0, 0):
             items = items_of(inputs)
             samples += items
@@ -95,8 +94,6 @@ def evaluate_batches(
             if args.include_inputs_for_metrics:
                 inputs_kept.add(np.asarray(inputs[model.main_input_name]))
             trainer._call("on_prediction_step")
-    finally:
-        model.train(was_training)
     kept, expected = predictions.result(), labels.result()
     figures: dict[str, Any] = {}
     if trainer.compute_metrics is not None and kept is not None and expected is not None:
@@ -125,13 +122,8 @@ def evaluate_task(trainer: Trainer, task: Task, prefix: str) -> EvalLoopOutput:
     EvalLoopOutput
         Its predictions are what `Task.evaluate` gives.
     """
-    model, disabled = trainer.model, trainer.args.disable_tqdm
-    was_training = model.training
-    model.eval()
-    try:
-        evaluation = task.evaluate(model, progress=None if disabled is None else not disabled)
-    finally:
-        model.train(was_training)
+    disabled = trainer.args.disable_tqdm
+    evaluation = task.evaluate(trainer.model, progress=None if disabled is None else not disabled)
     metrics = {f"{prefix}_{figure_key(name)}": float(value) for name, value in evaluation.metrics.items()}
     return EvalLoopOutput(
         evaluation.predictions, None, {**metrics, f"{prefix}_samples": len(task)}, len(task)

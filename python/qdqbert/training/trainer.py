@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from qdqbert.distillation import Distillation
 from qdqbert.errors import StateError
 from qdqbert.serialization.atomic import write_text
 from qdqbert.serialization.folder import read_json
@@ -78,6 +79,8 @@ class Trainer:
         Instead of those that the arguments describe; see `qdqbert.optim`.
     preprocess_logits_for_metrics : callable (logits, labels) -> logits, optional
         Reduces a batch's logits before they are kept.
+    distillation : qdqbert.Distillation, optional
+        Trains against a teacher: what makes a small budget of quantization-aware training go far.
 
     Attributes
     ----------
@@ -89,7 +92,7 @@ class Trainer:
     Raises
     ------
     ValueError
-        If neither or both of `model` and `model_init` are given.
+        If neither or both of `model` and `model_init` are given, or arguments contradict each other.
 
     Notes
     -----
@@ -110,6 +113,8 @@ class Trainer:
         callbacks: Sequence[Any] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
         preprocess_logits_for_metrics: Callable[[Any, Any], Any] | None = None,
+        *,
+        distillation: Distillation | None = None,
     ) -> None:
         if (model is None) == (model_init is None):
             raise ValueError("model, model_init: expected one of them")
@@ -121,6 +126,9 @@ class Trainer:
         self.eval_dataset = eval_dataset
         self.compute_metrics = compute_metrics
         self.preprocess_logits_for_metrics = preprocess_logits_for_metrics
+        self.distillation = distillation
+        if distillation is not None and self.args.label_smoothing_factor > 0:
+            raise ValueError("distillation: the teacher's targets are soft; label_smoothing_factor must be 0")
         self.data_collator = data_collator or self._default_collator()
         self.optimizer, self.lr_scheduler = optimizers
         self._makes_optimizer = self.optimizer is None
@@ -235,6 +243,8 @@ class Trainer:
         ValueError
             If the model gives no loss, for want of labels, or there are no classes to smooth.
         """
+        if self.distillation is not None and model.training and not return_outputs:
+            return self.distillation(model, inputs)
         options: dict[str, Any] = {}
         if any(name in inputs for name in self.label_names):
             if self.args.label_smoothing_factor > 0:
