@@ -177,6 +177,8 @@ class Loss(np.float32):
 
 
 def _is_number(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.ndim == 0 and value.dtype.kind in "iuf"
     return isinstance(value, int | float | np.integer | np.floating)
 
 

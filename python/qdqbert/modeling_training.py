@@ -231,6 +231,8 @@ class TrainableModel(Module):
         if no_decay is None:
             spared = _matcher(_NO_DECAY)
         else:
+            if not isinstance(no_decay, Iterable) or isinstance(no_decay, memoryview):
+                raise TypeError(f"no_decay: expected globs, got {type(no_decay).__name__}")
             patterns = (no_decay,) if isinstance(no_decay, str) else tuple(no_decay)
             list(self._matching(patterns))
             spared = _matcher(patterns)

@@ -63,6 +63,24 @@ def test_a_child_tokenizes_whatever_the_parents_threads_did() -> None:
     assert children_that_ended(setup, "tokenizer(texts, padding=True)") == FORKS
 
 
+def test_a_child_trains_whatever_the_parents_threads_did() -> None:
+    setup = (
+        "import qdqbert\n"
+        "own = threading.local()\n"
+        "def step():\n"
+        "    if not hasattr(own, 'model'):\n"
+        "        config = qdqbert.QDQBertConfig(vocab_size=30, hidden_size=8, num_attention_heads=2,\n"
+        "                                       intermediate_size=9, num_hidden_layers=1)\n"
+        "        own.model = qdqbert.QDQBertForSequenceClassification(config).train()\n"
+        "        own.optimizer = qdqbert.optim.AdamW(own.model.parameters())\n"
+        "    own.model([[5, 6, 7]], labels=[1]).loss.backward()\n"
+        "    own.optimizer.step()\n"
+        "    own.optimizer.zero_grad()\n"
+        "step()\n"
+    )
+    assert children_that_ended(setup, "step()") == FORKS
+
+
 def test_a_child_takes_a_lock_that_the_parents_threads_take_all_the_time() -> None:
     setup = "import time\nfrom qdqbert.forks import ForkLock\nlock = ForkLock()\n"
     assert children_that_ended(setup, "with lock: time.sleep(0.001)") == FORKS

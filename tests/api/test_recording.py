@@ -127,6 +127,7 @@ def test_the_sum_of_two_forwards_walks_both_back() -> None:
         (lambda loss: loss - np.float64(0.5), 1.0),
         (lambda loss: np.float64(2.0) * loss, 2.0),
         (lambda loss: np.float32(0.5) * loss, 0.5),
+        (lambda loss: np.array(0.5) * loss, 0.5),
         (lambda loss: loss / 2, 0.5),
         (lambda loss: -loss, -1.0),
         (lambda loss: +loss, 1.0),

@@ -52,6 +52,8 @@ def clip_grad_norm_(
         parameters = parameters.parameters()
     elif isinstance(parameters, Parameter):
         parameters = [parameters]
+    if not isinstance(parameters, Iterable) or isinstance(parameters, memoryview):
+        raise TypeError(f"parameters: expected an iterable of Parameter, got {type(parameters).__name__}")
     chosen = list(parameters)
     for index, parameter in enumerate(chosen):
         if not isinstance(parameter, Parameter):

@@ -122,7 +122,7 @@ class LambdaLR:
             bases = [require_number("base_lrs", value) for value in state_dict["base_lrs"]]
             rates = [require_number("_last_lr", value) for value in state_dict["_last_lr"]]
             last_epoch = state_dict["last_epoch"]
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, NotImplementedError) as error:  # the last: odd memoryviews
             raise ValueError(f"state_dict: expected what state_dict() returns: {error}") from error
         groups = self.optimizer.param_groups
         if len(bases) != len(groups) or len(rates) != len(groups):

@@ -90,7 +90,10 @@ class Optimizer:
         self.param_groups: list[dict[str, Any]] = []
         self._of_models: dict[_core.Model, _core.Optimizer] = {}
         self._of_others: dict[ParameterState, Moments] = {}
-        if isinstance(params, Parameter | Mapping) or not isinstance(params, Iterable):
+        # A matrix is no list of parameters; a memoryview of one cannot even be gone through.
+        if isinstance(params, Parameter | Mapping | np.ndarray | memoryview) or not isinstance(
+            params, Iterable
+        ):
             raise TypeError(
                 f"params: expected an iterable of parameters or of groups, got {type(params).__name__}"
             )
@@ -308,8 +311,10 @@ class Optimizer:
         """
         try:
             saved_groups, saved = list(state_dict["param_groups"]), dict(state_dict["state"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, NotImplementedError) as error:  # the last: odd memoryviews
             raise ValueError("state_dict: expected a dict with 'state' and 'param_groups'") from error
+        if not all(isinstance(group, Mapping) for group in saved_groups):
+            raise ValueError("state_dict['param_groups']: expected dicts")
         named_groups = self._named()
         if len(saved_groups) != len(named_groups):
             raise ValueError(
