@@ -69,6 +69,7 @@ _HOMES = {
     "pipeline": "pipelines",
     "Calibration": "calibration",
     "Distillation": "distillation",
+    "Loss": "loss",
     "calibrate": "calibration",
     "EarlyStoppingCallback": "training",
     "EvalPrediction": "training",
@@ -151,6 +152,7 @@ if TYPE_CHECKING:
     from qdqbert.errors import StateError as StateError
     from qdqbert.errors import UnsupportedError as UnsupportedError
     from qdqbert.generation import GenerationConfig as GenerationConfig
+    from qdqbert.loss import Loss as Loss
     from qdqbert.modeling_qdqbert import (
         QDQBERT_PRETRAINED_MODEL_ARCHIVE_LIST as QDQBERT_PRETRAINED_MODEL_ARCHIVE_LIST,
     )

@@ -95,6 +95,9 @@ class Loss(np.float32):
             changed since.
         UnsupportedError
             If a quantizer of the model has no gradient; it is named.
+        KeyboardInterrupt
+            Within a tenth of a second.  Gradients are then a part of a sum, to be dropped by
+            ``model.zero_grad()``.
         """
         if not self._terms:
             raise StateError(

@@ -29,6 +29,7 @@ class TrainableModel(Module):
     """What training needs of a model."""
 
     _engine: Engine
+    _prefix: str
 
     def backward(
         self,
@@ -109,6 +110,9 @@ class TrainableModel(Module):
         StateError
             If another thread runs backward on the model at this moment.
         """
+        if self._prefix:  # the base model inside another one, whose head is left alone
+            super().zero_grad()
+            return
         self._engine.core.zero_gradients()
         for parameter in self.parameters():
             parameter.state.has_gradient = False

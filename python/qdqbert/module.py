@@ -219,6 +219,10 @@ class Module:
         """Tensors of this module alone, parameters first; built anew on each call."""
         return {}
 
+    def _parameter_slots(self) -> Mapping[str, Slot]:
+        """Those of `_slots` that are parameters; overridden where others are dear to make."""
+        return {name: slot for name, slot in self._slots().items() if slot.is_parameter}
+
     def children(self) -> Iterator[Module]:
         """Yield the direct children, in order."""
         return iter(self._modules.values())
@@ -349,11 +353,12 @@ class Module:
         remove_duplicate : bool
             Give a tied tensor under its first name only.
         """
-        for name, slot in self._named_slots(prefix):
-            if remove_duplicate and slot.tied_to is not None:
-                continue
-            if slot.is_parameter and (value := slot.read()) is not None:
-                yield name, slot.parameter(value)
+        for path, module in self.named_modules(prefix):
+            for name, slot in module._parameter_slots().items():
+                if remove_duplicate and slot.tied_to is not None:
+                    continue
+                if (value := slot.read()) is not None:
+                    yield (f"{path}.{name}" if path else name), slot.parameter(value)
 
     def parameters(self) -> Iterator[Parameter]:
         """Yield the read-only views of `named_parameters`."""

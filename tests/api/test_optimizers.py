@@ -324,6 +324,19 @@ def test_groups_hold_what_is_trained_and_follow_globs() -> None:
         model.parameter_groups(no_decay=["*.wieght"])
 
 
+def test_groups_of_the_toolkit_go_into_an_optimizer() -> None:
+    model = training_model()
+    groups = qdqbert.optim.helper.group_parameters(
+        model, [["weight$"], ["bias$"]], lrs=[0.1, 0.0], momentums=[0.9, 0.5]
+    )
+    optimizer = SGD(groups)
+    assert [group["momentum"] for group in optimizer.param_groups] == [0.9, 0.5]
+    walk(model)
+    before = numbers(model)
+    optimizer.step()
+    assert changed(before, model) == {name for name in before if name.endswith("weight")}
+
+
 def test_settings_of_a_group_may_change_between_steps() -> None:
     model = training_model()
     optimizer = SGD(model.parameter_groups(), lr=0.1)

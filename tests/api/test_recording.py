@@ -83,6 +83,27 @@ def test_gradients_accumulate_until_they_are_dropped() -> None:
         np.testing.assert_array_equal(gradient, once[name])
 
 
+def test_a_base_model_drops_its_own_gradients_alone() -> None:
+    model = training_model()
+    model(**tiny_model.batch(), **LABELS).loss.backward()
+    kept = np.array(model.qa_outputs.weight.grad)
+    model.bert.zero_grad()
+    assert set(gradients(model)) == {"qa_outputs.weight", "qa_outputs.bias"}
+    np.testing.assert_array_equal(model.qa_outputs.weight.grad, kept)
+    model.qa_outputs.zero_grad()
+    assert not gradients(model)
+    model(**tiny_model.batch(), **LABELS).loss.backward()
+    np.testing.assert_array_equal(model.qa_outputs.weight.grad, kept)
+
+
+def test_a_head_of_ones_own_on_the_model_drops_its_gradients_with_it() -> None:
+    model = training_model()
+    model.extra = qdqbert.nn.QuantLinear(24, 2)
+    model.extra.weight.grad = np.ones((2, 24))
+    model.zero_grad()
+    assert model.extra.weight.grad is None
+
+
 def test_gradients_may_be_dropped_between_forward_and_backward() -> None:
     model = training_model()
     model(**tiny_model.batch(), **LABELS).loss.backward()

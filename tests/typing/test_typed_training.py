@@ -54,3 +54,28 @@ def test_a_run(tmp_path: Path) -> None:
     assert metrics["eval_loss"] > 0
     assert_type(trainer.state.best_metric, float | None)
     assert_type(trainer.predict(items).metrics, dict[str, float])
+
+
+def test_a_loop_by_hand_is_typed_as_it_runs() -> None:
+    config = qdqbert.QDQBertConfig(
+        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12
+    )
+    model = qdqbert.QDQBertForSequenceClassification(config).train()
+    assert_type(model, qdqbert.QDQBertForSequenceClassification)
+    optimizer = qdqbert.optim.AdamW(model.parameter_groups(weight_decay=0.01), lr=1e-3)
+    scheduler = qdqbert.optim.get_scheduler("linear", optimizer, 0, 3)
+    loss = model([[5, 6, 7]], labels=[1]).loss
+    assert_type(loss, qdqbert.Loss | None)
+    assert loss is not None
+    loss.backward()
+    assert_type(loss.item(), float)
+    assert_type(qdqbert.optim.clip_grad_norm_(model, 1.0), float)
+    optimizer.step()
+    scheduler.step()
+    optimizer.zero_grad()
+    assert_type(scheduler.get_last_lr(), list[float])
+    hidden = model.bert([[5, 6, 7]]).last_hidden_state
+    inputs = model.bert.backward(hidden, wants_inputs=True)
+    assert inputs.inputs_embeds is not None
+    for parameter in model.parameters():
+        assert parameter.grad is None or parameter.grad.shape == parameter.shape

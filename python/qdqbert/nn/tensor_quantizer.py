@@ -512,6 +512,10 @@ class TensorQuantizer(Copyable, QuantizerStages):  # a module's shallow copy wou
             slots[name] = Slot(read, write, shape, is_parameter=False, required=False, owner=self._handle)
         return slots
 
+    def _parameter_slots(self) -> Mapping[str, Slot]:
+        """None: learned bounds are those of `clip`."""
+        return {}
+
     def extra_repr(self) -> str:
         """Return the whole state on one line."""
         if self._has_stage(_core.STAGE_DISABLED):
