@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from damaged_bytes import damaged
 from qdqbert.cli.demo import bundled_folder
 from qdqbert.errors import Error
 from qdqbert.tasks import SST2, STSB, CoLA, MaskedLM, NextSentence, Task
@@ -23,25 +24,6 @@ from qdqbert.tokenization import load_tokenizer
 TABLE = 'text\tlabel\r\nsay \\"hi\\"\tx\r\nÉtudes\ty\r\n'.encode()
 LINES = '{"text": "a", "label": 1}\n{"text": "É", "label": "x"}\n'.encode()
 WORDS = "[PAD]\n[UNK]\n[CLS]\n[SEP]\nthe\n##s\né\n".encode()
-
-
-def damaged(data: bytes, generator: np.random.Generator) -> bytes:
-    """Change, cut, repeat or insert a few bytes."""
-    result = bytearray(data)
-    for _ in range(int(generator.integers(1, 5))):
-        place = int(generator.integers(len(result) + 1))
-        match int(generator.integers(4)):
-            case 0:
-                result[place : place + 1] = generator.bytes(1)
-            case 1:
-                result[place : place + int(generator.integers(40))] = b""
-            case 2:
-                result[place:place] = result[place : place + int(generator.integers(40))]
-            case _:
-                result[place:place] = [b'"', b"\\", b"\t", b"\x00", b"\xff", b"{", b"null", b"\\ud800"][
-                    int(generator.integers(8))
-                ]
-    return bytes(result)
 
 
 CASES: list[tuple[str, str, Callable[[Path], object]]] = [

@@ -23,11 +23,15 @@ from qdqbert.tasks.data_error import DataError as DataError
 # public name -> module that defines it
 _HOMES = {
     "BatchLoader": "loader",
+    "DataCollatorForLanguageModeling": "masking",
     "DataCollatorForMultipleChoice": "collators",
     "DataCollatorForTokenClassification": "collators",
+    "DataCollatorForWholeWordMask": "masking",
     "DataCollatorWithPadding": "collators",
     "DefaultDataCollator": "collators",
     "FeatureTable": "feature_table",
+    "SentencePairs": "sentence_pairs",
+    "TextStream": "language_modeling",
     "TrainingData": "training_data",
     "default_data_collator": "collators",
     "read": "reading",
@@ -43,9 +47,13 @@ if TYPE_CHECKING:
     from qdqbert.data.collators import DefaultDataCollator as DefaultDataCollator
     from qdqbert.data.collators import default_data_collator as default_data_collator
     from qdqbert.data.feature_table import FeatureTable as FeatureTable
+    from qdqbert.data.language_modeling import TextStream as TextStream
     from qdqbert.data.loader import BatchLoader as BatchLoader
+    from qdqbert.data.masking import DataCollatorForLanguageModeling as DataCollatorForLanguageModeling
+    from qdqbert.data.masking import DataCollatorForWholeWordMask as DataCollatorForWholeWordMask
     from qdqbert.data.reading import read as read
     from qdqbert.data.reading import reading_options as reading_options
+    from qdqbert.data.sentence_pairs import SentencePairs as SentencePairs
     from qdqbert.data.training_data import TrainingData as TrainingData
 else:  # a type checker reads the imports above, and should go on refusing names that do not exist
     __all__ = ["DataError", *_HOMES]

@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qdqbert.data.training_data import Limits, TrainingData
-from qdqbert.errors import UnsupportedError
 from qdqbert.tasks.table import TaskEntry, find_task
 from qdqbert.tasks.task import as_paths
 
@@ -30,6 +29,11 @@ _READERS = {
     "rte": ("text_pairs", "read_two_classes", True),
     "mrpc": ("text_pairs", "read_two_classes", True),
     "stsb": ("text_pairs", "read_scored_pairs", False),
+    "ner": ("tagged_words", "read_tagged_words", False),
+    "copa": ("multiple_choice", "read_multiple_choice", False),
+    "next-sentence": ("sentence_pairs", "read_sentence_pairs", False),
+    "masked-lm": ("language_modeling", "read_masked_lm", False),
+    "causal-lm": ("language_modeling", "read_causal_lm", False),
 }
 
 
@@ -124,8 +128,6 @@ def reading_options(task: str) -> dict[str, Any]:
 
 
 def _reader(entry: TaskEntry) -> Callable[..., TrainingData]:
-    if entry.name not in _READERS:
-        raise UnsupportedError(f"task: {entry.name} has no training data; those are {', '.join(_READERS)}")
     module, name, takes_task = _READERS[entry.name]
     reader: Callable[..., TrainingData] = getattr(importlib.import_module(f"qdqbert.data.{module}"), name)
     return partial(reader, entry.load()) if takes_task else reader

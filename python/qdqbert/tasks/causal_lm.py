@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from tokenizers import Tokenizer
 
-__all__ = ["CausalLM", "CausalWindow"]
+__all__ = ["CausalLM", "CausalWindow", "require_decoder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +129,7 @@ class CausalLM(FeatureTask[CausalWindow, npt.NDArray[np.float64]]):
         step = longest if stride is None else stride
         if not 1 <= step <= longest:
             raise ValueError(f"stride: expected 1 .. {longest} (max_length), found {step}")
-        if not config.is_decoder:
-            raise ValueError(
-                "config.is_decoder: expected true, found false: the model would see the words that it should "
-                "predict (masked-lm is the task of such models)"
-            )
+        require_decoder(config)
         corpus = read_corpus(as_paths(paths), tokenizer)
         return cls(corpus, tokenizer, config.vocab_size, max_length=longest, stride=step)
 
@@ -192,3 +188,22 @@ class CausalLM(FeatureTask[CausalWindow, npt.NDArray[np.float64]]):
     def _answer(self, predictions: Any, index: int) -> str:
         loss, tokens = predictions[index]
         return f"perplexity {np.exp(loss / tokens):.1f}"
+
+
+def require_decoder(config: Any) -> None:
+    """Refuse a model that looks ahead.
+
+    Parameters
+    ----------
+    config : QDQBertConfig
+
+    Raises
+    ------
+    ValueError
+        If its `is_decoder` is not set.
+    """
+    if not config.is_decoder:
+        raise ValueError(
+            "config.is_decoder: expected true, found false: the model would see the words that it should "
+            "predict (masked-lm is the task of such models)"
+        )

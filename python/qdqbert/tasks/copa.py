@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qdqbert.tasks.copa_data import CopaExample, read_copa
-from qdqbert.tasks.encoding import EncodedText, bare_tokenizer, encode_text, padded
+from qdqbert.tasks.encoding import EncodedText, bare_tokenizer, encode_texts, padded
 from qdqbert.tasks.metrics import correct_mean
 from qdqbert.tasks.task import FeatureTask, Figure, Inputs, Scored, as_paths, longest_input
 
@@ -91,15 +91,24 @@ class COPA(FeatureTask[_Choices, npt.NDArray[np.float32]]):
     def _select(self, indices: Sequence[int]) -> Self:
         return type(self)([self.examples[index] for index in indices], self._tokenizer, self._max_length)
 
-    def _features(self, index: int) -> list[_Choices]:
+    def choices(self, index: int) -> tuple[EncodedText, ...]:
+        """Return the inputs of a question, one for each alternative.
+
+        Parameters
+        ----------
+        index : int
+
+        Returns
+        -------
+        tuple of EncodedText
+        """
         example = self.examples[index]
         premise = f"{example.premise} {_QUESTION[example.question]}"
-        return [
-            tuple(
-                encode_text(premise, alternative, self._tokenizer, self._max_length)
-                for alternative in example.alternatives
-            )
-        ]
+        texts = [(premise, alternative) for alternative in example.alternatives]
+        return tuple(encode_texts(texts, self._tokenizer, self._max_length))
+
+    def _features(self, index: int) -> list[_Choices]:
+        return [self.choices(index)]
 
     def _size(self, feature: _Choices) -> int:
         return len(feature) * max(map(len, feature))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from tokenizers import Tokenizer
 
-__all__ = ["MaskedLM", "MaskedWindow", "choose_pieces"]
+__all__ = ["MaskedLM", "MaskedWindow", "choose_pieces", "hide_pieces"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +179,8 @@ class MaskedLM(FeatureTask[MaskedWindow, npt.NDArray[np.float64]]):
         inside = self._corpus.is_inside_word[part] if self._whole_words else np.zeros(len(pieces), np.bool_)
         generator = np.random.default_rng([self._seed, number])
         chosen = choose_pieces(inside, self._probability, generator)
-        fate = generator.random(len(chosen))
-        random_pieces = generator.integers(0, self._vocab_size, len(chosen))
         hidden = pieces.copy()
-        mask = self._ids[2]
-        hidden[chosen] = np.where(fate < 0.8, mask, np.where(fate < 0.9, random_pieces, pieces[chosen]))
+        hidden[chosen] = hide_pieces(pieces[chosen], self._ids[2], self._vocab_size, generator)
         ids = np.concatenate([self._ids[:1], hidden, self._ids[1:2]])
         text = EncodedText(ids, np.zeros_like(ids))
         return [MaskedWindow(text, chosen + 1, pieces[chosen])]
@@ -266,3 +263,27 @@ def choose_pieces(
         index = int(drawn[0])
         chosen.extend(range(starts[index], starts[index] + lengths[index]))
     return np.array(sorted(chosen), dtype=np.int64)
+
+
+def hide_pieces(
+    pieces: npt.NDArray[np.int64], mask_id: int, vocab_size: int, generator: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Put something else in the place of chosen wordpieces.
+
+    Parameters
+    ----------
+    pieces : ndarray (M,) int64
+    mask_id : int
+        Id of [MASK].
+    vocab_size : int
+    generator : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray (M,) int64
+        Each is [MASK] with a probability of 0.8, any wordpiece of the vocabulary with 0.1, and else what it
+        was.
+    """
+    fate = generator.random(len(pieces))
+    random_pieces = generator.integers(0, vocab_size, len(pieces))
+    return np.where(fate < 0.8, mask_id, np.where(fate < 0.9, random_pieces, pieces))

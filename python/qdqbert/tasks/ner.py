@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from tokenizers import Tokenizer
 
-__all__ = ["NER", "SentenceWindow"]
+__all__ = ["NER", "SentenceWindow", "check_tags", "window_step"]
 
 _MODES = ("default", "strict")
 
@@ -130,10 +130,7 @@ class NER(FeatureTask[SentenceWindow, npt.NDArray[np.int64]]):
         """
         tokenizer = bare_tokenizer(tokenizer)
         longest = longest_input(max_length, config)
-        room = longest - 2
-        step = max(1, room // 2) if stride is None else stride
-        if not 1 <= step <= room:
-            raise ValueError(f"stride: expected 1 .. {room} (max_length - 2), found {step}")
+        step = window_step(stride, longest)
         if entity_mode not in _MODES:
             raise ValueError(f"entity_mode: expected one of {', '.join(_MODES)}, found {entity_mode!r}")
         known = set(config.id2label.values())
@@ -145,7 +142,7 @@ class NER(FeatureTask[SentenceWindow, npt.NDArray[np.int64]]):
         for file in as_paths(paths):
             found = read_conll(file)
             for sentence in found:
-                _check_tags(f"{file}", sentence, known)
+                check_tags(f"{file}", sentence, known)
             sentences += found
         return cls(sentences, tokenizer, config.id2label, max_length=longest, stride=step, mode=entity_mode)
 
@@ -258,7 +255,47 @@ class NER(FeatureTask[SentenceWindow, npt.NDArray[np.int64]]):
         return _tagged_words(self.sentences[index].words, predictions[index])
 
 
-def _check_tags(file: str, sentence: TaggedSentence, known: set[str]) -> None:
+def window_step(stride: int | None, max_length: int) -> int:
+    """Wordpieces from one window of a long sentence to the next.
+
+    Parameters
+    ----------
+    stride : int or None
+        None: half of what a window holds.
+    max_length : int
+        Wordpieces of a window, with the two special tokens.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ValueError
+        If `stride` is not in 1 .. `max_length` - 2.
+    """
+    room = max_length - 2
+    step = max(1, room // 2) if stride is None else stride
+    if not 1 <= step <= room:
+        raise ValueError(f"stride: expected 1 .. {room} (max_length - 2), found {step}")
+    return step
+
+
+def check_tags(file: str, sentence: TaggedSentence, known: set[str]) -> None:
+    """Refuse a sentence with a tag that a model does not know.
+
+    Parameters
+    ----------
+    file : str
+        For messages.
+    sentence : TaggedSentence
+    known : set of str
+
+    Raises
+    ------
+    DataError
+        With file, line, and near misses.
+    """
     for word, tag in enumerate(sentence.tags):
         if tag not in known:
             near = difflib.get_close_matches(tag, known, n=3)

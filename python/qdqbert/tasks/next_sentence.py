@@ -11,7 +11,7 @@ Learning Criteria for Discourse-Aware Sentence Representations" (the pairs of Di
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from tokenizers import Tokenizer
 
-__all__ = ["NextSentence", "read_pairs", "shuffle_half"]
+__all__ = ["NextSentence", "exchange_half", "read_pairs", "shuffle_half"]
 
 _NAMES = ("follows", "random")
 
@@ -170,24 +170,54 @@ def shuffle_half(
         If there are fewer than four pairs, or more than half of the shuffled second sentences are one and the
         same, so that some pair would keep it.
     """
-    if len(pairs) < 4:
-        raise DataError(f"{source}: expected at least four pairs to shuffle half of them, found {len(pairs)}")
+    other = exchange_half([pair.text_pair for pair in pairs], seed, source)
+    labels = (other != np.arange(len(pairs))).astype(np.int64)
+    examples = list(pairs)
+    for index in np.flatnonzero(labels).tolist():
+        pair = pairs[index]
+        examples[index] = TextExample(pair.text, _NAMES[1], pairs[other[index]].text_pair, pair.line)
+    return examples, labels
+
+
+def exchange_half(seconds: Sequence[Hashable], seed: int, source: str = "data") -> npt.NDArray[np.int64]:
+    """Choose half of the pairs, and for each of them another's second sentence.
+
+    Parameters
+    ----------
+    seconds : sequence of hashable
+        The second sentences, or what is equal where they are.
+    seed : int
+        >= 0.
+    source : str
+        File name, for messages.
+
+    Returns
+    -------
+    ndarray (pairs,) int64
+        Place of the second sentence of each pair: for half of the pairs, rounded down, that of another one
+        of that half, which is different; its own for the others.
+
+    Raises
+    ------
+    DataError
+        As in `shuffle_half`.
+    """
+    if len(seconds) < 4:
+        raise DataError(
+            f"{source}: expected at least four pairs to shuffle half of them, found {len(seconds)}"
+        )
     require_seed("seed", seed)
-    order = np.random.default_rng(seed).permutation(len(pairs))
-    chosen = order[: len(pairs) // 2].tolist()
+    order = np.random.default_rng(seed).permutation(len(seconds))
+    chosen = order[: len(seconds) // 2].tolist()
     # Pairs with one second sentence stand together, in an order that is random otherwise. Moved on by as many
     # places as the largest such group has, none meets its own, if that group is no more than half of all.
-    groups: dict[str, list[int]] = {}
+    groups: dict[Hashable, list[int]] = {}
     for index in chosen:
-        groups.setdefault(pairs[index].text_pair or "", []).append(index)
+        groups.setdefault(seconds[index], []).append(index)
     shift = max(map(len, groups.values()))
     if 2 * shift > len(chosen):
         raise DataError(f"{source}: too many second sentences are alike to be shuffled")
-    chosen = [index for group in groups.values() for index in group]
-    examples = list(pairs)
-    labels = np.zeros(len(pairs), dtype=np.int64)
-    for place, index in enumerate(chosen):
-        other = pairs[chosen[(place + shift) % len(chosen)]].text_pair
-        examples[index] = TextExample(pairs[index].text, _NAMES[1], other, pairs[index].line)
-        labels[index] = 1
-    return examples, labels
+    grouped = np.array([index for group in groups.values() for index in group], dtype=np.int64)
+    other = np.arange(len(seconds))
+    other[grouped] = np.roll(grouped, -shift)
+    return other
