@@ -59,7 +59,9 @@ def test_without_a_word_a_float_model_is_trained_and_stays_one(train, tmp_path) 
     text = train().out
     assert "trained 2 steps: loss " in text
     assert f"saved in {tmp_path / 'out'}" in text
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "bert"
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["model_type"] == "bert"
+    assert "qdqbert_quantization" not in config
     before, after = opened(bundled_folder()), opened(tmp_path / "out")
     name = "bert.encoder.layer.0.output.dense.weight"
     assert not np.array_equal(before.state_dict()[name], after.state_dict()[name])
@@ -108,6 +110,19 @@ def test_the_recipe_calibrates_and_trains_quantized(train, tmp_path) -> None:
     assert history[-1]["step"] == 5
     model = opened(tmp_path / "out")
     assert all(each._if_quant and each.amax is not None for _, each in named_quantizers(model))
+
+
+def test_a_model_trained_in_float_is_calibrated_afterwards(train, tmp_path) -> None:
+    train(output="float")
+    for words in (("--do_calib",), ("--qat", "--max_steps", "1")):
+        outcome = train(*words, folder=tmp_path / "float", output=words[0])
+        assert "calibrated on 40 samples" in outcome.out
+        assert outcome.err == ""
+    # A checkpoint within a run in float has its quantizers off.
+    train("--save_steps", "1", "--max_steps", "1", output="off")
+    outcome = train("--do_calib", folder=tmp_path / "off" / "checkpoint-1", output="on")
+    assert "all quantizers were off, and are switched on" in outcome.err
+    assert all(not each._disabled for _, each in named_quantizers(opened(tmp_path / "on")))
 
 
 def test_flags_go_before_the_recipe(train, tmp_path) -> None:

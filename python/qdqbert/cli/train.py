@@ -40,6 +40,7 @@ from qdqbert.serialization.atomic import write_text
 from qdqbert.tasks.table import OPTIONS, TASKS, TaskEntry, find_task, task_of_architectures
 
 if TYPE_CHECKING:
+    from qdqbert.rules import Changes
     from qdqbert.training import Trainer, TrainingArguments
 
 __all__ = ["add_arguments", "run"]
@@ -275,6 +276,7 @@ class _Job:
         self.trainer: Trainer | None = None
         self.lines: list[str] = []
         self.metrics: dict[str, dict[str, float]] = {}
+        self._off: Changes | None = None  # of a run in float
 
     def run(self) -> Report:
         """Do everything."""
@@ -488,6 +490,7 @@ class _Job:
     def _calibrate(self) -> bool:
         """Find ranges, if they are asked for or missing; whether the model has them then."""
         import qdqbert
+        from qdqbert.rules import named_quantizers
 
         arguments = self.arguments
         if not arguments.do_calib and (not arguments.qat or self._has_ranges()):
@@ -495,6 +498,9 @@ class _Job:
         options = calibration_options(arguments)
         if arguments.qat and arguments.calibrator is None and arguments.percentile is None:
             options = {"method": "percentile", "percentile": 99.99}
+        if all(quantizer._disabled for _, quantizer in named_quantizers(self.model)):
+            print("qdqbert train: all quantizers were off, and are switched on", file=sys.stderr)
+            qdqbert.quantizers(self.model, {"*": "on"})
         batches = self._calibration_batches()
         qdqbert.calibrate(self.model, batches, progress=self._progress(), **options)
         text = ", ".join(f"{value}" for value in options.values())
@@ -520,7 +526,7 @@ class _Job:
         import qdqbert
 
         if not is_quantized:
-            qdqbert.quantizers(self.model, {"*": "off"})
+            self._off = qdqbert.quantizers(self.model, {"*": "off"})
         for note in configure_quantizers(self.model, self.arguments):
             print(f"qdqbert train: {note}", file=sys.stderr)
 
@@ -528,10 +534,17 @@ class _Job:
         return None if self.args.disable_tqdm is None else not self.args.disable_tqdm
 
     def _train(self, resume_from: str | None) -> None:
+        import qdqbert
+
         trainer = self.trainer
         assert trainer is not None
         result = trainer.train(resume_from_checkpoint=resume_from or False)
+        # A model without ranges is saved as the BERT that it is if its quantizers are as they come.
+        if self._off is not None:
+            self._off.restore()
         trainer.save_model()
+        if self._off is not None:
+            self._off = qdqbert.quantizers(self.model, {"*": "off"})
         metrics = dict(result.metrics)
         if self.data is not None and self.data.num_items is not None:
             metrics["train_samples"] = self.data.num_items
