@@ -26,14 +26,14 @@ class Term(NamedTuple):
     Attributes
     ----------
     recording : Recording
-    gradients_of : callable (float) -> OutputGradients
-        Gradients of a multiple of the part with respect to the outputs.
+    part : int
+        Which of its parts, see `Recording.keep`.
     factor : float
-        The multiple.
+        By which the part is multiplied.
     """
 
     recording: Recording
-    gradients_of: Callable[[float], OutputGradients]
+    part: int
     factor: float = 1.0
 
 
@@ -80,7 +80,7 @@ class Loss(np.float32):
         recording : Recording or None
         gradients_of : callable (float) -> OutputGradients
         """
-        return cls(value, () if recording is None else (Term(recording, gradients_of),))
+        return cls(value, () if recording is None else (Term(recording, recording.keep(gradients_of)),))
 
     def backward(self) -> None:
         """Add the gradients of this number to those of the parameters that it was computed with.
@@ -107,9 +107,9 @@ class Loss(np.float32):
         gradients: dict[Recording, OutputGradients] = {}
         for recording in dict.fromkeys(term.recording for term in self._terms):
             recording.require_usable()
-        for recording, gradients_of, factor in self._terms:
-            part = gradients_of(factor)
-            gradients[recording] = gradients[recording] + part if recording in gradients else part
+        for recording, part, factor in self._terms:
+            more = recording.gradients_of(part, factor)
+            gradients[recording] = gradients[recording] + more if recording in gradients else more
         for recording, whole in gradients.items():
             recording.backward(whole)
 

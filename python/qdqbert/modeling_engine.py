@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +28,7 @@ from qdqbert.forward_inputs import (
     require_past,
     spread_mask,
 )
-from qdqbert.modeling_tree import Handles
+from qdqbert.modeling_tree import Bound, Handles
 from qdqbert.module import Module
 from qdqbert.nn.quant_mixin import require_fake_quant
 from qdqbert.nn.tensor_quantizer import descriptor_options
@@ -34,7 +36,7 @@ from qdqbert.quant_descriptor import QuantDescriptor
 from qdqbert.quant_modules import new_model_descriptors, set_up_new_model
 from qdqbert.quantization_settings import SECTION, read_descriptors, section_of
 from qdqbert.recording import Reach, Recording
-from qdqbert.sessions import SessionPool
+from qdqbert.sessions import Loan, SessionPool
 
 __all__ = ["Engine", "Run", "kept_heads", "require_one_input"]
 
@@ -351,18 +353,14 @@ class Engine:
                 raise ValueError(
                     "past_key_values: a forward in training mode takes no keys of earlier calls; call eval()"
                 )
-            arguments = [np.array(each) if isinstance(each, np.ndarray) else each for each in arguments]
-            arguments.append(None if dropout is None else (self.dropout_seed, self._next_step(), dropout))
-            self._recorded.last = None  # its session may be the one to use
-            loan = bound.sessions.training_session(
-                batch, length, keep, encoder_length=encoder_length, recomputes=recomputes
+            loan_of = functools.partial(
+                bound.sessions.training_session,
+                batch,
+                length,
+                keep,
+                encoder_length=encoder_length,
+                recomputes=recomputes,
             )
-            try:
-                outputs = loan.session.forward(*arguments)
-            except BaseException:  # which holds this frame, and with it the loan
-                loan.give_back()
-                raise
-            projects = states is not None and past.cross_keys is None
             reach = Reach(
                 prefix="bert." if self._head != "none" else "",
                 head_pools=self._head in _POOLING_HEADS,
@@ -370,10 +368,9 @@ class Engine:
                 shares_table=self._head == "language_model" and _OWN_TABLE not in bound.parameters,
                 adds_positions=sizes.position_embedding_type == "absolute",
                 attends_encoder=encoder_length > 0,
-                projects_encoder=projects,
+                projects_encoder=states is not None and past.cross_keys is None,
             )
-            recording = Recording(self.handles, bound, loan, reach)
-            self._recorded.last = recording
+            outputs, recording = self._record(bound, loan_of, reach, arguments, dropout)
         else:
             with bound.sessions.session(
                 batch, length, keep, past=past.length, encoder_length=encoder_length
@@ -389,6 +386,29 @@ class Engine:
                 columns += [cross_keys, cross_values]
             cache = tuple(zip(*columns, strict=True))
         return Run(last, pooled, logits, hidden, attentions, crossed, cache, recording)
+
+    def _record(
+        self,
+        bound: Bound,
+        loan_of: Callable[[], Loan],
+        reach: Reach,
+        arguments: list[Any],
+        dropout: Array | None,
+    ) -> tuple[Any, Recording]:
+        """Run a forward that can be walked back; return its outputs and the way back."""
+        # Backward reads the arrays again, and callers reuse theirs.
+        kept: list[Any] = [np.array(each) if isinstance(each, np.ndarray) else each for each in arguments]
+        kept.append(None if dropout is None else (self.dropout_seed, self._next_step(), dropout))
+        self._recorded.last = None  # its session may be the one to use
+        loan = loan_of()
+        try:
+            outputs = loan.session.forward(*kept)
+        except BaseException:  # whose traceback holds this frame, and with it the loan
+            loan.give_back()
+            raise
+        recording = Recording(self.handles, bound, loan, reach)
+        self._recorded.last = recording
+        return outputs, recording
 
     def _next_step(self) -> int:
         """Count a recorded forward, and return the number that it has."""

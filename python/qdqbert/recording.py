@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -142,6 +143,28 @@ class Recording:
         self._handles, self._bound = handles, bound
         self._loan: Loan | None = loan
         self._reach = reach
+        self._parts: list[Callable[[float], OutputGradients]] = []
+
+    def keep(self, gradients_of: Callable[[float], OutputGradients]) -> int:
+        """Keep a part of a loss until the forward is walked back, and return its number.
+
+        Parameters
+        ----------
+        gradients_of : callable (float) -> OutputGradients
+            Gradients of a multiple of it with respect to the outputs.
+        """
+        self._parts.append(gradients_of)
+        return len(self._parts) - 1
+
+    def gradients_of(self, part: int, factor: float) -> OutputGradients:
+        """Return the gradients of a multiple of a part; only while `require_usable` raises nothing.
+
+        Parameters
+        ----------
+        part : int
+        factor : float
+        """
+        return self._parts[part](factor)
 
     def require_usable(self) -> Loan:
         """Return the session.
@@ -188,6 +211,7 @@ class Recording:
             gradients.hidden_states or None,
         )
         self._loan = None
+        self._parts.clear()  # with the logits that they hold: sums of losses outlive many steps
         loan.give_back()
         self._note(gradients)
         return InputGradients(inputs, encoder)

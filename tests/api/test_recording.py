@@ -162,7 +162,8 @@ def test_the_sum_of_two_forwards_walks_both_back() -> None:
 )
 def test_arithmetic_follows_the_rules_of_differentiation(combine: Any, slope: float) -> None:
     class Nowhere:  # stands for a recording
-        pass
+        def keep(self, part: Any) -> int:
+            return 0
 
     loss = Loss.of(3.0, Nowhere(), lambda factor: factor)  # type: ignore[arg-type, return-value]
     result = combine(loss)
@@ -438,6 +439,21 @@ def test_a_forward_that_fails_gives_its_memory_back_and_leaves_the_model_usable(
             model(**wrong, **LABELS)
     model(**tiny_model.batch(), **LABELS).loss.backward()
     assert model.device.memory_statistics()["live_bytes"] == before
+
+
+def test_a_sum_of_many_losses_does_not_keep_what_their_forwards_gave() -> None:
+    model = training_model()
+    total: Any = 0.0
+    logits = []
+    for _ in range(3):
+        output = model(**tiny_model.batch(), **LABELS)
+        logits.append(weakref.ref(output.start_logits))
+        total = total + output.loss
+        output.loss.backward()
+        del output
+    assert [each() for each in logits] == [None] * 3
+    with pytest.raises(StateError, match="walked back already"):
+        total.backward()
 
 
 def test_a_recorded_forward_keeps_no_model_alive_in_a_cycle() -> None:
