@@ -120,7 +120,7 @@ class QDQBertModel(QDQBertPreTrainedModel):
             0 where cross-attention does not look; an axis of size 1 counts for all.
         past_key_values : sequence of sequences of floats
             What an earlier call returned, for the tokens before these.  Cached projections of an encoder are
-            used as they are, whether its states are given again or not.
+            used as they are, whether its states are given again or not.  Not in training mode.
         use_cache : bool, optional
             Return `past_key_values`; of decoders.  The configuration decides if left out.
         output_attentions, output_hidden_states, return_dict : bool, optional
