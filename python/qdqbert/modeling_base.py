@@ -425,8 +425,8 @@ class QDQBertPreTrainedModel(TrainableModel, CopyableModel, CheckpointModule):
 
         Query, key and value lose rows, the output layer columns.  All quantizers stay, with their ranges; of
         ranges along rows, columns or heads those that are left.  ``config.pruned_heads`` has the union, from
-        which the model is built again.  Modules that somebody holds stay valid; an optimizer whose moments are
-        of the old sizes refuses its next step.
+        which the model is built again.  Modules that somebody holds stay valid; an optimizer whose moments
+        are of the old sizes refuses its next step.
 
         Parameters
         ----------
