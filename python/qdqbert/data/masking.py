@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,11 @@ class DataCollatorForLanguageModeling:
         lists, goes on with the word before it.
     return_tensors : {"np"}
 
+    Attributes
+    ----------
+    item_fields : tuple of str
+        What is asked of items beside what a model takes; a `Trainer` that removes other columns leaves them.
+
     Raises
     ------
     ValueError
@@ -58,6 +63,8 @@ class DataCollatorForLanguageModeling:
     >>> collate = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.2)           # doctest: +SKIP
     >>> batch = collate([{"input_ids": [2, 5, 7, 3]}], rng=np.random.default_rng(0))        # doctest: +SKIP
     """
+
+    item_fields: ClassVar[tuple[str, ...]] = ("special_tokens_mask", "chinese_ref")
 
     tokenizer: BertTokenizerFast
     mlm: bool = True

@@ -666,10 +666,11 @@ class Trainer:
         return data.default_data_collator
 
     def _collate(self) -> Callable[..., Any]:
-        """Return the collator, behind the removal of fields that the model does not take."""
+        """Return the collator, behind the removal of fields that neither it nor the model takes."""
         if not self.args.remove_unused_columns:
             return self.data_collator
-        taken = {*forward_arguments(self.model), *self.label_names, "label", "label_ids"}
+        own = getattr(self.data_collator, "item_fields", ())
+        taken = {*forward_arguments(self.model), *self.label_names, *own, "label", "label_ids"}
         return keep_columns(self.data_collator, taken)
 
     def _learning_rate(self) -> float:
