@@ -149,7 +149,7 @@ def test_hostile_arguments_of_training_are_refused_by_a_sentence() -> None:
     ways = trainee.ways()
     defects, refused = [], 0
     with np.errstate(all="ignore"):
-        for index in range(CALLS):
+        for index in range(CALLS // 2):
             try:
                 ways[index % len(ways)]()
             except SENTENCES as error:
@@ -163,7 +163,7 @@ def test_hostile_arguments_of_training_are_refused_by_a_sentence() -> None:
             trainee.model.unfreeze("*")
             trainee.model.zero_grad()  # of a loss times NaN, which a step would hand on
     assert not defects, f"{len(defects)} defects\n" + "\n".join(sorted(set(defects))[:40])
-    assert refused > CALLS // 5
+    assert refused > CALLS // 10
     trainee.step()
     for name, value in trainee.model.state_dict().items():
         np.testing.assert_array_equal(value, before[name])  # the learning rate was 0
