@@ -162,6 +162,44 @@ def test_a_teacher_is_trained_against(train, topics, tmp_path) -> None:
     assert float(re.search("steps: loss (.*)", quantized.out)[1]) > 1e-4
 
 
+@pytest.fixture
+def text(tmp_path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text("What is it? Who made it, and when was it that they built the first one of them?\n" * 12)
+    return path
+
+
+@pytest.mark.parametrize("task", ["mlm", "clm"])
+def test_language_models_are_trained_on_text(qdqbert, topics, tmp_path, text, task) -> None:
+    words = ["--task", task, "--train_file", text, "--validation_file", text, "--boundary", "line"]
+    words += ["--max_steps", "2", "--streaming", "--output_dir", tmp_path / "out"]
+    outcome = qdqbert("train", topics, *words)
+    assert outcome.status == 0, outcome.err
+    assert "trained 2 steps" in outcome.out
+    assert ("the model becomes a decoder" in outcome.err) == (task == "clm")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["architectures"] == ["BertForMaskedLM" if task == "mlm" else "BertLMHeadModel"]
+    assert config.get("is_decoder", False) == (task == "clm")
+
+
+def test_rows_with_several_labels_are_trained_on(qdqbert, topics, tmp_path) -> None:
+    base = tmp_path / "base"
+    package.QDQBertModel.from_pretrained(topics).save_pretrained(base)
+    config = json.loads((base / "config.json").read_text())
+    left = {
+        key: value for key, value in config.items() if key not in ("id2label", "label2id", "problem_type")
+    }
+    (base / "config.json").write_text(json.dumps(left))
+    package.BertTokenizerFast.from_pretrained(topics).save_pretrained(base)
+    (tmp_path / "rows.csv").write_text("text,label\nWho?,a;b\nWhen?,b\nWhat?,c;a\n")
+    words = ["--task", "csv", "--train_file", tmp_path / "rows.csv", "--label_delimiter", ";"]
+    outcome = qdqbert("train", base, *words, "--max_steps", "1", "--output_dir", tmp_path / "out")
+    assert outcome.status == 0, outcome.err
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert sorted(config["label2id"]) == ["a", "b", "c"]
+    assert config["problem_type"] == "multi_label_classification"
+
+
 def test_predictions_are_scored(train, topics, tmp_path) -> None:
     words = ("--test_file", topics / "test.tsv", "--max_predict_samples", "10")
     outcome = train("--do_predict", *words)
@@ -331,6 +369,7 @@ def test_weights_are_calibrated_anew_whatever_their_axis(calibrated) -> None:
         (["--model_name_or_path", "elsewhere"], "DIR: expected a checkpoint folder, once"),
         (["--task", "poetry"], "--task: expected one of squad"),
         (["--doc_stride", "12"], "--doc_stride: is not for classification"),
+        (["--boundary", "line"], "--boundary: is not for classification"),
         (["--learning_rate", "-1"], "--learning_rate: expected a number in"),
         (["--fp16"], "--fp16=True: weights, activations and gradients are float32"),
         (["--dataloader_num_workers", "3"], "--dataloader_num_workers=3: batches are made"),

@@ -31,6 +31,7 @@ from qdqbert.cli.report import Report, UsageError
 from qdqbert.cli.train_arguments import (
     CALIBRATION_SAMPLES,
     DISTILLATION,
+    READING,
     add_arguments,
     check_arguments,
     training_arguments,
@@ -192,6 +193,9 @@ class _Job:
             arguments.tokenizer_name or arguments.config_name or self.source, **hub
         )
         self.entry = self._entry(config)
+        if self.entry.head == "LMHeadModel" and not config.is_decoder:
+            print("qdqbert train: the model becomes a decoder (config.is_decoder)", file=sys.stderr)
+            config.is_decoder = True
         self.data = None
         if self.args.do_train or arguments.do_calib or arguments.qat:
             if not arguments.train_file:
@@ -229,7 +233,7 @@ class _Job:
         """Options of tasks that flags have set."""
         from qdqbert.data import reading_options
 
-        given = {name: getattr(self.arguments, name) for name in OPTIONS}
+        given = {name: getattr(self.arguments, name) for name in (*OPTIONS, *READING)}
         given["version_2_with_negative"] = self.arguments.version_2_with_negative or None
         given = {name: value for name, value in given.items() if value is not None}
         known = {*self.entry.options, *reading_options(self.entry.name)}

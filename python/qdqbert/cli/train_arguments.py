@@ -15,7 +15,14 @@ from qdqbert.tasks.table import OPTIONS, TASKS
 if TYPE_CHECKING:
     from qdqbert.training import TrainingArguments
 
-__all__ = ["CALIBRATION_SAMPLES", "DISTILLATION", "add_arguments", "check_arguments", "training_arguments"]
+__all__ = [
+    "CALIBRATION_SAMPLES",
+    "DISTILLATION",
+    "READING",
+    "add_arguments",
+    "check_arguments",
+    "training_arguments",
+]
 
 CALIBRATION_SAMPLES = 128  # what the original's loop comes to, whatever its flag says
 _RECIPE: dict[str, Any] = {
@@ -29,6 +36,23 @@ DISTILLATION = (
     ("alpha", 0.5, "weight of the teacher's logits; the labels have the rest"),
     ("hidden_weight", 0.0, "weight of the difference of hidden states"),
 )
+# Options of `qdqbert.data.read` that evaluations do not have.
+READING: dict[str, dict[str, Any]] = {
+    "problem_type": {
+        "text": "classification: what labels are (as they look)",
+        "choices": ("regression", "single_label_classification", "multi_label_classification"),
+    },
+    "label_delimiter": {"text": "classification: cuts labels into several", "metavar": "TEXT"},
+    "boundary": {
+        "text": "masked-lm, causal-lm: what no input goes over the end of (file)",
+        "choices": ("file", "document", "line"),
+    },
+    "streaming": {
+        "text": "masked-lm, causal-lm: read files in every epoch, in place of keeping them in memory; needs "
+        "--max_steps",
+        "type": bool,
+    },
+}
 _REFUSED = {
     "dataset_name": "data sets are read from files; give --train_file",
     "dataset_config_name": "data sets are read from files; give --train_file",
@@ -137,6 +161,8 @@ def _add_data_flags(parser: argparse.ArgumentParser) -> None:
         elif option.kind is not bool:
             options["metavar"] = "X" if option.kind is float else "N"
         add_flag(group, name, f"{tasks}: {option.text}", **options)
+    for name, reading in READING.items():
+        add_flag(group, name, **reading)
     for name in ("dataset_name", "dataset_config_name", "preprocessing_num_workers"):
         add_flag(group, name, argparse.SUPPRESS)
 
