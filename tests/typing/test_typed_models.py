@@ -57,7 +57,7 @@ def test_batches_are_unpacked(config: qdqbert.QDQBertConfig) -> None:
     anything: dict[str, Any] = {**batch, "labels": [1]}
     labelled = model(**anything)
     assert_type(labelled, SequenceClassifierOutput)
-    assert_type(labelled.loss, np.float32 | None)
+    assert_type(labelled.loss, qdqbert.Loss | None)
     assert labelled.loss is not None
     assert float(labelled.loss) > 0
     np.testing.assert_array_equal(labelled.logits, output.logits)
