@@ -13,6 +13,7 @@ import pytest
 
 import qdqbert
 import tiny_model
+from qdqbert import _core
 from qdqbert.errors import RuleError, StateError, UnsupportedError
 from qdqbert.nn import QuantLinear
 from qdqbert.optim import SGD, AdamW, clip_grad_norm_
@@ -470,3 +471,29 @@ def test_an_optimizer_says_how_to_copy_it(duplicate: Any) -> None:
 def test_an_optimizer_shows_its_settings() -> None:
     text = repr(AdamW(training_model().parameter_groups(), lr=3e-5))
     assert "Parameter Group 1\n    betas: (0.9, 0.999)\n    eps: 1e-08\n    lr: 3e-05" in text
+
+
+# ---- bits ------------------------------------------------------------------------------------------------
+
+
+def test_a_run_has_the_same_bits_on_any_number_of_threads_and_every_variant() -> None:
+    def run(device: Any) -> tuple[list[bytes], dict[str, np.ndarray]]:
+        model = qdqbert.QDQBertForQuestionAnswering(tiny_model.config(), device=device, seed=0).train()
+        optimizer = AdamW(model.parameter_groups(), lr=1e-2)
+        losses = []
+        for step in range(4):
+            loss = model(**tiny_model.batch(seed=step), **LABELS, label_smoothing=0.1).loss
+            losses.append(np.float32(loss).tobytes())
+            loss.backward()
+            clip_grad_norm_(model, 0.5)
+            optimizer.step()
+            optimizer.zero_grad()
+        return losses, numbers(model)
+
+    names = [name for name, is_supported in _core.variants() if is_supported]
+    assert "ref" in names
+    runs = [run(qdqbert.Device(name, threads)) for name in names for threads in (1, 2, 3)]
+    for losses, parameters in runs[1:]:
+        assert losses == runs[0][0]
+        for name, value in parameters.items():
+            np.testing.assert_array_equal(value, runs[0][1][name], err_msg=name)
