@@ -79,6 +79,14 @@ def test_quantizing_begins_after_the_steps_in_float() -> None:
     assert not np.array_equal(in_float, quantized)
 
 
+def test_a_start_that_the_run_does_not_reach_is_refused() -> None:
+    model = calibrated()
+    before = states(model)
+    with pytest.raises(ValueError, match="start_step: expected less than the 100 steps of the run, got 100"):
+        Steps(model, QuantizationAware(start_step=100))
+    assert states(model) == before
+
+
 def test_quantizers_that_are_off_stay_off() -> None:
     model = calibrated()
     qdqbert.quantizers(model, {"*.layer.1.*": "off"})

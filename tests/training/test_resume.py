@@ -305,3 +305,38 @@ def test_a_file_that_may_not_grow_leaves_the_checkpoint_before_it_whole(tmp_path
     assert done.stdout.split() == [str(errno.EFBIG)], done.stderr
     assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == ["checkpoint-1"]
     assert progress_of(tmp_path / "out" / "checkpoint-1")["position"]["batch"] == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("scheduler.json", lambda data: data.clear(), "does not fit this run"),
+        ("progress.json", lambda data: data["position"].update(batch=-1), r"batch: expected an integer"),
+        ("progress.json", lambda data: data["dropout"].update(step="2"), "dropout.step: expected"),
+        ("progress.json", lambda data: data["position"].update(batch=7), r"has done 7 batches.*has 6"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_leaves_the_model_as_it_was(
+    tmp_path: Path, file: str, change: Callable[[Any], None], message: str
+) -> None:
+    tiny_run.trainer(tmp_path, **OPTIONS).train()
+    folder = tmp_path / "checkpoint-4"
+    data = json.loads((folder / file).read_text())
+    change(data)
+    (folder / file).write_text(json.dumps(data))
+    if file != "progress.json":
+        progress = json.loads((folder / "progress.json").read_text())
+        progress["files"][file] = (folder / file).stat().st_size
+        (folder / "progress.json").write_text(json.dumps(progress))
+    trainer = tiny_run.trainer(tmp_path, **OPTIONS)
+    before = {name: np.array(value) for name, value in trainer.model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=message):
+        trainer.train(resume_from_checkpoint=folder)
+    for name, value in trainer.model.state_dict().items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+
+
+def test_a_run_made_shorter_than_what_is_done_trains_no_further(tmp_path: Path) -> None:
+    tiny_run.trainer(tmp_path, **OPTIONS).train()
+    shorter = tiny_run.trainer(tmp_path, **{**OPTIONS, "max_steps": 2})
+    assert shorter.train(resume_from_checkpoint=tmp_path / "checkpoint-4").global_step == 4

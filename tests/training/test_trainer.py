@@ -590,6 +590,21 @@ def test_checkpoints_and_best_models_are_kept(tmp_path: Path) -> None:
     assert weights(trainer.model) == saved[2] != saved[6]
 
 
+def test_a_figure_that_is_nan_is_not_the_best_for_good(tmp_path: Path) -> None:
+    trainer = tiny_run.trainer(
+        tmp_path,
+        evaluation_strategy="epoch",
+        save_strategy="epoch",
+        metric_for_best_model="score",
+        num_train_epochs=3,
+    )
+    scores = iter([np.nan, 0.5, np.nan])
+    trainer.compute_metrics = lambda prediction: {"score": next(scores)}
+    trainer.train()
+    assert trainer.state.best_metric == 0.5
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-6")
+
+
 def test_a_limit_of_one_leaves_the_best_at_the_end(tmp_path: Path) -> None:
     trainer = tiny_run.trainer(
         tmp_path,

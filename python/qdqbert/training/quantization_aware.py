@@ -47,7 +47,7 @@ class QuantizationAware(TrainerCallback):
     Parameters
     ----------
     start_step : int
-        Steps of training in float before quantizing begins, at least 0.
+        Steps of training in float before quantizing begins, at least 0 and less than the run has.
     amax : {"frozen", "moving", "learned"}
         Ranges of activations.  ``"frozen"``: those that calibration found, as the toolkit advises.
         ``"moving"``: after every step each range moves towards the largest magnitude that the step saw, also
@@ -109,6 +109,11 @@ class QuantizationAware(TrainerCallback):
     def on_train_begin(  # noqa: D102
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        if self.start_step >= state.max_steps:
+            raise ValueError(
+                f"start_step: expected less than the {state.max_steps} steps of the run, got "
+                f"{self.start_step}; nothing would be quantized"
+            )
         model = kwargs["model"]
         named = dict(named_quantizers(model))
         if state.global_step == 0 or self._names is None:

@@ -129,7 +129,12 @@ def write_run(
 
 
 def read_run(
-    folder: Path, model: Any, optimizer: Any, lr_scheduler: Any, arguments: Mapping[str, Any]
+    folder: Path,
+    model: Any,
+    optimizer: Any,
+    lr_scheduler: Any,
+    arguments: Mapping[str, Any],
+    batches_per_epoch: int | None,
 ) -> tuple[TrainerState, Position, dict[str, Any]]:
     """Put model, optimizer and schedule into the state of a checkpoint.
 
@@ -140,6 +145,8 @@ def read_run(
         Of the same run.
     arguments : mapping
         Of this run; those that differ from the checkpoint's and shape the result are told in the log.
+    batches_per_epoch : int or None
+        Of this run's data; None if nobody knows.
 
     Returns
     -------
@@ -151,7 +158,8 @@ def read_run(
     Raises
     ------
     CheckpointError
-        If the folder is no complete checkpoint, was written with ``save_only_model``, or is of another model.
+        If the folder is no complete checkpoint, was written with ``save_only_model``, or is of another model
+        or of more data; the model is as it was.
     """
     progress = progress_of(folder)
     if progress.get("format") != _FORMAT:
@@ -167,17 +175,29 @@ def read_run(
     try:
         position = Position(**progress["position"])
         dropout = int(progress["dropout"]["seed"]), int(progress["dropout"]["step"])
+        _require_counts(
+            {
+                **{name: getattr(position, name) for name in ("epoch", "batch", "logged_step")},
+                **{f"dropout.{name}": value for name, value in progress["dropout"].items()},
+            }
+        )
         callbacks, former = dict(progress["callbacks"]), dict(progress["arguments"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / PROGRESS_NAME}: is damaged: {error!r}") from error
+    if batches_per_epoch is not None and position.batch > batches_per_epoch:
+        raise CheckpointError(
+            f"{folder}: has done {position.batch} batches of epoch {position.epoch}, and an epoch of this "
+            f"run's data has {batches_per_epoch}; expected the data that the run began with"
+        )
     optimizer_state = read_state(folder / OPTIMIZER_NAME)
     scheduler_state = read_json(folder / SCHEDULER_NAME)
-    load_weights(model, folder)
+    # The weights last: what does not fit leaves the model as it was.
     try:
         optimizer.load_state_dict(optimizer_state)
         lr_scheduler.load_state_dict(scheduler_state)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder}: the optimizer's state does not fit this run: {error}") from error
+    load_weights(model, folder)
     model.dropout_seed, model.dropout_step = dropout
     if model.config.problem_type is None:  # which the first labels decide, for good
         model.config.problem_type = read_json(folder / "config.json").get("problem_type")
@@ -189,6 +209,12 @@ def read_run(
     if changed:
         _logger.warning("resumed with other arguments than the run had: %s", ", ".join(changed))
     return state, position, callbacks
+
+
+def _require_counts(numbers: Mapping[str, Any]) -> None:
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
+            raise ValueError(f"{name}: expected an integer in [0, 2**64), got {value!r}")
 
 
 def load_weights(model: Any, folder: Path) -> None:

@@ -207,10 +207,17 @@ class TrainingLoop:
             self.model.dropout_seed, self.model.dropout_step = args.seed, 0
         else:
             state, self.position, callbacks = read_run(
-                self.resume_from, self.model, trainer.optimizer, trainer.lr_scheduler, args.to_dict()
+                self.resume_from,
+                self.model,
+                trainer.optimizer,
+                trainer.lr_scheduler,
+                args.to_dict(),
+                self.batches_per_epoch,
             )
             if state.global_step >= state.max_steps and max_steps > state.global_step:
                 self.position.should_training_stop = False  # the run was over, and has been made longer
+            if state.global_step >= max_steps:
+                self.position.should_training_stop = True  # or shorter than what is done
         state.max_steps, state.num_train_epochs = max_steps, min(epochs, 2**53)
         state.train_batch_size = args.train_batch_size
         for name in ("logging_steps", "eval_steps", "save_steps"):
@@ -385,7 +392,8 @@ class TrainingLoop:
         is_better = best is None or state.best_model_checkpoint is None
         if not is_better:
             assert best is not None
-            is_better = value > best if self.args.greater_is_better else value < best
+            # NaN is smaller and larger than nothing: the first one would stay the best for good.
+            is_better = math.isnan(best) or (value > best if self.args.greater_is_better else value < best)
         if is_better:
             state.best_metric, state.best_model_checkpoint = value, os.fspath(path)
 
