@@ -49,8 +49,8 @@ Inputs = dict[str, NDArray[np.int64]]
 # ---- weights and inputs ------------------------------------------------------------------------
 
 
-def bert_tensors(shape: str, seed: int = 0) -> dict[str, NDArray[np.float32]]:
-    """Random weights under the names of a Hugging Face BertModel.
+def bert_tensors(shape: str, seed: int = 0, head: str = "none") -> dict[str, NDArray[np.float32]]:
+    """Random weights under the names of a Hugging Face BertModel, or of its model of question answering.
 
     Normal(0, 0.02), biases too, LayerNorm near 1.
     """
@@ -85,15 +85,24 @@ def bert_tensors(shape: str, seed: int = 0) -> dict[str, NDArray[np.float32]]:
         linear(f"{base}.intermediate.dense", intermediate, hidden)
         linear(f"{base}.output.dense", hidden, intermediate)
         norm(f"{base}.output.LayerNorm")
-    linear("pooler.dense", hidden, hidden)
+    if head == "none":
+        linear("pooler.dense", hidden, hidden)
+        return tensors
+    tensors = {f"bert.{name}": tensor for name, tensor in tensors.items()}
+    linear("qa_outputs", 2, hidden)
     return tensors
 
 
-def bert_config(shape: str) -> dict[str, Any]:
-    """config.json of the checkpoint."""
+_ARCHITECTURES = {"none": "BertModel", "question_answering": "BertForQuestionAnswering"}
+
+
+def bert_config(shape: str, head: str = "none") -> dict[str, Any]:
+    """config.json of the checkpoint; without dropout, so that what trains can be compared."""
     size = SHAPES[shape]
     return {
-        "architectures": ["BertModel"],
+        "architectures": [_ARCHITECTURES[head]],
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
         "model_type": "bert",
         "vocab_size": size["vocab"],
         "hidden_size": size["hidden"],
@@ -108,7 +117,7 @@ def bert_config(shape: str) -> dict[str, Any]:
     }
 
 
-def write_checkpoint(folder: pathlib.Path, shape: str, seed: int = 0) -> pathlib.Path:
+def write_checkpoint(folder: pathlib.Path, shape: str, seed: int = 0, head: str = "none") -> pathlib.Path:
     """Write config.json and a float32 model.safetensors into `folder`.
 
     The file is 8 bytes of header size, the JSON header, and the data.
@@ -116,7 +125,7 @@ def write_checkpoint(folder: pathlib.Path, shape: str, seed: int = 0) -> pathlib
     folder.mkdir(parents=True, exist_ok=True)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
-    tensors = bert_tensors(shape, seed)
+    tensors = bert_tensors(shape, seed, head)
     for name, tensor in tensors.items():
         header[name] = {
             "dtype": "F32",
@@ -131,7 +140,7 @@ def write_checkpoint(folder: pathlib.Path, shape: str, seed: int = 0) -> pathlib
         file.write(text)
         for tensor in tensors.values():
             file.write(tensor.astype("<f4").tobytes())
-    (folder / "config.json").write_text(json.dumps(bert_config(shape), indent=1), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(bert_config(shape, head), indent=1), encoding="utf-8")
     return folder
 
 
@@ -221,7 +230,7 @@ def _torch_bert(folder: str) -> Any:
     return model.eval()
 
 
-def _use_sdpa(model: Any) -> None:
+def use_sdpa(model: Any) -> None:
     """Replace the attention of transformers' BertSelfAttention, which has no fused one, by torch's."""
     torch = require("torch")
 
@@ -252,7 +261,7 @@ def torch_fp32(folder: str, inputs: Inputs, threads: int, variant: str) -> tuple
     torch.set_num_threads(threads)
     model = _torch_bert(folder)
     if variant != "eager":
-        _use_sdpa(model)
+        use_sdpa(model)
     started = time.perf_counter()
     if variant == "compile":
         inductor = require("torch._inductor.config", "torch")
