@@ -477,9 +477,12 @@ def test_demo_runs_every_method_and_shows_answers(qdqbert):
             "calibration_seconds",
             "seconds",
         ),
-        *("rows", "search", "examples"),
+        *("training", "rows", "search", "examples"),
     }
-    assert list(data["rows"]) == ["float", "max", "percentile-99.99", "mse", "entropy", "mix"]
+    assert list(data["rows"]) == ["float", "max", "percentile-99.99", "mse", "entropy", "mix", "qat"]
+    assert set(data["training"]) == {"from", "epochs", "items", "seconds"}
+    assert data["training"]["from"] in data["rows"]
+    assert (data["training"]["epochs"], data["training"]["items"]) == (4, 512)
     assert data["quantizers"] == 40
     assert len(data["examples"]) == 8
     assert set(data["examples"][0]) == {"text", "expected", "float", "int8"}
@@ -493,6 +496,18 @@ def test_demo_table_is_for_people(qdqbert):
         assert words in outcome.out
     assert "\x1b" not in outcome.out
     assert outcome.err == ""
+
+
+def test_demo_trains_as_many_epochs_as_it_is_told(qdqbert):
+    words = ("demo", "--limit", "40", "--samples", "8", "--methods", "max", "--qat-epochs")
+
+    one, none = (qdqbert(*words, epochs, "--json").data for epochs in ("1", "0"))
+    refused = [qdqbert(*words, "-1"), qdqbert(*words, "1", "--model", "DIR", "--data", "FILE")]
+
+    assert one["training"]["epochs"] == 1
+    assert (none["training"], list(none["rows"])) == (None, ["float", "max"])
+    assert [outcome.status for outcome in refused] == [2, 2]
+    assert all("--qat-epochs" in outcome.err for outcome in refused)
 
 
 def test_demo_runs_on_a_checkpoint_of_ones_own(qdqbert, topics, tmp_path):

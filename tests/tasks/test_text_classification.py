@@ -167,5 +167,5 @@ def test_bundled_classifier_scores_what_pytorch_does(tokenizer):
     with qdqbert.quantizers(model, {"*": "off"}):
         result = texts.evaluate(model, examples, labels, tokenizer, max_length=64)
 
-    # PyTorch's float32: 78.73 %, 1,181 of 1,500. One text within float noise of a tie may fall either way.
-    assert abs(int(result.correct.sum()) - 1181) <= 1
+    # PyTorch's float32: 80.33 %, 1,205 of 1,500. One text within float noise of a tie may fall either way.
+    assert abs(int(result.correct.sum()) - 1205) <= 1
