@@ -82,17 +82,17 @@ class Distillation:
     ) -> None:
         if not isinstance(teacher, QDQBertPreTrainedModel):
             raise TypeError(f"teacher: expected a model, got {type(teacher).__name__}")
-        self.teacher = teacher
-        self.temperature = _number("temperature", temperature)
-        self.alpha = _number("alpha", alpha)
-        self.hidden_weight = _number("hidden_weight", hidden_weight)
+        self.teacher: QDQBertPreTrainedModel = teacher
+        self.temperature: float = _number("temperature", temperature)
+        self.alpha: float = _number("alpha", alpha)
+        self.hidden_weight: float = _number("hidden_weight", hidden_weight)
         if self.temperature == 0.0:
             raise ValueError("temperature: expected a number above 0, got 0")
         if self.alpha > 1.0:
             raise ValueError(f"alpha: expected 0 .. 1, got {alpha}")
         if layers is not None and not isinstance(layers, Mapping):
             raise TypeError(f"layers: expected a mapping of int to int, got {type(layers).__name__}")
-        self.layers = None if layers is None else dict(layers)
+        self.layers: dict[int, int] | None = None if layers is None else dict(layers)
 
     def __call__(self, model: QDQBertPreTrainedModel, batch: Mapping[str, Any]) -> Loss:
         """Run student and teacher on a batch.

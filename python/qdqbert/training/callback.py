@@ -231,8 +231,8 @@ class CallbackHandler:
         self.callbacks: list[TrainerCallback] = []
         for callback in callbacks:
             self.add(callback)
-        self.model = model
-        self.tokenizer = tokenizer
+        self.model: Any = model
+        self.tokenizer: Any = tokenizer
         self.optimizer: Any = None
         self.lr_scheduler: Any = None
         self.train_dataloader: Any = None

@@ -53,9 +53,9 @@ class EarlyStoppingCallback(TrainerCallback):
             raise ValueError(f"early_stopping_patience: expected at least 1, got {early_stopping_patience}")
         if not threshold >= 0:
             raise ValueError(f"early_stopping_threshold: expected at least 0, got {threshold}")
-        self.early_stopping_patience = early_stopping_patience
-        self.early_stopping_threshold = threshold
-        self.early_stopping_patience_counter = 0
+        self.early_stopping_patience: int = early_stopping_patience
+        self.early_stopping_threshold: float = threshold
+        self.early_stopping_patience_counter: int = 0
 
     def state_dict(self) -> dict[str, Any]:  # noqa: D102
         return {"early_stopping_patience_counter": self.early_stopping_patience_counter}

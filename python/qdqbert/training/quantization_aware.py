@@ -90,10 +90,10 @@ class QuantizationAware(TrainerCallback):
             raise ValueError(f"weights: expected one of {', '.join(_WEIGHT_RANGES)}, got {weights!r}")
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum: expected a number in [0, 1), got {momentum!r}")
-        self.start_step = start_step
-        self.amax = amax
-        self.weights = weights
-        self.momentum = momentum
+        self.start_step: int = start_step
+        self.amax: str = amax
+        self.weights: str = weights
+        self.momentum: float = momentum
         self._names: list[str] | None = None  # of the quantizers that are trained with
         self._inputs: list[tuple[str, TensorQuantizer]] = []
         self._weights: list[tuple[str, TensorQuantizer, Any]] = []

@@ -118,28 +118,29 @@ class Trainer:
     ) -> None:
         if (model is None) == (model_init is None):
             raise ValueError("model, model_init: expected one of them")
-        self.args = TrainingArguments("tmp_trainer") if args is None else args
-        self.model_init = model_init
-        self.model = model_init() if model_init is not None else model
-        self.tokenizer = tokenizer
-        self.train_dataset = train_dataset
-        self.eval_dataset = eval_dataset
-        self.compute_metrics = compute_metrics
-        self.preprocess_logits_for_metrics = preprocess_logits_for_metrics
-        self.distillation = distillation
+        self.args: TrainingArguments = TrainingArguments("tmp_trainer") if args is None else args
+        self.model_init: Callable[[], Any] | None = model_init
+        self.model: Any = model_init() if model_init is not None else model
+        self.tokenizer: Any = tokenizer
+        self.train_dataset: Any = train_dataset
+        self.eval_dataset: Any = eval_dataset
+        self.compute_metrics: Callable[[EvalPrediction], Mapping[str, Any]] | None = compute_metrics
+        self.preprocess_logits_for_metrics: Callable[[Any, Any], Any] | None = preprocess_logits_for_metrics
+        self.distillation: Distillation | None = distillation
         if distillation is not None and self.args.label_smoothing_factor > 0:
             raise ValueError("distillation: the teacher's targets are soft; label_smoothing_factor must be 0")
-        self.data_collator = data_collator or self._default_collator()
-        self.optimizer, self.lr_scheduler = optimizers
+        self.data_collator: Callable[..., Any] = data_collator or self._default_collator()
+        self.optimizer: Any = optimizers[0]
+        self.lr_scheduler: Any = optimizers[1]
         self._makes_optimizer = self.optimizer is None
         self._makes_scheduler = self.lr_scheduler is None
         if self.lr_scheduler is not None and self.optimizer is None:
             raise ValueError("optimizers: a schedule without its optimizer cannot be used")
-        self.state = TrainerState()
-        self.control = TrainerControl()
-        self.is_in_train = False
+        self.state: TrainerState = TrainerState()
+        self.control: TrainerControl = TrainerControl()
+        self.is_in_train: bool = False
         self._batches_of_step = 1
-        self.label_names = self.args.label_names or label_names(self.model)
+        self.label_names: list[str] = self.args.label_names or label_names(self.model)
         built_in: list[Any] = [DefaultFlowCallback]
         if "jsonl" in self.args.report_to:
             built_in.append(JsonLinesCallback)
@@ -147,7 +148,9 @@ class Trainer:
             built_in.append(PrinterCallback)
         elif self.args.disable_tqdm is False or (sys.stderr is not None and sys.stderr.isatty()):
             built_in.append(ProgressCallback)
-        self.callback_handler = CallbackHandler([*built_in, *(callbacks or ())], self.model, tokenizer)
+        self.callback_handler: CallbackHandler = CallbackHandler(
+            [*built_in, *(callbacks or ())], self.model, tokenizer
+        )
         self._call("on_init_end")
 
     # ---- training ------------------------------------------------------------------------------------------

@@ -216,9 +216,9 @@ class EvalPrediction:
     """
 
     def __init__(self, predictions: Any, label_ids: Any, inputs: Any = None) -> None:
-        self.predictions = predictions
-        self.label_ids = label_ids
-        self.inputs = inputs
+        self.predictions: Any = predictions
+        self.label_ids: Any = label_ids
+        self.inputs: Any = inputs
 
     def _parts(self) -> tuple[Any, ...]:
         given = () if self.inputs is None else (self.inputs,)

@@ -27,6 +27,7 @@ from qdqbert.training.run_checkpoint import Position, load_weights, read_run, wr
 from qdqbert.training.trainer_state import TrainerControl, TrainerState, TrainOutput
 
 if TYPE_CHECKING:
+    from qdqbert.training.arguments import TrainingArguments
     from qdqbert.training.trainer import Trainer
 
 __all__ = ["TrainingLoop", "batches_of", "items_of", "length_of", "speed_metrics"]
@@ -112,14 +113,14 @@ class TrainingLoop:
     """
 
     def __init__(self, trainer: Trainer, resume_from: Path | None, ignore_keys: Sequence[str] | None) -> None:
-        self.trainer = trainer
-        self.args = trainer.args
-        self.model = trainer.model
-        self.resume_from = resume_from
-        self.ignore_keys = ignore_keys
-        self.position = Position()
-        self.loader = trainer.get_train_dataloader()
-        self.batches_per_epoch = length_of(self.loader)
+        self.trainer: Trainer = trainer
+        self.args: TrainingArguments = trainer.args
+        self.model: Any = trainer.model
+        self.resume_from: Path | None = resume_from
+        self.ignore_keys: Sequence[str] | None = ignore_keys
+        self.position: Position = Position()
+        self.loader: Any = trainer.get_train_dataloader()
+        self.batches_per_epoch: int | None = length_of(self.loader)
         self._grad_norm: float | None = None
         self._samples = self._tokens = self._steps = 0  # of this process
 
