@@ -321,6 +321,13 @@ class _Job:
 
         arguments = self.arguments
         if not arguments.do_calib and (not arguments.qat or self._has_ranges()):
+            for name in ("calibrator", "percentile", "num_calib_batch"):
+                if getattr(arguments, name) is not None:
+                    print(
+                        f"qdqbert train: --{name} has nothing to do: the model has ranges, which --do_calib "
+                        "would replace",
+                        file=sys.stderr,
+                    )
             return self._has_ranges()
         options = calibration_options(arguments)
         if arguments.qat and arguments.calibrator is None and arguments.percentile is None:

@@ -196,6 +196,12 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         ):
             if getattr(arguments, name) != usual:
                 raise UsageError(f"--{name}: is for --qat")
+    if arguments.qat_momentum != 0.99 and arguments.qat_amax != "moving":
+        raise UsageError("--qat_momentum: is for --qat_amax moving")
+    if not (arguments.do_calib or arguments.qat):
+        for name in ("calibrator", "percentile", "num_calib_batch"):
+            if getattr(arguments, name) is not None:
+                raise UsageError(f"--{name}: is for --do_calib and --qat")
     for name, usual, _ in DISTILLATION:
         if arguments.teacher is None and getattr(arguments, f"teacher_{name}") != usual:
             raise UsageError(f"--teacher_{name}: is for --teacher")
