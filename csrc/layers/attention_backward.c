@@ -221,14 +221,20 @@ scores_backward(const gradient_job *job, const item *it)
     multiply(kernels, buffers, &of_keys);
 }
 
-/* The softmax and what it became before its quantizer; the values too, where they live in scratch. */
+/* The softmax and what it became before its quantizer; the values too, where they live in scratch.  What stays the same
+ * there is one buffer. */
 static void
-recompute(const gradient_job *job, const item *it, qb_arena arena)
+recompute(const gradient_job *job, item *it, qb_arena arena)
 {
     const qb_kernels *kernels = job->forward->kernels;
     const size_t n = (size_t)(it->rows * it->keys);
     qb_attention_item_probabilities(job->forward, it->sequence, it->head, arena, it->buffers.softmax);
-    memcpy(it->buffers.head_masked, it->buffers.softmax, n * sizeof(float));
+    if (job->whole == NULL && job->forward->dropout == NULL && job->head_mask == NULL) {
+        it->buffers.head_masked = it->buffers.softmax;
+    }
+    else {
+        memcpy(it->buffers.head_masked, it->buffers.softmax, n * sizeof(float));
+    }
     drop(job, it, it->buffers.head_masked);
     if (job->head_mask != NULL) {
         kernels->scale_f32(it->buffers.head_masked, job->head_mask[it->head], n, it->buffers.head_masked);
@@ -238,7 +244,7 @@ recompute(const gradient_job *job, const item *it, qb_arena arena)
             kernels->fake_quant_f32(it->buffers.head_masked, n, &job->range, it->buffers.values);
         }
         else {
-            memcpy(it->buffers.values, it->buffers.head_masked, n * sizeof(float));
+            it->buffers.values = it->buffers.head_masked;
         }
     }
 }

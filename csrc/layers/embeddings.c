@@ -119,7 +119,8 @@ qb_embeddings_backward(const qb_embeddings *self, const qb_gradient_work *work, 
     embed_job job = {.self = self, .kernels = run->kernels, .input = input, .y = work->sums};
     QB_TRY(qb_dropout_apply(run, input->dropout, dy, input->tokens, self->features, dy));
     QB_TRY(qb_run_parallel(run, input->tokens, 16, add_vectors, &job));
-    QB_TRY(qb_layer_norm_backward(&self->norm, work, run, work->sums, input->tokens, dy, dy));
-    job.y = dy;
-    return qb_run_parallel(run, (self->features + COLUMNS - 1) / COLUMNS, 1, add_to_tables, &job);
+    QB_TRY(qb_layer_norm_backward(&self->norm, work, run, work->sums, input->tokens, dy, work->dsums));
+    job.y = work->dsums;
+    QB_TRY(qb_run_parallel(run, (self->features + COLUMNS - 1) / COLUMNS, 1, add_to_tables, &job));
+    return qb_gradient_copy(run, work->dsums, input->tokens * self->features, dy);
 }

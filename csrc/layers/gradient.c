@@ -10,6 +10,9 @@
 #define GRAIN 16384
 #define COLUMNS 64
 
+/* Of a cache line. */
+#define LINE_FLOATS 16
+
 void
 qb_gradient_need(size_t *most, size_t count, size_t size, int *overflowed)
 {
@@ -31,6 +34,7 @@ qb_gradient_plan(const qb_gradient_sizes *sizes, qb_gradient_work *work, qb_aren
     work->matrix = qb_arena_take(arena, (int64_t)sizes->matrix, sizeof *work->matrix);
     work->packed = qb_arena_take(arena, (int64_t)sizes->packed, 1);
     work->sums = qb_arena_take(arena, (int64_t)sizes->sums, sizeof *work->sums);
+    work->dsums = qb_arena_take(arena, (int64_t)sizes->dsums, sizeof *work->dsums);
     work->mean = qb_arena_take(arena, (int64_t)sizes->rows, sizeof *work->mean);
     work->rstd = qb_arena_take(arena, (int64_t)sizes->rows, sizeof *work->rstd);
 }
@@ -38,6 +42,7 @@ qb_gradient_plan(const qb_gradient_sizes *sizes, qb_gradient_work *work, qb_aren
 typedef struct matrix_job {
     const qb_kernels *kernels;
     const float *x;
+    const float *b; /* what is added to x */
     int64_t rows, width, columns;
     float *y;
 } matrix_job;
@@ -47,14 +52,20 @@ add_range(void *argument, int64_t begin, int64_t end, int32_t worker)
 {
     const matrix_job *job = argument;
     (void)worker;
-    job->kernels->add_f32(job->y + begin, job->x + begin, (size_t)(end - begin), job->y + begin);
+    job->kernels->add_f32(job->x + begin, job->b + begin, (size_t)(end - begin), job->y + begin);
+}
+
+qb_status
+qb_gradient_sum(const qb_run *run, const float *a, const float *b, int64_t count, float *y)
+{
+    matrix_job job = {.kernels = run->kernels, .x = a, .b = b, .y = y};
+    return qb_run_parallel(run, count, GRAIN, add_range, &job);
 }
 
 qb_status
 qb_gradient_add(const qb_run *run, const float *x, int64_t count, float *y)
 {
-    matrix_job job = {.kernels = run->kernels, .x = x, .y = y};
-    return qb_run_parallel(run, count, GRAIN, add_range, &job);
+    return qb_gradient_sum(run, y, x, count, y);
 }
 
 static void
@@ -90,6 +101,12 @@ qb_gradient_sum_rows(const qb_run *run, const float *x, int64_t rows, int64_t co
     return qb_run_parallel(run, (columns + COLUMNS - 1) / COLUMNS, 1, sum_columns, &job);
 }
 
+int64_t
+qb_gradient_stride(int64_t columns)
+{
+    return (((columns + LINE_FLOATS - 1) / LINE_FLOATS) | 1) * LINE_FLOATS;
+}
+
 static void
 transpose_columns(void *argument, int64_t begin, int64_t end, int32_t worker)
 {
@@ -98,7 +115,7 @@ transpose_columns(void *argument, int64_t begin, int64_t end, int32_t worker)
     const int64_t last = end * COLUMNS < job->columns ? end * COLUMNS : job->columns;
     (void)worker;
     job->kernels->transpose_f32(job->x + first, (size_t)job->rows, (size_t)(last - first), (size_t)job->width,
-                                job->y + first * job->rows, (size_t)job->rows);
+                                job->y + first * qb_gradient_stride(job->rows), (size_t)qb_gradient_stride(job->rows));
 }
 
 qb_status

@@ -26,6 +26,7 @@ typedef struct qb_gradient_sizes {
     size_t matrix;     /* floats */
     size_t packed;     /* bytes */
     size_t sums;       /* floats */
+    size_t dsums;      /* floats */
     size_t rows;       /* floats */
     size_t scratch;    /* bytes of one thread */
     int overflowed;    /* a product of sizes did not fit */
@@ -33,10 +34,11 @@ typedef struct qb_gradient_sizes {
 
 typedef struct qb_gradient_work { /* one per session */
     float *values;                /* (rows, K) an input as it was multiplied; later, gradients that are to be added */
-    float *transposed;            /* (N, rows) */
+    float *transposed;            /* (N, qb_gradient_stride(rows)) */
     float *matrix;                /* (N, K) quantized weights; later, their gradient */
     void *packed;                 /* one operand */
-    float *sums;                  /* (rows, H) what was normalized; later, gradients of it */
+    float *sums;                  /* (rows, H) what was normalized */
+    float *dsums;                 /* (rows, H) its gradient */
     float *mean, *rstd;           /* (rows) */
     qb_scratch *scratch;          /* the session's */
 } qb_gradient_work;
@@ -48,12 +50,18 @@ void qb_gradient_plan(const qb_gradient_sizes *sizes, qb_gradient_work *work, qb
 
 /* y = x (count). */
 qb_status qb_gradient_copy(const qb_run *run, const float *x, int64_t count, float *y);
+/* y = a + b (count). */
+qb_status qb_gradient_sum(const qb_run *run, const float *a, const float *b, int64_t count, float *y);
 /* y += x (count). */
 qb_status qb_gradient_add(const qb_run *run, const float *x, int64_t count, float *y);
 /* sums[c] += x[r][c] over rows; x (rows, columns) dense. */
 qb_status qb_gradient_sum_rows(const qb_run *run, const float *x, int64_t rows, int64_t columns, float *sums);
-/* y (columns, rows) from the columns column .. column + columns - 1 of x (rows, width). */
+/* y (columns, rows; row distance qb_gradient_stride) from the columns column .. column + columns - 1 of
+ * x (rows, width). */
 qb_status qb_gradient_transpose(const qb_run *run, const float *x, int64_t rows, int64_t width, int64_t column,
                                 int64_t columns, float *y);
+/* Row distance of a transposed matrix with so many columns: an odd number of cache lines, so that neighbouring rows lie
+ * in different sets of a cache. */
+int64_t qb_gradient_stride(int64_t columns);
 
 #endif

@@ -28,7 +28,7 @@ void
 qb_layer_norm_gradient_sizes(const qb_layer_norm *self, int64_t rows, qb_gradient_sizes *sizes)
 {
     qb_gradient_need(&sizes->sums, (size_t)rows, (size_t)self->features, &sizes->overflowed);
-    qb_gradient_need(&sizes->values, (size_t)rows, (size_t)self->features, &sizes->overflowed);
+    qb_gradient_need(&sizes->dsums, (size_t)rows, (size_t)self->features, &sizes->overflowed);
     qb_gradient_need(&sizes->rows, (size_t)rows, 1, &sizes->overflowed);
 }
 
@@ -74,12 +74,7 @@ qb_layer_norm_backward(const qb_layer_norm *self, const qb_gradient_work *work, 
 {
     const int64_t h = self->features;
     const int wants_parameters = self->weight.gradient != NULL || self->bias.gradient != NULL;
-    /* dx may be x or dy, which the columns read: they come second, from a copy that no other layer uses meanwhile. */
-    norm_job job = {
-        .kernels = run->kernels, .self = self, .work = work, .x = x, .rows = rows, .dy = dy, .dx = work->values};
+    norm_job job = {.kernels = run->kernels, .self = self, .work = work, .x = x, .rows = rows, .dy = dy, .dx = dx};
     QB_TRY(qb_run_parallel(run, rows, 16, rows_backward, &job));
-    if (wants_parameters) {
-        QB_TRY(qb_run_parallel(run, (h + COLUMNS - 1) / COLUMNS, 1, columns_backward, &job));
-    }
-    return qb_gradient_copy(run, work->values, rows * h, dx);
+    return wants_parameters ? qb_run_parallel(run, (h + COLUMNS - 1) / COLUMNS, 1, columns_backward, &job) : QB_OK;
 }

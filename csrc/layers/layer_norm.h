@@ -24,9 +24,10 @@ void qb_layer_norm_init(qb_layer_norm *self, int64_t features, float eps);
 qb_status qb_layer_norm_visit(qb_layer_norm *self, const qb_visitor *visitor, const qb_path *path);
 /* Its forward is one kernel call inside its owner's region: embeddings and residual_norm. */
 
-/* What backward of up to `rows` rows needs, work->sums among it, which is for owners to recompute x in. */
+/* What backward of up to `rows` rows needs, and work->sums and work->dsums, which are for owners to recompute x in and
+ * to take dx. */
 void qb_layer_norm_gradient_sizes(const qb_layer_norm *self, int64_t rows, qb_gradient_sizes *sizes);
-/* x (rows, H) as forward normalized it, dy -> dx, and the parameters' gradients.  dx may be x or dy.
+/* x (rows, H) as forward normalized it, dy -> dx, and the parameters' gradients.  dx overlaps neither x nor dy.
  *
  *   h = (x - mean) rstd;  dw += sum_m dy h;  db += sum_m dy;  g = dy w
  *   dx = rstd (g - mean(g) - h mean(g h)) */

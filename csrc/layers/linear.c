@@ -165,7 +165,7 @@ qb_linear_gradient_sizes(const qb_linear *self, const qb_kernels *kernels, int64
     const int64_t n = weight_rows_at_a_time(self);
     const int64_t depths[] = {rows, n};
     qb_gradient_need(&sizes->values, (size_t)rows, (size_t)k, &sizes->overflowed);
-    qb_gradient_need(&sizes->transposed, (size_t)n, (size_t)rows, &sizes->overflowed);
+    qb_gradient_need(&sizes->transposed, (size_t)n, (size_t)qb_gradient_stride(rows), &sizes->overflowed);
     qb_gradient_need(&sizes->matrix, (size_t)n, (size_t)k, &sizes->overflowed);
     for (size_t i = 0; i < sizeof depths / sizeof depths[0]; i++) {
         int64_t panel;
@@ -218,7 +218,7 @@ parameters_backward(const qb_linear *self, const qb_gradient_work *work, const q
     for (int64_t first = 0; first < n; first += step) {
         const int64_t part = n - first < step ? n - first : step;
         QB_TRY(qb_gradient_transpose(run, dy, rows, n, first, part, work->transposed));
-        QB_TRY(multiply(self, work, run, work->transposed, rows, part, rows, work->matrix));
+        QB_TRY(multiply(self, work, run, work->transposed, qb_gradient_stride(rows), part, rows, work->matrix));
         const int64_t shape[2] = {part, k};
         QB_TRY(qb_quantizer_backward(self->weight_quantizer, &at_weight, weight->data + first * k, 2, shape,
                                      work->matrix));

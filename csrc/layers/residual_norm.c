@@ -197,6 +197,7 @@ qb_residual_norm_gradient_sizes(const qb_residual_norm *self, const qb_kernels *
                                 qb_gradient_sizes *sizes)
 {
     qb_layer_norm_gradient_sizes(&self->norm, rows, sizes);
+    qb_gradient_need(&sizes->values, (size_t)rows, (size_t)self->norm.features, &sizes->overflowed);
     qb_linear_gradient_sizes(&self->dense, kernels, rows, sizes);
 }
 
@@ -210,13 +211,11 @@ recompute_sum(const qb_residual_norm *self, const qb_residual_norm_work *work, c
     const qb_path residual = {run->path, residual_name};
     const qb_run at_local = qb_run_enter(run, &local);
     const qb_run at_residual = qb_run_enter(run, &residual);
-    const float *values;
-    QB_TRY(qb_site_values(self->residual, &at_residual, r, rows, h, gradient->sums, &values));
-    if (values != gradient->sums) {
-        QB_TRY(qb_gradient_copy(run, values, rows * h, gradient->sums));
-    }
-    QB_TRY(qb_site_values(self->local, &at_local, work->local, rows, h, gradient->values, &values));
-    return qb_gradient_add(run, values, rows * h, gradient->sums);
+    const float *of_r;
+    const float *of_local;
+    QB_TRY(qb_site_values(self->residual, &at_residual, r, rows, h, gradient->sums, &of_r));
+    QB_TRY(qb_site_values(self->local, &at_local, work->local, rows, h, gradient->values, &of_local));
+    return qb_gradient_sum(run, of_r, of_local, rows * h, gradient->sums);
 }
 
 qb_status
@@ -231,10 +230,10 @@ qb_residual_norm_backward(const qb_residual_norm *self, const qb_residual_norm_w
     const qb_run at_dense = qb_run_enter(run, &dense);
     const qb_run at_local = qb_run_enter(run, &local);
     const qb_run at_residual = qb_run_enter(run, &residual);
-    float *dlocal = gradient->sums;
+    float *dlocal = gradient->dsums;
     QB_TRY(recompute_sum(self, work, gradient, run, r, rows));
-    QB_TRY(qb_layer_norm_backward(&self->norm, gradient, run, gradient->sums, rows, dy, dr));
-    QB_TRY(qb_gradient_copy(run, dr, rows * h, dlocal));
+    QB_TRY(qb_layer_norm_backward(&self->norm, gradient, run, gradient->sums, rows, dy, gradient->dsums));
+    QB_TRY(qb_gradient_copy(run, gradient->dsums, rows * h, dr));
     QB_TRY(qb_site_backward(self->residual, &at_residual, r, rows, h, dr));
     QB_TRY(qb_site_backward(self->local, &at_local, work->local, rows, h, dlocal));
     QB_TRY(qb_dropout_apply(&at_dense, dropout, dlocal, rows, h, dlocal));

@@ -268,9 +268,9 @@ backward(const qb_head_layers *self, const qb_head_work *work, const qb_gradient
     QB_TRY(qb_run_parallel(run, rows, 16, normalize_rows, &job));
     QB_TRY(qb_linear_backward(&self->output, gradient, &at_decoder, work->hidden, rows, work->dlogits,
                               work->dtransformed));
-    QB_TRY(qb_layer_norm_backward(&self->norm, gradient, run, work->activated, rows, work->dtransformed,
-                                  work->dtransformed));
-    run->kernels->activation_grad_f32(self->activation, work->pre, work->dtransformed, n, work->dtransformed);
+    QB_TRY(
+        qb_layer_norm_backward(&self->norm, gradient, run, work->activated, rows, work->dtransformed, gradient->dsums));
+    run->kernels->activation_grad_f32(self->activation, work->pre, gradient->dsums, n, work->dtransformed);
     QB_TRY(qb_linear_backward(&self->transform, gradient, &at_dense, work->x, rows, work->dtransformed, work->dx));
     scatter_accumulate(work, run, inputs, h, dhidden);
     return QB_OK;

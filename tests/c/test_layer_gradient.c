@@ -82,14 +82,14 @@ test_sums_copies_and_transposes_do_what_their_names_say(void)
 {
     case_devices devices = case_devices_open();
     float *x = case_random(ROWS * N, 1.0f, 3);
-    float *y = case_memory(ROWS * N * sizeof *y);
+    float *y = case_memory((size_t)(qb_gradient_stride(ROWS) * N) * sizeof *y);
     for (size_t d = 0; d < devices.count; d++) {
         const qb_run run = qb_device_run(devices.at[d], NULL, NULL);
         int equal = 1;
         CHECK(qb_gradient_transpose(&run, x, ROWS, N, 5, 61, y) == QB_OK);
         for (int64_t c = 0; c < 61; c++) {
             for (int64_t r = 0; r < ROWS; r++) {
-                equal &= y[c * ROWS + r] == x[r * N + 5 + c];
+                equal &= y[c * qb_gradient_stride(ROWS) + r] == x[r * N + 5 + c];
             }
         }
         for (int64_t c = 0; c < N; c++) {
@@ -113,6 +113,15 @@ test_sums_copies_and_transposes_do_what_their_names_say(void)
     free(x);
     free(y);
     case_devices_close(&devices);
+}
+
+static void
+test_transposed_rows_are_an_odd_number_of_cache_lines_apart(void)
+{
+    for (int64_t columns = 1; columns <= 4096; columns++) {
+        const int64_t stride = qb_gradient_stride(columns);
+        CHECK(stride >= columns && stride < columns + 32 && stride % 32 == 16);
+    }
 }
 
 static void
@@ -216,6 +225,7 @@ main(void)
 {
     RUN(test_products_are_chains_of_fma_whatever_the_device_and_the_row_distance);
     RUN(test_sums_copies_and_transposes_do_what_their_names_say);
+    RUN(test_transposed_rows_are_an_odd_number_of_cache_lines_apart);
     RUN(test_needs_grow_to_the_largest_and_remember_an_overflow);
     RUN(test_a_gradient_passes_where_nothing_was_clamped);
     RUN(test_learned_bounds_collect_what_they_cut);

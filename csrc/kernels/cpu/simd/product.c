@@ -64,6 +64,18 @@ panel_epilogue_of(const qb_epilogue *epilogue, int scaled, int64_t column, int64
     return made;
 }
 
+/* y = x (columns of a panel).  A length that the compiler knows is a few registers, another one is a call. */
+static inline void
+copy_columns(float *y, const float *x, int64_t columns)
+{
+    if (columns == TILE_COLUMNS) {
+        memcpy(y, x, TILE_COLUMNS * sizeof(float));
+    }
+    else {
+        memcpy(y, x, (size_t)columns * sizeof(float));
+    }
+}
+
 /* c (rows, columns; row distance ldc) = epilogue of the raw sums in tile (rows, TILE_COLUMNS), which is overwritten.
  * Padding columns take part in the arithmetic and are not stored. */
 static void
@@ -92,13 +104,7 @@ finish_tile(float *restrict tile, int64_t rows, const panel_epilogue *restrict p
         QB_FN(activation_f32)(panel->activation, tile, (size_t)(rows * TILE_COLUMNS), tile);
     }
     for (int64_t i = 0; i < rows; ++i) {
-        const float *row = tile + i * TILE_COLUMNS;
-        if (panel->columns == TILE_COLUMNS) {
-            memcpy(c + i * ldc, row, TILE_COLUMNS * sizeof(float));
-        }
-        else {
-            memcpy(c + i * ldc, row, (size_t)panel->columns * sizeof(float));
-        }
+        copy_columns(c + i * ldc, tile + i * TILE_COLUMNS, panel->columns);
     }
 }
 
@@ -206,7 +212,7 @@ load_sums(float *tile, int64_t rows, int64_t columns, const float *c, int64_t ld
         memset(tile, 0, (size_t)(rows * TILE_COLUMNS) * sizeof(float));
     }
     for (int64_t i = 0; i < rows; ++i) {
-        memcpy(tile + i * TILE_COLUMNS, c + i * ldc, (size_t)columns * sizeof(float));
+        copy_columns(tile + i * TILE_COLUMNS, c + i * ldc, columns);
     }
 }
 
@@ -214,7 +220,7 @@ static void
 store_sums(const float *tile, int64_t rows, int64_t columns, float *c, int64_t ldc)
 {
     for (int64_t i = 0; i < rows; ++i) {
-        memcpy(c + i * ldc, tile + i * TILE_COLUMNS, (size_t)columns * sizeof(float));
+        copy_columns(c + i * ldc, tile + i * TILE_COLUMNS, columns);
     }
 }
 
@@ -294,7 +300,7 @@ QB_FN(pack_f32)(const float *b, int64_t column_stride, int64_t depth_stride, int
         }
         if (column_stride == 1) {
             for (int64_t t = 0; t < k; ++t) {
-                memcpy(panel + t * TILE_COLUMNS, b + column + t * depth_stride, (size_t)columns * sizeof(float));
+                copy_columns(panel + t * TILE_COLUMNS, b + column + t * depth_stride, columns);
             }
             continue;
         }
