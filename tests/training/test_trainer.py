@@ -590,6 +590,11 @@ def test_checkpoints_and_best_models_are_kept(tmp_path: Path) -> None:
     assert weights(trainer.model) == saved[2] != saved[6]
 
 
+def test_labels_are_smoothed_whatever_label_names_says(tmp_path: Path) -> None:
+    made = [{"label_smoothing_factor": 0.2, "label_names": names} for names in (None, ["score"])]
+    assert len({tiny_run.trainer(tmp_path, **each).train().training_loss for each in made}) == 1
+
+
 def test_a_figure_that_is_nan_is_not_the_best_for_good(tmp_path: Path) -> None:
     trainer = tiny_run.trainer(
         tmp_path,

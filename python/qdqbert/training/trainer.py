@@ -249,7 +249,8 @@ class Trainer:
         if self.distillation is not None and model.training and not return_outputs:
             return self.distillation(model, inputs)
         options: dict[str, Any] = {}
-        if any(name in inputs for name in self.label_names):
+        # Labels that args.label_names leaves out give a loss too.
+        if any(name in inputs for name in (*self.label_names, *label_names(model))):
             if self.args.label_smoothing_factor > 0:
                 options["label_smoothing"] = self.args.label_smoothing_factor
             # The same loss; the logits of other tokens are most of the work of a language model.
