@@ -138,15 +138,16 @@ class Distillation:
                     f"batch: {', '.join(labels)} are not all labels that {type(model).__name__} needs"
                 )
             loss = loss + (1.0 - self.alpha) * student.loss
-        if self.alpha or self.hidden_weight:
-            with evaluating(self.teacher):
-                teacher = self.teacher(**given, return_dict=True)
+        result: Loss = loss
+        if not self.alpha and not self.hidden_weight:
+            return result
+        with evaluating(self.teacher):
+            teacher = self.teacher(**given, return_dict=True)
         if self.alpha:
             counts = None if is_language_model else self._counts(student, given, labels)
-            loss = loss + self.alpha * self._soft_loss(model, student, teacher, counts, recording)
+            result = result + self.alpha * self._soft_loss(model, student, teacher, counts, recording)
         if self.hidden_weight:
-            loss = loss + self.hidden_weight * self._hidden_loss(student, teacher, given, recording)
-        result: Loss = loss
+            result = result + self.hidden_weight * self._hidden_loss(student, teacher, given, recording)
         return result
 
     def _require_fit(self, model: Any) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -56,7 +56,7 @@ class Loss(np.float32):
     """
 
     # Above every scalar of NumPy, so that ``np.float64(2) * loss`` asks the loss.
-    __array_priority__ = 1000.0
+    __array_priority__: ClassVar[float] = 1000.0  # pyright: ignore[reportIncompatibleMethodOverride]
     _terms: tuple[Term, ...]
 
     def __new__(cls, value: Any, terms: tuple[Term, ...] = ()) -> Self:
@@ -145,7 +145,8 @@ class Loss(np.float32):
             return self.detach() + other
         return self._combined(self.detach() + np.float32(other), 1.0, other, 1.0)
 
-    __radd__ = __add__
+    def __radd__(self, other: Any) -> Any:
+        return self + other
 
     def __sub__(self, other: Any) -> Any:
         if not _is_number(other):
@@ -162,7 +163,8 @@ class Loss(np.float32):
             return self.detach() * other
         return self._combined(self.detach() * np.float32(other), float(other), other, float(self))
 
-    __rmul__ = __mul__
+    def __rmul__(self, other: Any) -> Any:
+        return self * other
 
     def __truediv__(self, other: Any) -> Any:
         if not _is_number(other):

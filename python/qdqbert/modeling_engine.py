@@ -154,8 +154,8 @@ class Engine:
         self._recorded = threading.local()
         self._counting = ForkLock()
         # All the random state there is: what is dropped follows from these two numbers.
-        self.dropout_seed = 0
-        self.dropout_step = 0
+        self.dropout_seed: int = 0
+        self.dropout_step: int = 0
         try:
             core = self.make_core(config)
         except (TypeError, OverflowError) as error:

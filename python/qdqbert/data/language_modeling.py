@@ -88,7 +88,7 @@ class TextStream:
         """
         blocks = (block for file in self._files for block in self._blocks(file))
         for block in islice(blocks, self._limit):
-            ids = np.concatenate([self._head, block, self._tail])
+            ids = np.concatenate([self._head, block, self._tail], dtype=np.int64)
             special = np.ones(len(ids), dtype=np.int64)
             special[1 : 1 + len(block)] = 0
             yield {"input_ids": ids, "token_type_ids": np.zeros_like(ids), "special_tokens_mask": special}

@@ -99,12 +99,12 @@ class BatchLoader:
         for name, value in (("batch_size", batch_size), ("buffer_size", buffer_size)):
             _require_count(name, value, 1)
         require_seed("seed", seed)
-        if lengths is not None and (self.is_streaming or len(lengths) != len(dataset)):
+        self.dataset: Any = dataset
+        if lengths is not None and (self.is_streaming or len(lengths) != len(self.dataset)):
             found = (
                 "an iterable, whose items are measured as they come" if self.is_streaming else len(lengths)
             )
             raise ValueError(f"lengths: expected one for each item of a sequence, found {found}")
-        self.dataset: Any = dataset
         self.batch_size: int = batch_size
         self.collate_fn: Callable[..., Any] = default_data_collator if collate_fn is None else collate_fn
         self.shuffle: bool = shuffle

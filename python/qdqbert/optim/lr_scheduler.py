@@ -68,7 +68,7 @@ class LambdaLR:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer: expected an optimizer, got {type(optimizer).__name__}")
         groups = optimizer.param_groups
-        self.lr_lambdas = [lr_lambda] * len(groups) if callable(lr_lambda) else list(lr_lambda)
+        self.lr_lambdas: list[Factor] = [lr_lambda] * len(groups) if callable(lr_lambda) else list(lr_lambda)
         if len(self.lr_lambdas) != len(groups):
             raise ValueError(f"lr_lambda: expected {len(groups)} functions, got {len(self.lr_lambdas)}")
         for index, group in enumerate(groups):
@@ -81,7 +81,7 @@ class LambdaLR:
                 )
         self.optimizer = optimizer
         self.base_lrs: list[float] = [group["initial_lr"] for group in groups]
-        self.last_epoch = last_epoch
+        self.last_epoch: int = last_epoch
         self.step()
 
     def step(self) -> None:
