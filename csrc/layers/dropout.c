@@ -16,7 +16,7 @@ qb_dropout_node
 qb_dropout_node_of(float probability, uint64_t seed, uint64_t step, uint32_t node, uint32_t nodes,
                    const qb_sequences *sequences)
 {
-    const double p = probability;
+    const double p = (double)probability;
     const int is_everything = p >= 1.0;
     return (qb_dropout_node){
         .is_active = p > 0.0,
