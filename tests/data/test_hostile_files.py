@@ -13,6 +13,8 @@ from damaged_bytes import damaged
 from qdqbert.data import read
 from qdqbert.tasks import DataError
 
+pytestmark = pytest.mark.uninstrumented
+
 SQUAD = json.dumps(
     {
         "version": "1.1",
