@@ -165,7 +165,8 @@ def same_bits(rows: list[dict[str, Any]]) -> None:
     for (name, lengths), losses in seen.items():
         if len(losses) != 1:
             raise AssertionError(f"{name}, lengths {lengths}: losses depend on threads or padding: {losses}")
-    print("\nlosses of qdqbert are equal to the bit with every number of threads, padded or not")
+    if seen:
+        print("\nlosses of qdqbert are equal to the bit with every number of threads, padded or not")
 
 
 def main() -> None:

@@ -71,8 +71,7 @@ def ours(folder: str, batch: Batch, threads: int, variant: str) -> tuple[Call, d
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
         qdqbert.calibrate(model, [inputs], method="max")
     else:
-        for _, quantizer in qdqbert.rules.named_quantizers(model):
-            quantizer.disable()
+        qdqbert.quantizers(model, {"*": "off"})
     if variant == "checkpointing":
         model.gradient_checkpointing_enable()
     model.train()
