@@ -19,7 +19,7 @@ from test_gradients import gradients_of
 
 from qdqbert import _core
 
-RECORDS = manifest()["extras"]["training"] if "extras" in manifest() else []
+RECORDS = manifest()["extras"].get("training", [])
 ADAMW = {"learning_rate": 1e-3, "weight_decay": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 SGD = {"learning_rate": 1e-2, "weight_decay": 0.0, "beta1": 0.0, "beta2": 0.0, "eps": 0.0}
 ATOL = {"adamw": 5e-6, "sgd": 1e-6}
