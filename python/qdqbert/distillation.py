@@ -19,7 +19,7 @@ from qdqbert.forward_inputs import as_array
 from qdqbert.forward_passes import evaluating
 from qdqbert.loss import Loss
 from qdqbert.modeling_base import QDQBertPreTrainedModel
-from qdqbert.modeling_losses import IGNORED
+from qdqbert.modeling_losses import IGNORED, computed_places
 from qdqbert.recording import OutputGradients, Recording
 
 __all__ = ["Distillation"]
@@ -145,7 +145,11 @@ class Distillation:
             teacher = self.teacher(**given, return_dict=True)
         if self.alpha:
             counts = None if is_language_model else self._counts(student, given, labels)
-            result = result + self.alpha * self._soft_loss(model, student, teacher, counts, recording)
+            if "start_logits" in student:
+                soft = self._soft_span_loss(model, student, teacher, given.get("attention_mask"), recording)
+            else:
+                soft = self._soft_loss(model, student, teacher, counts, recording)
+            result = result + self.alpha * soft
         if self.hidden_weight:
             result = result + self.hidden_weight * self._hidden_loss(student, teacher, given, recording)
         return result
@@ -182,6 +186,46 @@ class Distillation:
             counts[array == 0] = IGNORED
         return counts.reshape(-1)
 
+    def _soft_span_loss(
+        self,
+        model: QDQBertPreTrainedModel,
+        student: Any,
+        teacher: Any,
+        attention_mask: Any,
+        recording: Recording | None,
+    ) -> Loss:
+        """Compare starts and ends, of each sequence over the positions that both models computed."""
+        names = ("start_logits", "end_logits")
+        pairs = [_same_shape(student[name], teacher[name], recording) for name in names]
+        skips = "skip" in (model.padding, self.teacher.padding)
+        places = computed_places(attention_mask, pairs[0][0].shape, skips)
+        device, heat = model.device, self.temperature
+
+        def choices(logits: Array, row: int) -> Array:
+            return np.ascontiguousarray(logits[row, places[row]])[np.newaxis]
+
+        def value_of(x: Array, y: Array) -> float:
+            return sum(
+                _core.kl_divergence(device, choices(x, row), choices(y, row), None, IGNORED, heat)
+                for row in range(len(places))
+            )
+
+        def gradient_of(x: Array, y: Array, factor: float) -> Array:
+            d = np.zeros(x.shape, np.float32)
+            for row, mine in enumerate(places):
+                d[row, mine] = _core.kl_divergence_grad(
+                    device, choices(x, row), choices(y, row), None, IGNORED, heat, factor
+                )[0]
+            return d
+
+        share = heat**2 / (len(pairs) * len(places))
+
+        def gradients_of(factor: float) -> OutputGradients:
+            sides = tuple(gradient_of(x, y, share * factor) for x, y in pairs)
+            return OutputGradients(logits=model._logits_gradient(sides))
+
+        return Loss.of(share * sum(value_of(x, y) for x, y in pairs), recording, gradients_of)
+
     def _soft_loss(
         self,
         model: QDQBertPreTrainedModel,
@@ -190,40 +234,24 @@ class Distillation:
         counts: Array | None,
         recording: Recording | None,
     ) -> Loss:
-        pairs = [
-            (student[name], teacher[name])
-            for name in ("logits", "start_logits", "end_logits")
-            if name in student
-        ]
-        for mine, theirs in pairs:
-            if mine.shape != theirs.shape:
-                raise ShapeError(f"teacher: expected logits of shape {mine.shape}, got {theirs.shape}")
+        x, y = _same_shape(student["logits"], teacher["logits"], recording)
         device, heat = model.device, self.temperature
-        is_regression = model._head == "sequence_classification" and pairs[0][0].shape[-1] == 1
-        share = 1.0 / len(pairs)
-
-        def value_of(x: Array, y: Array) -> float:
-            if is_regression:
-                return _core.mean_squared_error(x, y)
-            x, y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
-            return heat**2 * _core.kl_divergence(device, x, y, counts, IGNORED, heat)
-
-        def gradient_of(x: Array, y: Array, factor: float) -> Array:
-            if is_regression:
-                return _core.mean_squared_error_grad(x, y, factor)
-            rows, others = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
-            d = _core.kl_divergence_grad(device, rows, others, counts, IGNORED, heat, heat**2 * factor)
-            return d.reshape(x.shape)
+        if model._head == "sequence_classification" and x.shape[-1] == 1:
+            return Loss.of(
+                _core.mean_squared_error(x, y),
+                recording,
+                lambda factor: OutputGradients(
+                    logits=model._logits_gradient(_core.mean_squared_error_grad(x, y, factor))
+                ),
+            )
+        rows, others = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
 
         def gradients_of(factor: float) -> OutputGradients:
-            gradients = [gradient_of(x, y, share * factor) for x, y in pairs]
-            whole = tuple(gradients) if len(gradients) > 1 else gradients[0]
-            return OutputGradients(logits=model._logits_gradient(whole))
+            d = _core.kl_divergence_grad(device, rows, others, counts, IGNORED, heat, heat**2 * factor)
+            return OutputGradients(logits=model._logits_gradient(d.reshape(x.shape)))
 
-        if recording is not None:
-            for x, _ in pairs:
-                x.flags.writeable = False  # what the gradient will be computed from
-        return Loss.of(share * sum(value_of(x, y) for x, y in pairs), recording, gradients_of)
+        value = heat**2 * _core.kl_divergence(device, rows, others, counts, IGNORED, heat)
+        return Loss.of(value, recording, gradients_of)
 
     # ---- hidden states -------------------------------------------------------------------------------------
 
@@ -276,6 +304,15 @@ class Distillation:
             if not (isinstance(other, int) and 0 <= other < theirs):
                 raise ValueError(f"layers: expected 0 .. {theirs - 1} of the teacher, got {other!r}")
         return self.layers
+
+
+def _same_shape(mine: Array, theirs: Array, recording: Recording | None) -> tuple[Array, Array]:
+    """Return a pair of logits; the student's are what the gradient will be computed from."""
+    if mine.shape != theirs.shape:
+        raise ShapeError(f"teacher: expected logits of shape {mine.shape}, got {theirs.shape}")
+    if recording is not None:
+        mine.flags.writeable = False
+    return mine, theirs
 
 
 def _number(name: str, value: Any) -> float:

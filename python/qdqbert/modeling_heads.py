@@ -494,7 +494,8 @@ class QDQBertForQuestionAnswering(QDQBertPreTrainedModel):
         Returns
         -------
         QuestionAnsweringModelOutput or tuple
-            The loss is the mean of the two cross-entropies.  Positions that were not computed have logit 0.
+            The loss is the mean of the two cross-entropies over the positions that were computed; the others
+            have logit 0, and are no choices.
 
         Raises
         ------
@@ -517,7 +518,15 @@ class QDQBertForQuestionAnswering(QDQBertPreTrainedModel):
         scoring = self._scoring(run, label_smoothing, start_positions)
         loss = None
         if start_positions is not None and end_positions is not None:
-            loss = span_loss(start, end, start_positions, end_positions, scoring)
+            loss = span_loss(
+                start,
+                end,
+                start_positions,
+                end_positions,
+                attention_mask,
+                scoring,
+                skips_padding=self.padding == "skip",
+            )
         return self._output(
             return_dict,
             loss=loss,

@@ -8,6 +8,7 @@ them; for that they keep labels, copied, and the logits, which are read-only fro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +29,7 @@ __all__ = [
     "IGNORED",
     "Scoring",
     "choice_loss",
+    "computed_places",
     "labelled_loss",
     "sequence_loss",
     "span_loss",
@@ -156,17 +158,49 @@ def token_labels(
         raise ShapeError(f"labels: expected {shape}, got {classes.shape}")
     if is_shifted:
         classes = np.concatenate([classes[:, 1:], np.full((shape[0], 1), IGNORED)], axis=1)
-    if skips_padding and attention_mask is not None:
-        mask = as_array("attention_mask", attention_mask)
-        if mask.ndim == 2:
-            # Of the positions that logits come from: a mask also covers cached tokens, before those of this
-            # call.
-            classes = np.where(mask[:, -shape[1] :] == 0, IGNORED, classes)
-    return classes
+    computed = _computed(attention_mask, shape, skips_padding)
+    return classes if computed is None else np.where(computed, classes, IGNORED)
 
 
-def span_loss(start: Array, end: Array, start_positions: Any, end_positions: Any, scoring: Scoring) -> Loss:
-    """Mean of the cross-entropies of start and end, over positions.
+def _computed(attention_mask: Any, shape: tuple[int, ...], skips_padding: bool) -> Array | None:
+    """Return which positions of a (batch, length) call were computed; None: all."""
+    if not skips_padding or attention_mask is None:
+        return None
+    mask = as_array("attention_mask", attention_mask)
+    # Of the positions that logits come from: a mask also covers cached tokens, before those of this call.
+    return np.broadcast_to(mask[:, -shape[1] :] != 0, shape) if mask.ndim == 2 else None
+
+
+def computed_places(attention_mask: Any, shape: tuple[int, ...], skips_padding: bool) -> list[Array]:
+    """Return for each sequence which of its positions were computed, in order.
+
+    Parameters
+    ----------
+    attention_mask : integers, shape (batch, length), or None
+        As it was given to the model.
+    shape : tuple of int
+        (batch, length).
+    skips_padding : bool
+        Whether positions whose mask is 0 were not computed.
+    """
+    computed = _computed(attention_mask, shape, skips_padding)
+    everywhere = np.arange(shape[1])
+    return [everywhere if computed is None else np.flatnonzero(computed[row]) for row in range(shape[0])]
+
+
+def span_loss(
+    start: Array,
+    end: Array,
+    start_positions: Any,
+    end_positions: Any,
+    attention_mask: Any,
+    scoring: Scoring,
+    *,
+    skips_padding: bool,
+) -> Loss:
+    """Mean of the cross-entropies of start and end, over the positions that were computed.
+
+    Each sequence has its own positions to choose from, so padding and batch mates change no bit.
 
     Parameters
     ----------
@@ -174,27 +208,74 @@ def span_loss(start: Array, end: Array, start_positions: Any, end_positions: Any
         Logits.
     start_positions, end_positions : integers, shape (batch,) or (batch, 1)
         Clamped to [0, length]; `length` itself does not count.
+    attention_mask : integers, shape (batch, length), or None
+        As it was given to the model.
     scoring : Scoring
+    skips_padding : bool
+        Whether positions whose mask is 0 were not computed: then they are no choices, and do not count.
 
     Raises
     ------
     TypeError, ShapeError
         For positions of a wrong kind or shape.
     """
-    length = start.shape[1]
-    first = _positions("start_positions", start, start_positions)
-    last = _positions("end_positions", end, end_positions)
-    sides = ((start, first), (end, last))
-    device, _, smoothing = scoring
-    value = sum(_core.cross_entropy(device, x, labels, length, smoothing) for x, labels in sides) / 2
+    places = computed_places(attention_mask, start.shape, skips_padding)
+    sides = [
+        _Span(start, _positions("start_positions", start, start_positions), places, scoring),
+        _Span(end, _positions("end_positions", end, end_positions), places, scoring),
+    ]
 
     def gradients_of(factor: float) -> OutputGradients:
-        halves = [
-            _core.cross_entropy_grad(device, x, labels, length, smoothing, factor / 2) for x, labels in sides
-        ]
-        return OutputGradients(logits=np.stack(halves, axis=-1))
+        return OutputGradients(logits=np.stack([side.gradient(factor / 2) for side in sides], axis=-1))
 
-    return _loss(value, scoring, gradients_of, start, end)
+    return _loss(sum(side.value() for side in sides) / 2, scoring, gradients_of, start, end)
+
+
+class _Span:
+    """Cross-entropy of one position of each sequence, among those that were computed.
+
+    Parameters
+    ----------
+    logits : ndarray, shape (batch, length)
+    labels : ndarray, integers, shape (batch,)
+        Positions; sequences whose position was not computed, or is `length`, do not count.
+    places : list of ndarray
+        See `computed_places`.
+    scoring : Scoring
+    """
+
+    def __init__(self, logits: Array, labels: Array, places: list[Array], scoring: Scoring) -> None:
+        self._logits, self._device, self._smoothing = logits, scoring.device, scoring.label_smoothing
+        self._rows: list[tuple[int, Array, Array]] = []
+        for row, (label, mine) in enumerate(zip(labels, places, strict=True)):
+            index = np.flatnonzero(mine == label)
+            if index.size:
+                self._rows.append((row, mine, index))
+
+    def _choices(self, row: int, places: Array) -> Array:
+        return np.ascontiguousarray(self._logits[row, places])[np.newaxis]
+
+    def value(self) -> float:
+        """Mean over the sequences that count; NaN if none does."""
+        losses = [
+            _core.cross_entropy(self._device, self._choices(row, places), index, IGNORED, self._smoothing)
+            for row, places, index in self._rows
+        ]
+        return sum(losses) / len(losses) if losses else math.nan
+
+    def gradient(self, factor: float) -> Array:
+        """Return a multiple of the gradient, of the shape of the logits."""
+        d = np.full(self._logits.shape, 0.0 if self._rows else math.nan, np.float32)
+        for row, places, index in self._rows:
+            d[row, places] = _core.cross_entropy_grad(
+                self._device,
+                self._choices(row, places),
+                index,
+                IGNORED,
+                self._smoothing,
+                factor / len(self._rows),
+            )[0]
+        return d
 
 
 def _positions(argument: str, logits: Array, positions: Any) -> Array:

@@ -346,15 +346,44 @@ def test_span_losses_clamp_and_ignore(model: Any) -> None:
     start, end = np.array([2, -5, 99]), np.array([[4], [0], [99]])
     out = model(**batch, start_positions=start, end_positions=end)
     length = out.start_logits.shape[1]
+    first, last = (  # positions that were not computed are no choices
+        np.where(batch["attention_mask"] == 0, -np.inf, x) for x in (out.start_logits, out.end_logits)
+    )
     expected = (
-        cross_entropy(out.start_logits, np.array([2, 0, length]), length)
-        + cross_entropy(out.end_logits, np.array([4, 0, length]), length)
+        cross_entropy(first, np.array([2, 0, length]), length)
+        + cross_entropy(last, np.array([4, 0, length]), length)
     ) / 2
     # float32 of a float64 sum of a few terms of order one.
     assert abs(float(out.loss) - expected) < 1e-6
     assert out.loss.dtype == np.float32
     assert model(**batch, start_positions=start).loss is None
     assert np.isnan(model(**batch, start_positions=[99] * 3, end_positions=[99] * 3).loss)
+    padded = batch["attention_mask"].argmin(axis=1)[1:]  # a start that was not computed does not count
+    some = model(**batch, start_positions=[2, *padded], end_positions=[4, 0, 99]).loss
+    ends = cross_entropy(last, np.array([4, 0, length]), length)
+    assert abs(float(some) - (cross_entropy(first[:1], np.array([2]), length) + ends) / 2) < 1e-6
+
+
+def test_padding_changes_no_bit_of_a_span_loss(model: Any) -> None:
+    batch, (start, end) = tiny_model.batch(rows=3, length=11), ([2, 3, 6], [4, 8, 6])
+    alone = [
+        float(
+            model(
+                batch["input_ids"][i : i + 1, :n],
+                token_type_ids=batch["token_type_ids"][i : i + 1, :n],
+                start_positions=start[i : i + 1],
+                end_positions=end[i : i + 1],
+            ).loss
+        )
+        for i, n in enumerate(batch["attention_mask"].sum(axis=1))
+    ]
+    wider = {name: np.pad(values, ((0, 0), (0, 9))) for name, values in batch.items()}
+
+    losses = [model(**each, start_positions=start, end_positions=end).loss for each in (batch, wider)]
+
+    assert losses[0] == losses[1]
+    # float32 of each text's loss, and of their mean.
+    assert float(losses[0]) == pytest.approx(np.mean(alone), rel=3e-7)
 
 
 @pytest.mark.parametrize(
