@@ -118,6 +118,57 @@ qb_py_give_back(qb_py_tensor *tensor)
     }
 }
 
+void
+qb_py_give_back_each(qb_py_tensors *tensors)
+{
+    for (int64_t i = 0; tensors->each && i < tensors->count; ++i) {
+        qb_py_give_back(&tensors->each[i]);
+    }
+    PyMem_Free(tensors->each);
+    PyMem_Free((void *)tensors->data);
+    *tensors = (qb_py_tensors){.count = 0};
+}
+
+int
+qb_py_borrow_each(const qb_py_state *state, PyObject *object, const char *argument, int64_t count, const char *what,
+                  int optional, qb_py_tensors *tensors)
+{
+    /* A tuple of its own: borrowing a buffer may run the exporter's code, which may change a list. */
+    PyObject *sequence = PySequence_Tuple(object);
+    if (!sequence) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+            PyErr_Format(PyExc_TypeError, "%s: expected a sequence of arrays, got %.100s", argument,
+                         Py_TYPE(object)->tp_name);
+        }
+        return -1;
+    }
+    int result = -1;
+    if (PyTuple_GET_SIZE(sequence) != count) {
+        PyErr_Format(state->shape_error, "%s: expected %s for each of %lld %s, got %zd", argument,
+                     optional ? "an array or None" : "one array", (long long)count, what, PyTuple_GET_SIZE(sequence));
+        goto done;
+    }
+    tensors->count = count;
+    tensors->each = PyMem_Calloc((size_t)count, sizeof *tensors->each);
+    tensors->data = PyMem_Calloc((size_t)count, sizeof *tensors->data);
+    if (!tensors->each || !tensors->data) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    for (int64_t i = 0; i < count; ++i) {
+        PyObject *item = PyTuple_GET_ITEM(sequence, i);
+        if (optional ? qb_py_borrow_optional(state, item, argument, QB_PY_FLOAT32, &tensors->each[i]) < 0
+                     : qb_py_borrow(state, item, argument, QB_PY_FLOAT32, &tensors->each[i]) < 0) {
+            goto done;
+        }
+        tensors->data[i] = tensors->each[i].data;
+    }
+    result = 0;
+done:
+    Py_DECREF(sequence);
+    return result;
+}
+
 qb_tensor
 qb_py_as_tensor(const qb_py_tensor *tensor)
 {

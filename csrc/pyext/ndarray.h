@@ -31,6 +31,19 @@ int qb_py_borrow_optional(const qb_py_state *state, PyObject *object, const char
 /* Allowed on a zero-initialised or already given back tensor. */
 void qb_py_give_back(qb_py_tensor *tensor);
 
+/* Borrowed float32 tensors, one for each of something.  Zero-initialise it. */
+typedef struct qb_py_tensors {
+    int64_t count;
+    qb_py_tensor *each; /* (count), or NULL: nothing was borrowed */
+    const float **data; /* (count) their memory, as C takes it; NULL for None */
+} qb_py_tensors;
+
+/* Borrow a sequence of `count` tensors, which may be None if `optional`; -1 with TypeError or ShapeError that names
+ * `argument` and says of what (such as "layers") there are so many.  To be given back whatever is returned. */
+int qb_py_borrow_each(const qb_py_state *state, PyObject *object, const char *argument, int64_t count, const char *what,
+                      int optional, qb_py_tensors *tensors);
+void qb_py_give_back_each(qb_py_tensors *tensors);
+
 /* For the functions of the public interface that take a qb_tensor. */
 qb_tensor qb_py_as_tensor(const qb_py_tensor *tensor);
 

@@ -16,9 +16,7 @@ static const char *const names[ARGUMENT_COUNT] = {[D_LAST_HIDDEN_STATE] = "d_las
 /* What was borrowed. */
 typedef struct backward_gradients {
     qb_py_tensor one[GRADIENT_COUNT];
-    int64_t states;            /* 0: none were given */
-    qb_py_tensor *hidden;      /* (states) */
-    const float **hidden_data; /* (states) their memory, as C takes it */
+    qb_py_tensors hidden;
 } backward_gradients;
 
 static void
@@ -27,50 +25,7 @@ give_back(backward_gradients *given)
     for (int i = 0; i < GRADIENT_COUNT; ++i) {
         qb_py_give_back(&given->one[i]);
     }
-    for (int64_t i = 0; i < given->states; ++i) {
-        qb_py_give_back(&given->hidden[i]);
-    }
-    PyMem_Free(given->hidden);
-    PyMem_Free((void *)given->hidden_data);
-}
-
-static int
-borrow_hidden(const qb_py_state *state, PyObject *object, int64_t states, backward_gradients *given)
-{
-    const char *name = names[D_HIDDEN_STATES];
-    /* A tuple of its own: borrowing a buffer may run the exporter's code, which may change a list. */
-    PyObject *sequence = PySequence_Tuple(object);
-    if (!sequence) {
-        if (PyErr_ExceptionMatches(PyExc_TypeError)) {
-            PyErr_Format(PyExc_TypeError, "%s: expected a sequence of arrays, got %.100s", name,
-                         Py_TYPE(object)->tp_name);
-        }
-        return -1;
-    }
-    int result = -1;
-    if (PyTuple_GET_SIZE(sequence) != states) {
-        PyErr_Format(state->shape_error, "%s: expected an array or None for each of %lld hidden states, got %zd", name,
-                     (long long)states, PyTuple_GET_SIZE(sequence));
-        goto done;
-    }
-    given->hidden = PyMem_Calloc((size_t)states, sizeof *given->hidden);
-    given->hidden_data = PyMem_Calloc((size_t)states, sizeof *given->hidden_data);
-    if (!given->hidden || !given->hidden_data) {
-        PyErr_NoMemory();
-        goto done;
-    }
-    given->states = states;
-    for (int64_t i = 0; i < states; ++i) {
-        qb_py_tensor *tensor = &given->hidden[i];
-        if (qb_py_borrow_optional(state, PyTuple_GET_ITEM(sequence, i), name, QB_PY_FLOAT32, tensor) < 0) {
-            goto done;
-        }
-        given->hidden_data[i] = tensor->data;
-    }
-    result = 0;
-done:
-    Py_DECREF(sequence);
-    return result;
+    qb_py_give_back_each(&given->hidden);
 }
 
 static int
@@ -84,7 +39,8 @@ borrow(const qb_py_state *state, const qb_py_session *self, PyObject *const *arg
     }
     return count <= D_HIDDEN_STATES || arguments[D_HIDDEN_STATES] == Py_None
                ? 0
-               : borrow_hidden(state, arguments[D_HIDDEN_STATES], self->model->num_layers + 1, given);
+               : qb_py_borrow_each(state, arguments[D_HIDDEN_STATES], names[D_HIDDEN_STATES],
+                                   self->model->num_layers + 1, "hidden states", 1, &given->hidden);
 }
 
 static int
@@ -110,8 +66,8 @@ check_shapes(const qb_py_state *state, const qb_py_session *self, const backward
     const qb_py_shapes *shapes = &self->shapes;
     const int64_t hidden[3] = {shapes->batch, shapes->length, shapes->hidden};
     const int64_t pooled[2] = {shapes->batch, shapes->hidden};
-    for (int64_t i = 0; i < given->states; ++i) {
-        if (require_shape(state, D_HIDDEN_STATES, &given->hidden[i], 3, hidden) < 0) {
+    for (int64_t i = 0; i < given->hidden.count; ++i) {
+        if (require_shape(state, D_HIDDEN_STATES, &given->hidden.each[i], 3, hidden) < 0) {
             return -1;
         }
     }
@@ -175,7 +131,7 @@ qb_py_session_backward(PyObject *object, PyObject *const *arguments, Py_ssize_t 
     if (wants_encoder < 0) {
         return NULL;
     }
-    backward_gradients given = {.states = 0};
+    backward_gradients given = {.hidden = {.count = 0}};
     PyObject *made[2] = {NULL, NULL};
     void *memory[2] = {NULL, NULL};
     PyObject *tuple = NULL;
@@ -197,7 +153,7 @@ qb_py_session_backward(PyObject *object, PyObject *const *arguments, Py_ssize_t 
                                        .d_last_hidden_state = given.one[D_LAST_HIDDEN_STATE].data,
                                        .d_pooler_output = given.one[D_POOLER_OUTPUT].data,
                                        .d_logits = given.one[D_LOGITS].data,
-                                       .d_hidden_states = given.hidden_data};
+                                       .d_hidden_states = given.hidden.data};
     const qb_backward_outputs outputs = {
         .struct_size = sizeof outputs, .d_inputs_embeds = memory[0], .d_encoder_hidden_states = memory[1]};
     qb_error error;

@@ -58,60 +58,15 @@ static const struct {
 /* What was borrowed for one argument: one tensor, or one for each layer. */
 typedef struct forward_argument {
     qb_py_tensor one;
-    qb_py_tensor *per_layer; /* (layers) or NULL */
-    const float **data;      /* (layers) their memory, as C takes it */
-    uint64_t seed, step;     /* of dropout, whose probabilities are `one` */
+    qb_py_tensors per_layer;
+    uint64_t seed, step; /* of dropout, whose probabilities are `one` */
 } forward_argument;
 
 static void
-give_back(forward_argument *argument, int64_t layers)
+give_back(forward_argument *argument)
 {
     qb_py_give_back(&argument->one);
-    for (int64_t i = 0; argument->per_layer && i < layers; ++i) {
-        qb_py_give_back(&argument->per_layer[i]);
-    }
-    PyMem_Free(argument->per_layer);
-    PyMem_Free((void *)argument->data);
-}
-
-static int
-borrow_per_layer(const qb_py_state *state, PyObject *object, const char *name, int64_t layers,
-                 forward_argument *argument)
-{
-    if (object == Py_None) {
-        return 0;
-    }
-    /* A tuple of its own: borrowing a buffer may run the exporter's code, which may change a list. */
-    PyObject *sequence = PySequence_Tuple(object);
-    if (!sequence) {
-        if (PyErr_ExceptionMatches(PyExc_TypeError)) {
-            PyErr_Format(PyExc_TypeError, "%s: expected a sequence of arrays, got %.100s", name,
-                         Py_TYPE(object)->tp_name);
-        }
-        return -1;
-    }
-    int result = -1;
-    if (PyTuple_GET_SIZE(sequence) != layers) {
-        PyErr_Format(state->shape_error, "%s: expected one array for each of %lld layers, got %zd", name,
-                     (long long)layers, PyTuple_GET_SIZE(sequence));
-        goto done;
-    }
-    argument->per_layer = PyMem_Calloc((size_t)layers, sizeof *argument->per_layer);
-    argument->data = PyMem_Calloc((size_t)layers, sizeof *argument->data);
-    if (!argument->per_layer || !argument->data) {
-        PyErr_NoMemory();
-        goto done;
-    }
-    for (int64_t i = 0; i < layers; ++i) {
-        if (qb_py_borrow(state, PyTuple_GET_ITEM(sequence, i), name, QB_PY_FLOAT32, &argument->per_layer[i]) < 0) {
-            goto done;
-        }
-        argument->data[i] = argument->per_layer[i].data;
-    }
-    result = 0;
-done:
-    Py_DECREF(sequence);
-    return result;
+    qb_py_give_back_each(&argument->per_layer);
 }
 
 static int
@@ -156,7 +111,9 @@ borrow(const qb_py_state *state, PyObject *object, int index, int64_t layers, fo
     case ONE_FLOAT32:
         return qb_py_borrow_optional(state, object, facts[index].name, QB_PY_FLOAT32, &argument->one);
     case FLOAT32_PER_LAYER:
-        return borrow_per_layer(state, object, facts[index].name, layers, argument);
+        return object == Py_None
+                   ? 0
+                   : qb_py_borrow_each(state, object, facts[index].name, layers, "layers", 0, &argument->per_layer);
     case SEED_STEP_FLOAT32:
         return borrow_dropout(state, object, argument);
     case SCALAR:
@@ -206,8 +163,8 @@ require_keys(const qb_py_state *state, const qb_py_model *model, int index, cons
              int is_cross, int64_t batch, int64_t *length)
 {
     const int64_t head_size = model->hidden_size / model->num_heads;
-    for (int64_t i = 0; argument->per_layer && i < model->num_layers; ++i) {
-        const qb_py_tensor *tensor = &argument->per_layer[i];
+    for (int64_t i = 0; argument->per_layer.each && i < argument->per_layer.count; ++i) {
+        const qb_py_tensor *tensor = &argument->per_layer.each[i];
         const int64_t heads = is_cross ? model->num_heads : qb_model_heads(model->model, i);
         if (tensor->rank == 4 && *length < 0) {
             *length = tensor->shape[2];
@@ -227,7 +184,7 @@ require_keys(const qb_py_state *state, const qb_py_model *model, int index, cons
 static int
 require_pair(const forward_argument arguments[ARGUMENT_COUNT], int keys, int values)
 {
-    if (!arguments[keys].per_layer == !arguments[values].per_layer) {
+    if (!arguments[keys].per_layer.each == !arguments[values].per_layer.each) {
         return 0;
     }
     PyErr_Format(PyExc_ValueError, "%s, %s: expected both or none", facts[keys].name, facts[values].name);
@@ -351,13 +308,13 @@ inputs_of(const forward_argument arguments[ARGUMENT_COUNT], int compute_padding,
         .head_mask = arguments[HEAD_MASK].one.data,
         .padding = compute_padding ? QB_PADDING_COMPUTE : QB_PADDING_SKIP,
         .is_causal = is_causal,
-        .past_keys = arguments[PAST_KEYS].data,
-        .past_values = arguments[PAST_VALUES].data,
+        .past_keys = arguments[PAST_KEYS].per_layer.data,
+        .past_values = arguments[PAST_VALUES].per_layer.data,
         .encoder_hidden_states = arguments[ENCODER_HIDDEN_STATES].one.data,
         .encoder_attention_mask = encoder_mask->data,
         .encoder_attention_mask_rank = encoder_mask->data ? encoder_mask->rank : 2,
-        .cross_keys = arguments[CROSS_KEYS].data,
-        .cross_values = arguments[CROSS_VALUES].data,
+        .cross_keys = arguments[CROSS_KEYS].per_layer.data,
+        .cross_values = arguments[CROSS_VALUES].per_layer.data,
         .logits_positions = arguments[LOGITS_POSITIONS].one.data,
         .logits_count = arguments[LOGITS_POSITIONS].one.data ? arguments[LOGITS_POSITIONS].one.count : 0,
         .dropout_probabilities = arguments[DROPOUT].one.data,
@@ -387,7 +344,7 @@ keep(qb_py_session *self, const qb_forward_inputs *inputs, forward_argument borr
     }
     for (int i = 0; i < ARGUMENT_COUNT; ++i) {
         kept[i] = borrowed[i];
-        borrowed[i] = (forward_argument){.data = NULL};
+        borrowed[i] = (forward_argument){.seed = 0};
     }
     self->kept = kept;
     self->shapes = (qb_py_shapes){.batch = inputs->batch,
@@ -409,7 +366,7 @@ qb_py_session_forget(qb_py_session *self)
 {
     forward_argument *kept = self->kept;
     for (int i = 0; kept && i < ARGUMENT_COUNT; ++i) {
-        give_back(&kept[i], self->model->num_layers);
+        give_back(&kept[i]);
     }
     PyMem_Free(kept);
     self->kept = NULL;
@@ -487,7 +444,7 @@ qb_py_session_forward(PyObject *object, PyObject *const *arguments, Py_ssize_t c
         return NULL;
     }
     const int64_t layers = self->model->num_layers;
-    forward_argument borrowed[ARGUMENT_COUNT] = {{.data = NULL}};
+    forward_argument borrowed[ARGUMENT_COUNT] = {{.seed = 0}};
     qb_py_results made = {.objects = {NULL}};
     PyObject *tuple = NULL;
     for (int i = 0; i < count; ++i) {
@@ -512,7 +469,7 @@ qb_py_session_forward(PyObject *object, PyObject *const *arguments, Py_ssize_t c
     tuple = status == QB_OK ? qb_py_results_pack(&made) : qb_py_raise(state, &error);
 done:
     for (int i = 0; i < ARGUMENT_COUNT; ++i) {
-        give_back(&borrowed[i], layers);
+        give_back(&borrowed[i]);
     }
     qb_py_results_free(&made);
     return tuple;
