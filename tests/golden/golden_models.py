@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from golden_codec import load
 
 import qdqbert
@@ -59,6 +60,13 @@ FOLDER = shared_folder() / "golden" / "models"
 def manifest() -> dict[str, Any]:
     """Parsed manifest, or one without cases if the data are not there."""
     return load(FOLDER, "manifest.json") if FOLDER.exists() else {"cases": [], "models": {}, "extras": {}}
+
+
+def extra(name: str) -> Any:
+    """One record beside cases and models; the test is skipped if the data are not there."""
+    if not FOLDER.exists():
+        pytest.skip(f"missing data: {FOLDER}")
+    return manifest()["extras"][name]
 
 
 @contextlib.contextmanager

@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 from golden_codec import decode
-from golden_models import FOLDER, arrays_of, build, manifest, original_defaults, quantizers, read_weights
+from golden_models import (
+    FOLDER,
+    arrays_of,
+    build,
+    extra,
+    manifest,
+    original_defaults,
+    quantizers,
+    read_weights,
+)
 
 from qdqbert import _core, nn
 from qdqbert.tensor_quant import QuantDescriptor
@@ -160,7 +169,7 @@ def test_gradients_are_those_of_the_original(name: str, kind: str) -> None:
 
 @pytest.mark.shared
 def test_gradients_of_learned_bounds_are_those_of_the_original() -> None:
-    case = manifest()["extras"]["learn_amax"]
+    case = extra("learn_amax")
     nn.QuantLinear.set_default_quant_desc_input(QuantDescriptor(**decode(case["quant_desc_input"])))
     model = build("QDQBertForQuestionAnswering", "qa/config.json", case["weights"])
     arrays = arrays_of(case["arrays"])

@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 from golden_codec import decode
-from golden_models import FOLDER, arrays_of, build, manifest, original_defaults, quantizers, read_weights
+from golden_models import (
+    FOLDER,
+    arrays_of,
+    build,
+    extra,
+    original_defaults,
+    quantizers,
+    read_weights,
+)
 from test_gradients import CASES, MODELS, RTOL, compare
 from test_optimizer_steps import ATOL, RECORDS
 
@@ -74,7 +82,7 @@ def test_backward_gives_the_gradients_of_the_original(name: str, kind: str) -> N
 
 @pytest.mark.shared
 def test_learned_bounds_have_the_gradients_of_the_original() -> None:
-    case = manifest()["extras"]["learn_amax"]
+    case = extra("learn_amax")
     nn.QuantLinear.set_default_quant_desc_input(QuantDescriptor(**decode(case["quant_desc_input"])))
     model = training("QDQBertForQuestionAnswering", "qa/config.json", case["weights"])
     arrays = arrays_of(case["arrays"])
