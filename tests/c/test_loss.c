@@ -89,6 +89,26 @@ fill(float *x, float size, unsigned long long seed)
     }
 }
 
+/* Of each element, by central differences; `d` gets `factor` times the gradient. */
+static void
+check_derivative_of_cross_entropy(qb_device *device, float *x, const int64_t *labels, double smoothing, float factor,
+                                  float *d)
+{
+    CHECK(qb_cross_entropy_grad(device, x, ROWS, CLASSES, labels, -100, smoothing, factor, d, NULL) == QB_OK);
+    for (int64_t i = 0; i < ELEMENTS; i++) {
+        const float kept = x[i];
+        float above = 0.0f;
+        float below = 0.0f;
+        x[i] = kept + STEP;
+        CHECK(qb_cross_entropy(device, x, ROWS, CLASSES, labels, -100, smoothing, &above, NULL) == QB_OK);
+        x[i] = kept - STEP;
+        CHECK(qb_cross_entropy(device, x, ROWS, CLASSES, labels, -100, smoothing, &below, NULL) == QB_OK);
+        x[i] = kept;
+        CHECK(fabsf(d[i] - factor * (above - below) / (2.0f * STEP)) < factor * TOLERANCE);
+        CHECK(labels[i / CLASSES] != -100 || d[i] == 0.0f);
+    }
+}
+
 static void
 test_the_gradient_of_cross_entropy_is_its_derivative(void)
 {
@@ -97,19 +117,7 @@ test_the_gradient_of_cross_entropy_is_its_derivative(void)
     float x[ELEMENTS];
     float d[ELEMENTS];
     fill(x, 3.0f, 1);
-    CHECK(qb_cross_entropy_grad(device, x, ROWS, CLASSES, labels, -100, 0.0, 2.0f, d, NULL) == QB_OK);
-    for (int64_t i = 0; i < ELEMENTS; i++) {
-        const float kept = x[i];
-        float above = 0.0f;
-        float below = 0.0f;
-        x[i] = kept + STEP;
-        CHECK(qb_cross_entropy(device, x, ROWS, CLASSES, labels, -100, 0.0, &above, NULL) == QB_OK);
-        x[i] = kept - STEP;
-        CHECK(qb_cross_entropy(device, x, ROWS, CLASSES, labels, -100, 0.0, &below, NULL) == QB_OK);
-        x[i] = kept;
-        CHECK(fabsf(d[i] - 2.0f * (above - below) / (2.0f * STEP)) < 2.0f * TOLERANCE);
-        CHECK(i / CLASSES != 1 || d[i] == 0.0f);
-    }
+    check_derivative_of_cross_entropy(device, x, labels, 0.0, 2.0f, d);
     float in_place[ELEMENTS];
     memcpy(in_place, x, sizeof x);
     CHECK(qb_cross_entropy_grad(device, in_place, ROWS, CLASSES, labels, -100, 0.0, 2.0f, in_place, NULL) == QB_OK);
@@ -144,18 +152,7 @@ test_smoothed_labels_are_a_part_of_every_class(void)
     float loss = 0.0f;
     qb_error error;
     fill(x, 3.0f, 1);
-    CHECK(qb_cross_entropy_grad(device, x, ROWS, CLASSES, labels, -100, 0.3, 1.0f, d, NULL) == QB_OK);
-    for (int64_t i = 0; i < ELEMENTS; i++) {
-        const float kept = x[i];
-        float above = 0.0f;
-        float below = 0.0f;
-        x[i] = kept + STEP;
-        CHECK(qb_cross_entropy(device, x, ROWS, CLASSES, labels, -100, 0.3, &above, NULL) == QB_OK);
-        x[i] = kept - STEP;
-        CHECK(qb_cross_entropy(device, x, ROWS, CLASSES, labels, -100, 0.3, &below, NULL) == QB_OK);
-        x[i] = kept;
-        CHECK(fabsf(d[i] - (above - below) / (2.0f * STEP)) < TOLERANCE);
-    }
+    check_derivative_of_cross_entropy(device, x, labels, 0.3, 1.0f, d);
     /* All of the target on all classes: the mean of the losses of each. */
     const float two[2] = {1.0f, 0.0f};
     const int64_t label = 0;

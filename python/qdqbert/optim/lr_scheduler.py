@@ -193,6 +193,24 @@ def _inverse_sqrt(step: int, *, num_warmup_steps: int, timescale: int) -> float:
     return 1.0 / math.sqrt((step + timescale - num_warmup_steps) / timescale)
 
 
+def _schedule(
+    optimizer: Optimizer,
+    shape: Callable[..., float],
+    num_warmup_steps: int,
+    num_training_steps: int,
+    last_epoch: int,
+    **settings: float,
+) -> LambdaLR:
+    """Return the schedule of a shape that warms up and knows where it ends."""
+    factor = functools.partial(
+        shape,
+        num_warmup_steps=_steps("num_warmup_steps", num_warmup_steps),
+        num_training_steps=_steps("num_training_steps", num_training_steps),
+        **settings,
+    )
+    return LambdaLR(optimizer, factor, last_epoch)
+
+
 def _steps(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
         raise ValueError(f"{name}: expected an integer of at least 0, got {value!r}")
@@ -244,12 +262,7 @@ def get_linear_schedule_with_warmup(
         All steps, at least 0.
     last_epoch : int
     """
-    factor = functools.partial(
-        _linear,
-        num_warmup_steps=_steps("num_warmup_steps", num_warmup_steps),
-        num_training_steps=_steps("num_training_steps", num_training_steps),
-    )
-    return LambdaLR(optimizer, factor, last_epoch)
+    return _schedule(optimizer, _linear, num_warmup_steps, num_training_steps, last_epoch)
 
 
 def get_cosine_schedule_with_warmup(
@@ -272,14 +285,15 @@ def get_cosine_schedule_with_warmup(
         Waves; half a one goes from 1 to 0.
     last_epoch : int
     """
-    factor = functools.partial(
+    return _schedule(
+        optimizer,
         _cosine,
-        num_warmup_steps=_steps("num_warmup_steps", num_warmup_steps),
-        num_training_steps=_steps("num_training_steps", num_training_steps),
+        num_warmup_steps,
+        num_training_steps,
+        last_epoch,
         num_cycles=num_cycles,
         min_rate=0.0,
     )
-    return LambdaLR(optimizer, factor, last_epoch)
 
 
 def get_cosine_with_min_lr_schedule_with_warmup(
@@ -312,14 +326,15 @@ def get_cosine_with_min_lr_schedule_with_warmup(
         raise ValueError("min_lr, min_lr_rate: expected one of the two")
     if min_lr is not None:
         min_lr_rate = require_number("min_lr", min_lr) / optimizer.defaults["lr"]
-    factor = functools.partial(
+    return _schedule(
+        optimizer,
         _cosine,
-        num_warmup_steps=_steps("num_warmup_steps", num_warmup_steps),
-        num_training_steps=_steps("num_training_steps", num_training_steps),
+        num_warmup_steps,
+        num_training_steps,
+        last_epoch,
         num_cycles=num_cycles,
         min_rate=require_number("min_lr_rate", min_lr_rate),
     )
-    return LambdaLR(optimizer, factor, last_epoch)
 
 
 def get_cosine_with_hard_restarts_schedule_with_warmup(
@@ -339,13 +354,14 @@ def get_cosine_with_hard_restarts_schedule_with_warmup(
     num_cycles : int
         How often.
     """
-    factor = functools.partial(
+    return _schedule(
+        optimizer,
         _restarts,
-        num_warmup_steps=_steps("num_warmup_steps", num_warmup_steps),
-        num_training_steps=_steps("num_training_steps", num_training_steps),
+        num_warmup_steps,
+        num_training_steps,
+        last_epoch,
         num_cycles=num_cycles,
     )
-    return LambdaLR(optimizer, factor, last_epoch)
 
 
 def get_polynomial_decay_schedule_with_warmup(
@@ -375,14 +391,15 @@ def get_polynomial_decay_schedule_with_warmup(
     rate = optimizer.defaults["lr"]
     if not rate > lr_end:
         raise ValueError(f"lr_end: expected less than the optimizer's learning rate {rate}, got {lr_end}")
-    factor = functools.partial(
+    return _schedule(
+        optimizer,
         _polynomial,
-        num_warmup_steps=_steps("num_warmup_steps", num_warmup_steps),
-        num_training_steps=_steps("num_training_steps", num_training_steps),
+        num_warmup_steps,
+        num_training_steps,
+        last_epoch,
         end_rate=require_number("lr_end", lr_end) / rate,
         power=power,
     )
-    return LambdaLR(optimizer, factor, last_epoch)
 
 
 def get_inverse_sqrt_schedule(
