@@ -7,7 +7,7 @@ qdqbert must be equal to the bit with every number of threads.
 
 Rows: eight sequences of 128 tokens, and batches of real SQuAD lengths, padded to the longest of the batch
 (as a dynamic collator does) and to 384 (the default of the SQuAD example, --pad_to_max_length). qdqbert
-computes no padding in either.
+computes no padding in either, and padding is no place for an answer in any (training_systems.py).
 
 Memory: the largest resident size of a process that makes three steps of (8,384), and of nothing else.
 

@@ -91,7 +91,8 @@ def ours(folder: str, batch: Batch, threads: int, variant: str) -> tuple[Call, d
 def pytorch(folder: str, batch: Batch, threads: int, variant: str) -> tuple[Call, dict[str, Any]]:
     """Train with PyTorch: `variant` is "eager" (transformers' own), "sdpa" or "compile" (sdpa, inductor).
 
-    AdamW is fused, its fastest form on a CPU.
+    AdamW is fused, its fastest form on a CPU.  Transformers' loss takes padding for places of an answer;
+    here it is none, as in qdqbert, so that losses can be compared (two operations on (B, T) more).
     """
     torch = require("torch")
     transformers = require("transformers", "transformers==4.39.3")
@@ -112,12 +113,21 @@ def pytorch(folder: str, batch: Batch, threads: int, variant: str) -> tuple[Call
         lr=LEARNING_RATE,
         fused=True,
     )
-    forward: Any = torch.compile(model) if variant == "compile" else model
     tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
+    targets = tensors.pop("start_positions"), tensors.pop("end_positions")
+    is_padding = tensors["attention_mask"] == 0
+    entropy = torch.nn.functional.cross_entropy
+
+    def loss_of(**inputs: Any) -> Any:
+        out = model(**inputs)
+        logits = [each.masked_fill(is_padding, -torch.inf) for each in (out.start_logits, out.end_logits)]
+        return (entropy(logits[0], targets[0]) + entropy(logits[1], targets[1])) / 2
+
+    forward: Any = torch.compile(loss_of) if variant == "compile" else loss_of
 
     def call() -> float:
         optimizer.zero_grad(set_to_none=True)
-        loss = forward(**tensors).loss
+        loss = forward(**tensors)
         loss.backward()
         optimizer.step()
         return float(loss.detach())

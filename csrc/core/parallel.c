@@ -20,7 +20,10 @@
 
 #include "core/shape.h"
 
-#define SPIN_ROUNDS 4000         /* about 20 us: longer than the serial code between two regions of a layer */
+/* How long a thread looks before it sleeps: longer than the serial code between two regions of a layer, and short
+ * beside the time slice that it takes from others, on a machine with more work than processors. */
+#define SPIN_NS 50000
+#define SPIN_ROUNDS 32           /* looks between two looks at the clock */
 #define POLL_PERIOD_NS 20000000L /* how often an interrupt is asked */
 
 typedef struct worker {
@@ -51,8 +54,10 @@ struct qb_queue {
     _Atomic uint64_t generation; /* advances with every region and at the end */
     _Atomic int stopping;
     _Atomic int32_t sleepers;
-    pthread_mutex_t mutex; /* protects only the wait on `wake` */
+    _Atomic int is_caller_asleep;
+    pthread_mutex_t mutex; /* protects only the waits on `wake` and `all_left` */
     pthread_cond_t wake;
+    pthread_cond_t all_left; /* `active` is 0 */
 };
 
 static int64_t
@@ -97,14 +102,46 @@ work(qb_queue *queue, int32_t number, const qb_interrupt *interrupt)
     }
 }
 
+static int
+is_region_new(const qb_queue *queue, uint64_t seen)
+{
+    return atomic_load(&queue->generation) != seen;
+}
+
+static int
+is_nobody_active(const qb_queue *queue, uint64_t unused)
+{
+    (void)unused;
+    return atomic_load(&queue->active) == 0;
+}
+
+/* Look for a while whether a condition has come; return whether it has. */
+static int
+spin(const qb_queue *queue, int (*has_come)(const qb_queue *, uint64_t), uint64_t seen)
+{
+    int64_t begin = 0;
+    for (;;) {
+        for (int i = 0; i < SPIN_ROUNDS; i++) {
+            if (has_come(queue, seen)) {
+                return 1;
+            }
+            relax();
+        }
+        const int64_t now = now_ns();
+        if (begin == 0) {
+            begin = now;
+        }
+        else if (now - begin >= SPIN_NS) {
+            return 0;
+        }
+    }
+}
+
 static void
 wait_for_region(qb_queue *queue, uint64_t seen)
 {
-    for (int i = 0; i < SPIN_ROUNDS; i++) {
-        if (atomic_load(&queue->generation) != seen) {
-            return;
-        }
-        relax();
+    if (spin(queue, is_region_new, seen)) {
+        return;
     }
     (void)pthread_mutex_lock(&queue->mutex);
     atomic_fetch_add(&queue->sleepers, 1);
@@ -113,6 +150,34 @@ wait_for_region(qb_queue *queue, uint64_t seen)
     }
     atomic_fetch_sub(&queue->sleepers, 1);
     (void)pthread_mutex_unlock(&queue->mutex);
+}
+
+/* The caller sleeps as well when a worker is late: that worker may be waiting for the very processor on which the
+ * caller would spin. */
+static void
+wait_for_workers(qb_queue *queue)
+{
+    if (spin(queue, is_nobody_active, 0)) {
+        return;
+    }
+    (void)pthread_mutex_lock(&queue->mutex);
+    atomic_store(&queue->is_caller_asleep, 1);
+    while (atomic_load(&queue->active) > 0) {
+        (void)pthread_cond_wait(&queue->all_left, &queue->mutex);
+    }
+    atomic_store(&queue->is_caller_asleep, 0);
+    (void)pthread_mutex_unlock(&queue->mutex);
+}
+
+/* Either the last worker to leave sees the caller asleep, or the caller sees that it has left: see the top. */
+static void
+leave_region(qb_queue *queue)
+{
+    if (atomic_fetch_sub(&queue->active, 1) == 1 && atomic_load(&queue->is_caller_asleep)) {
+        (void)pthread_mutex_lock(&queue->mutex);
+        (void)pthread_cond_signal(&queue->all_left);
+        (void)pthread_mutex_unlock(&queue->mutex);
+    }
 }
 
 static void *
@@ -131,7 +196,7 @@ worker_main(void *argument)
         if (atomic_load(&queue->open)) {
             work(queue, self->number, NULL);
         }
-        atomic_fetch_sub(&queue->active, 1);
+        leave_region(queue);
     }
 }
 
@@ -156,10 +221,12 @@ forget_workers(qb_queue *queue)
     atomic_store(&queue->open, 0);
     atomic_store(&queue->active, 0);
     atomic_store(&queue->sleepers, 0);
+    atomic_store(&queue->is_caller_asleep, 0);
     atomic_store(&queue->stopping, 0);
     atomic_store(&queue->generation, 0);
     (void)pthread_mutex_init(&queue->mutex, NULL);
     (void)pthread_cond_init(&queue->wake, NULL);
+    (void)pthread_cond_init(&queue->all_left, NULL);
 }
 
 /* Best effort: with fewer workers the result is the same and only later. */
@@ -241,6 +308,7 @@ qb_queue_destroy(qb_queue *queue)
         return;
     }
     stop_workers(queue);
+    (void)pthread_cond_destroy(&queue->all_left);
     (void)pthread_cond_destroy(&queue->wake);
     (void)pthread_mutex_destroy(&queue->mutex);
     qb_heap_release(queue->heap, queue->workers);
@@ -330,9 +398,7 @@ qb_parallel_for(qb_queue *queue, const qb_interrupt *interrupt, int64_t count, i
     work(queue, 0, interrupt);
     if (shared) {
         atomic_store(&queue->open, 0);
-        while (atomic_load(&queue->active) > 0) {
-            relax();
-        }
+        wait_for_workers(queue);
     }
     const int cancelled = atomic_load(&queue->cancelled);
     atomic_store(&queue->busy, 0);
