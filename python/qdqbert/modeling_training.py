@@ -3,19 +3,17 @@
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from qdqbert.arrays import Array
-from qdqbert.errors import RuleError, ShapeError, StateError
+from qdqbert.errors import ShapeError, StateError
 from qdqbert.forward_inputs import as_floats
 from qdqbert.modeling_engine import Engine
 from qdqbert.module import Module
+from qdqbert.name_globs import matching_any, matching_names
 from qdqbert.parameter import Parameter
 from qdqbert.recording import InputGradients, OutputGradients
 
@@ -232,21 +230,21 @@ class TrainableModel(Module):
         >>> [(len(group["params"]), group["weight_decay"]) for group in groups]
         [(76, 0.1), (123, 0.0)]
         """
-        if no_decay is None:
-            spared = _matcher(_NO_DECAY)
+        names = [name for name, _ in self.named_parameters()]
+        if no_decay is None:  # a model need not have all of these
+            spared = {name for pattern in _NO_DECAY for name in matching_names(pattern, names)}
         else:
             if not isinstance(no_decay, Iterable) or isinstance(no_decay, memoryview):
                 raise TypeError(f"no_decay: expected globs, got {type(no_decay).__name__}")
             patterns = (no_decay,) if isinstance(no_decay, str) else tuple(no_decay)
-            list(self._matching(patterns))
-            spared = _matcher(patterns)
+            spared = matching_any(patterns, names, "parameter")
         rate = {} if lr is None else {"lr": lr}
         trained = [
             (name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad
         ]
         groups = [
             {
-                "params": [parameter for name, parameter in trained if bool(spared(name)) == is_spared],
+                "params": [parameter for name, parameter in trained if (name in spared) == is_spared],
                 "weight_decay": 0.0 if is_spared else weight_decay,
                 **rate,
             }
@@ -256,13 +254,8 @@ class TrainableModel(Module):
 
     def _matching(self, patterns: tuple[str, ...]) -> list[Parameter]:
         named = list(self.named_parameters())
-        for pattern in patterns:
-            matches = _matcher((pattern,))
-            if not any(matches(name) for name, _ in named):
-                near = difflib.get_close_matches(pattern, [name for name, _ in named], n=3, cutoff=0.0)
-                raise RuleError(f"{pattern!r} matches no parameter; the nearest names are {', '.join(near)}")
-        matches = _matcher(patterns)
-        return [parameter for name, parameter in named if matches(name)]
+        found = matching_any(patterns, [name for name, _ in named], "parameter")
+        return [parameter for name, parameter in named if name in found]
 
 
 def _probability(name: str, module: Any) -> float:
@@ -283,10 +276,3 @@ def _word(name: str, value: Any) -> int:
     if not 0 <= value < 2**64:
         raise ValueError(f"{name}: expected 0 .. 2**64 - 1, got {value}")
     return int(value)
-
-
-def _matcher(patterns: tuple[str, ...]) -> Any:
-    for pattern in patterns:
-        if not isinstance(pattern, str):
-            raise TypeError(f"patterns: expected strings, got {pattern!r}")
-    return re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns) or "(?!)").match

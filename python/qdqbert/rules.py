@@ -9,9 +9,6 @@ mean a measurement of something else.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import fnmatch
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Self
@@ -22,6 +19,7 @@ from qdqbert._core import STAGE_CALIB, STAGE_DISABLED, STAGE_QUANT, Change, Undo
 from qdqbert.arrays import Array
 from qdqbert.errors import RuleError, ShapeError, StateError
 from qdqbert.module import Module
+from qdqbert.name_globs import matching_names, nothing_matches
 from qdqbert.nn import TensorQuantizer
 
 __all__ = ["Changes", "QuantizerState", "named_quantizers", "quantizers"]
@@ -273,15 +271,15 @@ def quantizers(
     220
     """
     entries = named_quantizers(model)
+    names = [name for name, _ in entries]
     wanted: dict[str, dict[str, Any]] = {}
     for pattern, setting in list(rules.items() if isinstance(rules, Mapping) else rules):
         if not isinstance(pattern, str):
             raise TypeError(f"rules: expected patterns, got {pattern!r}")
         attributes = _attributes(pattern, setting)
-        matches = re.compile(fnmatch.translate(pattern)).match
-        matched = [name for name, _ in entries if matches(name)]
+        matched = matching_names(pattern, names)
         if not matched and not allow_unmatched:
-            raise RuleError(_nothing_matches(pattern, [name for name, _ in entries]))
+            raise RuleError(f"rules: {nothing_matches(pattern, names, 'quantizer')}")
         for name in matched:
             wanted.setdefault(name, {}).update(attributes)
     touched: list[tuple[str, TensorQuantizer, QuantizerState, QuantizerState]] = []
@@ -346,10 +344,3 @@ def _changed(before: QuantizerState, attributes: dict[str, Any]) -> QuantizerSta
         value = attributes["amax"]
         amax = None if value is None else np.array(value, dtype=np.float32)
     return QuantizerState(stages, options, amax)
-
-
-def _nothing_matches(pattern: str, names: list[str]) -> str:
-    if not names:
-        return f"rules: {pattern!r} matches no quantizer: the model has none"
-    near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.0)
-    return f"rules: {pattern!r} matches no quantizer; the nearest names are {', '.join(near)}"
