@@ -17,7 +17,7 @@ import numpy as np
 from qdqbert.errors import StateError
 from qdqbert.recording import OutputGradients, Recording
 
-__all__ = ["Loss", "Term"]
+__all__ = ["Loss", "Term", "require_loss"]
 
 
 class Term(NamedTuple):
@@ -179,6 +179,28 @@ class Loss(np.float32):
         value, by = np.float32(other) / self.detach(), float(self)
         slope = 1.0 / by if by else math.nan
         return self._combined(value, -float(other) * slope * slope, other, slope)
+
+
+def require_loss(source: str, value: Any) -> Loss:
+    """Return a loss that can be walked back.
+
+    Parameters
+    ----------
+    source : str
+        Where it is from, for messages.
+    value : object
+
+    Raises
+    ------
+    TypeError
+        If it is something else, such as what NumPy computed from a loss.
+    """
+    if not isinstance(value, Loss):
+        raise TypeError(
+            f"{source}: expected a Loss, as models and + - * / of losses give it, "
+            f"got {type(value).__name__}, which has no way back to the model"
+        )
+    return value
 
 
 def _is_number(value: Any) -> bool:

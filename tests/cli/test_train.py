@@ -369,6 +369,7 @@ def test_weights_are_calibrated_anew_whatever_their_axis(calibrated) -> None:
         (["--qat_amax", "moving"], "--qat_amax: is for --qat"),
         (["--wprec", "99"], "--wprec: expected 2 .. 16 bits, found 99"),
         (["--teacher_alpha", "1"], "--teacher_alpha: is for --teacher"),
+        (["--teacher", str(bundled_folder()), "--do_eval"], "--teacher: is for training"),
         (["--teacher", str(bundled_folder()), "--teacher_alpha", "2"], "--teacher_alpha: expected 0 .. 1"),
         (["--model_name_or_path", "elsewhere"], "DIR: expected a checkpoint folder, once"),
         (["--task", "poetry"], "--task: expected one of squad"),

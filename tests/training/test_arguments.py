@@ -7,6 +7,7 @@ import dataclasses
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from qdqbert import TrainingArguments, UnsupportedError
@@ -101,6 +102,22 @@ def test_a_value_out_of_range_is_named(name: str, value: Any) -> None:
 def test_a_value_of_another_type_is_named(name: str, value: Any) -> None:
     with pytest.raises(TypeError, match=f"^{name}: expected"):
         TrainingArguments("out", **{name: value})
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    arguments = TrainingArguments(
+        "out",
+        per_device_train_batch_size=np.int64(4),
+        learning_rate=np.float32(0.5),
+        group_by_length=np.bool_(True),
+        save_total_limit=np.int32(2),
+    )
+    found = arguments.to_dict()
+    assert (found["per_device_train_batch_size"], found["learning_rate"]) == (4, 0.5)
+    assert (found["group_by_length"], found["save_total_limit"]) == (True, 2)
+    json.dumps(found)
+    with pytest.raises(ValueError, match=r"^per_device_train_batch_size: expected at least 1, got 0"):
+        TrainingArguments("out", per_device_train_batch_size=np.int64(0))
 
 
 def test_evaluation_by_steps_takes_the_steps_of_the_log() -> None:

@@ -20,11 +20,12 @@ from qdqbert.training.checkpoint_folder import (
     PROGRESS_NAME,
     checkpoints,
     clear_leftovers,
+    files_of,
     get_last_checkpoint,
     new_folder,
     progress_of,
     remove_folder,
-    sizes_of,
+    require_intact,
 )
 
 CALLS = ("rename", "replace", "fsync", "fchmod", "open", "mkdir", "chmod", "rmdir", "unlink")
@@ -36,7 +37,7 @@ def write(path: Path, text: str = "text") -> None:
         (folder / "model.safetensors").write_text(text)
         (folder / "more").mkdir()
         (folder / "more" / "vocab.txt").write_text("words")
-        write_text(folder / PROGRESS_NAME, json.dumps({"text": text, "files": sizes_of(folder)}))
+        write_text(folder / PROGRESS_NAME, json.dumps({"text": text, "files": files_of(folder)}))
 
 
 def names(folder: Path) -> list[str]:
@@ -110,6 +111,7 @@ def test_a_checkpoint_that_cannot_be_removed_is_told(
         lambda path: os.truncate(path / PROGRESS_NAME, 9),
         lambda path: (path / PROGRESS_NAME).write_text('{"files": [1]}'),
         lambda path: (path / PROGRESS_NAME).write_text('{"files": {"more/vocab.txt": "5"}}'),
+        lambda path: (path / PROGRESS_NAME).write_text('{"files": {"more/vocab.txt": {"bytes": 5}}}'),
     ],
 )
 def test_a_damaged_checkpoint_is_passed_over(
@@ -122,6 +124,23 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert "passed over" in caplog.text
     with pytest.raises(CheckpointError, match="checkpoint-2"):
         progress_of(tmp_path / "checkpoint-2")
+
+
+def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
+    write(tmp_path / "checkpoint-1")
+    progress = progress_of(tmp_path / "checkpoint-1")
+    require_intact(tmp_path / "checkpoint-1", progress)
+    for name in progress["files"]:
+        path = tmp_path / "checkpoint-1" / name
+        content = path.read_bytes()
+        for bit in range(8 * len(content)):
+            changed = bytearray(content)
+            changed[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(changed)
+            with pytest.raises(CheckpointError, match=f"{name}: expected CRC-32 .* has changed since"):
+                require_intact(tmp_path / "checkpoint-1", progress)
+        path.write_bytes(content)
+    require_intact(tmp_path / "checkpoint-1", progress)
 
 
 def test_leftovers_of_a_living_writer_stay(tmp_path: Path) -> None:

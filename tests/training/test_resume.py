@@ -20,7 +20,7 @@ import tiny_run
 
 from qdqbert import CheckpointError, EarlyStoppingCallback, QuantizationAware, Trainer, TrainerCallback
 from qdqbert.training import get_last_checkpoint
-from qdqbert.training.checkpoint_folder import progress_of
+from qdqbert.training.checkpoint_folder import files_of, progress_of
 
 
 class Stop(TrainerCallback):
@@ -292,7 +292,7 @@ trainer.add_callback(Limit)
 try:
     trainer.train()
 except OSError as error:
-    print(error.errno)
+    print(error.errno, error.filename)
 """
 
 
@@ -302,7 +302,9 @@ def test_a_file_that_may_not_grow_leaves_the_checkpoint_before_it_whole(tmp_path
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
     command = [sys.executable, "-c", _LIMITED, str(tests), str(tests.parent), str(limit), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(errno.EFBIG)], done.stderr
+    code, _, name = done.stdout.strip().partition(" ")
+    assert code == str(errno.EFBIG), done.stderr
+    assert Path(name).name == "log.jsonl" or Path(name).parent.name.startswith(".checkpoint-2."), name
     assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == ["checkpoint-1"]
     assert progress_of(tmp_path / "out" / "checkpoint-1")["position"]["batch"] == 2
 
@@ -326,7 +328,8 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_model_as_it_was(
     (folder / file).write_text(json.dumps(data))
     if file != "progress.json":
         progress = json.loads((folder / "progress.json").read_text())
-        progress["files"][file] = (folder / file).stat().st_size
+        progress["files"] = files_of(folder)
+        progress["files"].pop("progress.json")
         (folder / "progress.json").write_text(json.dumps(progress))
     trainer = tiny_run.trainer(tmp_path, **OPTIONS)
     before = {name: np.array(value) for name, value in trainer.model.state_dict().items()}
@@ -334,6 +337,28 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_model_as_it_was(
         trainer.train(resume_from_checkpoint=folder)
     for name, value in trainer.model.state_dict().items():
         np.testing.assert_array_equal(value, before[name], err_msg=name)
+
+
+def test_a_bit_of_the_optimizer_that_flipped_is_named(tmp_path: Path) -> None:
+    tiny_run.trainer(tmp_path, **OPTIONS).train()
+    path = tmp_path / "checkpoint-4" / "optimizer.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"optimizer.safetensors: expected CRC-32"):
+        tiny_run.trainer(tmp_path, **OPTIONS).train(resume_from_checkpoint=path.parent)
+
+
+def test_other_data_of_the_same_length_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tiny_run.trainer(tmp_path, **OPTIONS).train()
+    same = tiny_run.trainer(tmp_path, **OPTIONS)
+    same.train(resume_from_checkpoint=tmp_path / "checkpoint-4")
+    assert "other data" not in caplog.text
+    other = tiny_run.trainer(tmp_path, **OPTIONS)
+    items = list(other.train_dataset)
+    other.train_dataset = [*items[:-1], {**items[-1], "input_ids": items[-1]["input_ids"][::-1]}]
+    other.train(resume_from_checkpoint=tmp_path / "checkpoint-4")
+    assert "resumed with other data than the run had" in caplog.text
 
 
 def test_a_run_made_shorter_than_what_is_done_trains_no_further(tmp_path: Path) -> None:

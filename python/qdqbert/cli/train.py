@@ -107,6 +107,8 @@ class _Job:
         from qdqbert.training import PrinterCallback, QuantizationAware, Trainer
 
         arguments, args = self.arguments, self.args
+        if arguments.teacher is not None and not args.do_train:
+            raise UsageError("--teacher: is for training; expected --do_train beside the other --do_ flags")
         self._open()
         resume_from = self._resume_from()
         is_calibrated = self._calibrate() if resume_from is None else arguments.do_calib or arguments.qat
@@ -269,7 +271,7 @@ class _Job:
         import qdqbert
 
         arguments = self.arguments
-        if arguments.teacher is None or not self.args.do_train:
+        if arguments.teacher is None:
             return None
         teacher = type(self.model).from_pretrained(arguments.teacher)
         qdqbert.quantizers(teacher, {"*": "off"})

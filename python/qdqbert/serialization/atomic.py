@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["flush_folder", "lock", "new_file_mode", "replacing", "write_text"]
+__all__ = ["flush_folder", "lock", "naming", "new_file_mode", "replacing", "write_text"]
 
 
 @contextlib.contextmanager
@@ -30,12 +30,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises
     ------
     OSError
-        If the file cannot be written; `path` is as it was and the temporary file is gone.
+        If the file cannot be written, with its name; `path` is as it was and the temporary file is gone.
     """
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         lock(descriptor)
-        with os.fdopen(descriptor, "wb") as file:
+        with naming(path), os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fchmod(file.fileno(), new_file_mode())
@@ -58,6 +58,22 @@ def write_text(path: Path, text: str) -> None:
     """
     with replacing(path) as file:
         file.write(text.encode())
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put the name of a file into an error that has none, as that of a write on a full disk.
+
+    Parameters
+    ----------
+    path : path
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def lock(descriptor: int) -> None:

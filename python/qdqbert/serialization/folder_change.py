@@ -32,7 +32,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from qdqbert.errors import CheckpointError
-from qdqbert.serialization.atomic import flush_folder, lock, new_file_mode
+from qdqbert.serialization.atomic import flush_folder, lock, naming, new_file_mode
 
 __all__ = ["JOURNAL_NAME", "FolderChange", "pending_files", "sweep"]
 
@@ -112,7 +112,7 @@ class FolderChange:
         self._temporaries[name] = Path(temporary).name
         self._locks.append(descriptor)
         lock(descriptor)
-        with os.fdopen(descriptor, "wb", closefd=False) as file:
+        with naming(self.folder / name), os.fdopen(descriptor, "wb", closefd=False) as file:
             yield file
             file.flush()
             os.fchmod(descriptor, new_file_mode())

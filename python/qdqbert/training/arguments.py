@@ -15,6 +15,8 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from qdqbert.errors import UnsupportedError
 from qdqbert.seeds import require_seed
 from qdqbert.training.optimizer_arguments import sgd_options
@@ -322,6 +324,9 @@ class TrainingArguments:
     eval_strategy: str | None = None
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if isinstance(value := getattr(self, field.name), np.generic):
+                setattr(self, field.name, value.item())
         self.output_dir = os.path.expanduser(os.fspath(self.output_dir))
         if self.logging_dir is not None:
             self.logging_dir = os.path.expanduser(os.fspath(self.logging_dir))

@@ -8,8 +8,9 @@ renamed first (``.checkpoint-N.XXXXXXXX.old``), so that it is never half there e
 left is cleared by the next run: `clear_leftovers` puts an old one back whose successor did not arrive, and
 removes the rest.
 
-A folder may still be damaged afterwards, by a copy that was cut off say.  `progress.json` has the size of
-every file, and a folder that does not match is not taken for a checkpoint.
+A folder may still be damaged afterwards, by a copy that was cut off or a disk that forgets.
+`progress.json` has the size and the CRC-32 of every file: a folder whose sizes do not match is not taken for
+a checkpoint, and nothing is read from one whose sums do not match.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import os
 import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,11 +39,12 @@ __all__ = [
     "STATE_NAME",
     "checkpoints",
     "clear_leftovers",
+    "files_of",
     "get_last_checkpoint",
     "new_folder",
     "progress_of",
     "remove_folder",
-    "sizes_of",
+    "require_intact",
 ]
 
 STATE_NAME = "trainer_state.json"
@@ -128,15 +131,15 @@ def clear_leftovers(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def sizes_of(folder: Path) -> dict[str, int]:
-    """Return the size of every file of a folder, by its path within.
+def files_of(folder: Path) -> dict[str, dict[str, int]]:
+    """Return size (``bytes``) and CRC-32 (``crc32``) of every file of a folder, by its path within.
 
     Parameters
     ----------
     folder : Path
     """
     return {
-        path.relative_to(folder).as_posix(): path.stat().st_size
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "crc32": _crc32(path)}
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
@@ -177,6 +180,14 @@ def _flush_tree(folder: Path) -> None:
             finally:
                 os.close(descriptor)
         flush_folder(Path(path))
+
+
+def _crc32(path: Path) -> int:
+    found = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            found = zlib.crc32(block, found)
+    return found
 
 
 def _new_folder_mode() -> int:
@@ -253,10 +264,11 @@ def progress_of(path: Path) -> dict[str, Any]:
     if not (path / PROGRESS_NAME).is_file():
         raise CheckpointError(f"{path}: has no {PROGRESS_NAME}, so it is no checkpoint of this trainer")
     progress = read_json(path / PROGRESS_NAME)
-    sizes = progress.get("files")
-    if not isinstance(sizes, Mapping) or not all(_is_count(size) for size in sizes.values()):
-        raise CheckpointError(f"{path / PROGRESS_NAME}: files: expected sizes by name")
-    for name, size in sizes.items():
+    files = progress.get("files")
+    if not isinstance(files, Mapping) or not all(map(_is_file_entry, files.values())):
+        raise CheckpointError(f"{path / PROGRESS_NAME}: files: expected bytes and crc32 by name")
+    for name, entry in files.items():
+        size = entry["bytes"]
         try:
             found = os.stat(path / name).st_size
         except OSError as error:
@@ -270,12 +282,42 @@ def progress_of(path: Path) -> dict[str, Any]:
     return progress
 
 
+def require_intact(path: Path, progress: Mapping[str, Any]) -> None:
+    """Compare every byte of a checkpoint with what was written, by its sums.
+
+    Parameters
+    ----------
+    path : Path
+    progress : mapping
+        Its `progress_of`.
+
+    Raises
+    ------
+    CheckpointError
+        If a file has changed since, or cannot be read.
+    """
+    for name, entry in progress["files"].items():
+        try:
+            found = _crc32(path / name)
+        except OSError as error:
+            raise CheckpointError(f"{path / name}: {error.strerror}") from error
+        if found != entry["crc32"]:
+            raise CheckpointError(
+                f"{path / name}: expected CRC-32 {entry['crc32']:08x}, found {found:08x}; the file has "
+                "changed since the checkpoint was written"
+            )
+
+
 def _is_whole(path: Path) -> bool:
     try:
         progress_of(path)
     except CheckpointError:
         return False
     return True
+
+
+def _is_file_entry(value: Any) -> bool:
+    return isinstance(value, Mapping) and _is_count(value.get("bytes")) and _is_count(value.get("crc32"))
 
 
 def _is_count(value: Any) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from qdqbert.serialization.atomic import write_text
+from qdqbert.serialization.atomic import naming, write_text
 from qdqbert.serialization.folder_change import sweep
 from qdqbert.training.arguments import TrainingArguments
 from qdqbert.training.callback import TrainerCallback
@@ -215,7 +215,7 @@ class JsonLinesCallback(TrainerCallback):
         entry = {**state.log_history[-1], "elapsed_s": round(self._seconds(), 3)}
         path = self._file(args)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a", encoding="utf-8") as file:
+        with naming(path), open(path, "a", encoding="utf-8") as file:
             file.write(f"{json.dumps(entry)}\n")
 
     def on_train_end(  # noqa: D102

@@ -8,7 +8,7 @@
 ``progress.json``
     The place in the data (epoch, batches of it that are done), the state of dropout (seed and step), sums of
     losses that are not logged yet, the switches of `TrainerControl`, the states of callbacks, the arguments,
-    and the sizes of all files.
+    what the data were (`qdqbert.training.data_fingerprint`), sizes and sums of all files.
 
 There is no other random state: the order of an epoch and the masks of its collator follow from the seed and
 the epoch's number, dropout from its seed and step.
@@ -33,8 +33,9 @@ from qdqbert.training.checkpoint_folder import (
     PROGRESS_NAME,
     SCHEDULER_NAME,
     STATE_NAME,
+    files_of,
     progress_of,
-    sizes_of,
+    require_intact,
 )
 from qdqbert.training.state_files import read_state, write_state
 from qdqbert.training.trainer_state import TrainerState
@@ -91,6 +92,7 @@ def write_run(
     lr_scheduler: Any,
     callbacks: Mapping[str, Any],
     arguments: Mapping[str, Any],
+    data: Mapping[str, int] | None,
 ) -> None:
     """Write everything but the model into a new checkpoint folder.
 
@@ -106,6 +108,8 @@ def write_run(
         With `state_dict`; None if the checkpoint is not for a resumed run.
     callbacks, arguments : mapping
         As JSON can hold them.
+    data : mapping or None
+        Fingerprint of the training data.
 
     Raises
     ------
@@ -123,7 +127,8 @@ def write_run(
         "dropout": {"seed": int(model.dropout_seed), "step": int(model.dropout_step)},
         "callbacks": callbacks,
         "arguments": arguments,
-        "files": sizes_of(folder),
+        "data": data,
+        "files": files_of(folder),
     }
     write_text(folder / PROGRESS_NAME, json.dumps(progress, indent=2) + "\n")
 
@@ -135,6 +140,7 @@ def read_run(
     lr_scheduler: Any,
     arguments: Mapping[str, Any],
     batches_per_epoch: int | None,
+    data: Mapping[str, int] | None,
 ) -> tuple[TrainerState, Position, dict[str, Any]]:
     """Put model, optimizer and schedule into the state of a checkpoint.
 
@@ -147,6 +153,8 @@ def read_run(
         Of this run; those that differ from the checkpoint's and shape the result are told in the log.
     batches_per_epoch : int or None
         Of this run's data; None if nobody knows.
+    data : mapping or None
+        Fingerprint of this run's data; if it is another than the checkpoint's, that is told in the log.
 
     Returns
     -------
@@ -158,8 +166,8 @@ def read_run(
     Raises
     ------
     CheckpointError
-        If the folder is no complete checkpoint, was written with ``save_only_model``, or is of another model
-        or of more data; the model is as it was.
+        If the folder is no complete checkpoint, has changed since it was written, was written with
+        ``save_only_model``, or is of another model or of more data; the model is as it was.
     """
     progress = progress_of(folder)
     if progress.get("format") != _FORMAT:
@@ -171,6 +179,7 @@ def read_run(
             f"{folder}: was written with save_only_model, so there is no optimizer to go on with; "
             "from_pretrained loads its model"
         )
+    require_intact(folder, progress)
     state = TrainerState.load_from_json(folder / STATE_NAME)
     try:
         position = Position(**progress["position"])
@@ -208,6 +217,13 @@ def read_run(
     ]
     if changed:
         _logger.warning("resumed with other arguments than the run had: %s", ", ".join(changed))
+    if data is not None and progress.get("data") not in (None, data):
+        _logger.warning(
+            "resumed with other data than the run had (%s, was %s): what follows is not what the run would "
+            "have come to",
+            data,
+            progress["data"],
+        )
     return state, position, callbacks
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from qdqbert.distillation import Distillation
 from qdqbert.errors import StateError
+from qdqbert.loss import require_loss
 from qdqbert.serialization.atomic import write_text
 from qdqbert.serialization.folder import read_json
 from qdqbert.tasks.task import Task
@@ -181,7 +182,8 @@ class Trainer:
         NonFiniteError
             If a loss or the gradients are NaN or infinite; with step, batch and place in the model.
         StateError
-            If ``output_dir`` has checkpoints of a run that is not resumed; see ``overwrite_output_dir``.
+            If ``output_dir`` has checkpoints of a run that is not resumed (see ``overwrite_output_dir``), or
+            every parameter is frozen.
         CheckpointError
             If there is nothing to resume from, or it does not fit.
         ValueError
@@ -220,8 +222,13 @@ class Trainer:
         -------
         float
             The batch's share of the step's loss: its loss over the number of batches of the step.
+
+        Raises
+        ------
+        TypeError
+            If `compute_loss` returns something that cannot be walked back.
         """
-        loss = self.compute_loss(model, inputs)
+        loss = require_loss("compute_loss", self.compute_loss(model, inputs))
         share = loss / self._batches_of_step if self._batches_of_step > 1 else loss
         if math.isfinite(share):
             share.backward()
@@ -389,6 +396,8 @@ class Trainer:
                 ignore_keys=ignore_keys,
                 metric_key_prefix=metric_key_prefix,
             )
+        if output.num_samples == 0:
+            raise ValueError("eval_dataset: expected items to score, found none")
         batches = math.ceil(output.num_samples / self.args.eval_batch_size)
         output.metrics.update(speed_metrics(metric_key_prefix, begin, output.num_samples, batches))
         self.log(output.metrics)

@@ -21,6 +21,7 @@ import numpy as np
 
 from qdqbert.errors import NonFiniteError, StateError
 from qdqbert.training.checkpoint_folder import checkpoints, clear_leftovers, new_folder, remove_folder
+from qdqbert.training.data_fingerprint import data_fingerprint
 from qdqbert.training.early_stopping import best_metric_name
 from qdqbert.training.nonfinite import find_nonfinite, find_nonfinite_gradient
 from qdqbert.training.run_checkpoint import Position, load_weights, read_run, write_run
@@ -121,6 +122,7 @@ class TrainingLoop:
         self.position: Position = Position()
         self.loader: Any = trainer.get_train_dataloader()
         self.batches_per_epoch: int | None = length_of(self.loader)
+        self._data: dict[str, int] | None = data_fingerprint(trainer.train_dataset)
         self._grad_norm: float | None = None
         self._samples = self._tokens = self._steps = 0  # of this process
 
@@ -130,6 +132,10 @@ class TrainingLoop:
         """Train to the end."""
         trainer, args = self.trainer, self.args
         max_steps, epochs = self._plan()
+        if not any(parameter.requires_grad for parameter in self.model.parameters()):
+            raise StateError(
+                "model: every parameter is frozen, so there is nothing to train; see model.unfreeze"
+            )
         self._clear_output()
         trainer.create_optimizer_and_scheduler(num_training_steps=max_steps)
         callbacks = self._start_state(max_steps, epochs)
@@ -214,6 +220,7 @@ class TrainingLoop:
                 trainer.lr_scheduler,
                 args.to_dict(),
                 self.batches_per_epoch,
+                self._data,
             )
             if state.global_step >= state.max_steps and max_steps > state.global_step:
                 self.position.should_training_stop = False  # the run was over, and has been made longer
@@ -375,6 +382,7 @@ class TrainingLoop:
                     trainer.lr_scheduler if resumable else None,
                     trainer.callback_handler.state_dict(),
                     args.to_dict(),
+                    self._data,
                 )
         except BaseException:
             state.best_metric, state.best_model_checkpoint = before
