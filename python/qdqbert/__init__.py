@@ -98,6 +98,7 @@ _MODULES = (
     "errors",
     "generation",
     "nn",
+    "onnx",
     "optim",
     "pipelines",
     "quant_modules",
@@ -114,6 +115,7 @@ if TYPE_CHECKING:
     from qdqbert import errors as errors
     from qdqbert import generation as generation
     from qdqbert import nn as nn
+    from qdqbert import onnx as onnx
     from qdqbert import optim as optim
     from qdqbert import pipelines as pipelines
     from qdqbert import quant_modules as quant_modules

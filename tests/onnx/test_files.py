@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What lands on the disk: the same model in one file and in two, and the old one if something fails."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from graph_runs import evaluate, exported
+from onnx_models import batch, calibrated
+
+import qdqbert
+from qdqbert.onnx import files
+from qdqbert.onnx.export import build
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return calibrated("question")
+
+
+def test_one_file_is_what_the_onnx_package_would_write(tmp_path: Path, model: Any) -> None:
+    proto, graph = build(model)
+    for each in graph.initializers:
+        proto.graph.initializer.add(
+            name=each.name,
+            dims=each.shape,
+            data_type=onnx.TensorProto.DataType.Value(each.kind),
+            raw_data=each.make().tobytes(),
+        )
+
+    [path] = qdqbert.onnx.export(model, tmp_path / "model.onnx")
+
+    assert onnx.load(path) == proto
+    assert [each.name for each in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_two_files_hold_the_same_model(tmp_path: Path, model: Any) -> None:
+    written = qdqbert.onnx.export(model, tmp_path / "model.onnx", external_data=True)
+
+    path, data = written
+    assert sorted(tmp_path.iterdir()) == sorted(written)
+    assert path.stat().st_size < len(exported(model).SerializeToString()) - 40_000
+    assert data.stat().st_size > 40_000
+    loaded = onnx.load(path)
+    onnx.checker.check_model(str(path), full_check=True)
+    inputs = batch("question")
+    for name, value in evaluate(loaded, inputs).items():
+        assert np.array_equal(value, evaluate(exported(model), inputs)[name])
+
+
+def test_large_tensors_begin_at_pages(tmp_path: Path, model: Any) -> None:
+    path, data = qdqbert.onnx.export(model, tmp_path / "model.onnx", external_data=True)
+
+    places = [
+        {entry.key: entry.value for entry in each.external_data}
+        for each in onnx.load(path, load_external_data=False).graph.initializer
+        if each.data_location == onnx.TensorProto.EXTERNAL
+    ]
+    assert len(places) > 10
+    assert {place["location"] for place in places} == {data.name}
+    assert all(int(place["offset"]) % 4096 == 0 for place in places)
+    ends = [int(place["offset"]) + int(place["length"]) for place in places]
+    assert all(end <= int(after["offset"]) for end, after in zip(ends, places[1:], strict=False))
+    assert ends[-1] == data.stat().st_size
+
+
+def test_the_second_file_goes_with_the_model_that_named_it(tmp_path: Path, model: Any) -> None:
+    path = tmp_path / "model.onnx"
+    other = tmp_path / "other.onnx"
+    _, of_other = qdqbert.onnx.export(model, other, external_data=True)
+    _, first = qdqbert.onnx.export(model, path, external_data=True)
+
+    _, second = qdqbert.onnx.export(model, path, external_data=True, weights="int8")
+    assert first != second
+    assert not first.exists()
+    assert second.exists()
+
+    qdqbert.onnx.export(model, path)
+    assert sorted(tmp_path.iterdir()) == sorted([path, other, of_other])
+
+
+def test_models_beyond_one_message_have_a_second_file(
+    tmp_path: Path, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [path] = qdqbert.onnx.export(model, tmp_path / "model.onnx")
+    size = path.stat().st_size
+
+    monkeypatch.setattr(files, "LARGEST_MESSAGE", size)
+    assert len(qdqbert.onnx.export(model, path)) == 1
+    monkeypatch.setattr(files, "LARGEST_MESSAGE", size - 1)
+    assert len(qdqbert.onnx.export(model, path)) == 2
+    with pytest.raises(ValueError, match=f"external_data: False, but the model has {size:,} bytes"):
+        qdqbert.onnx.export(model, path, external_data=False)
+
+
+@pytest.mark.parametrize("external_data", [False, True])
+def test_a_failed_write_leaves_the_old_model(
+    tmp_path: Path, model: Any, monkeypatch: pytest.MonkeyPatch, external_data: bool
+) -> None:
+    path = tmp_path / "model.onnx"
+    qdqbert.onnx.export(model, path, external_data=external_data)
+    before = {each.name: each.read_bytes() for each in tmp_path.iterdir()}
+    made: list[int] = []
+
+    def fail_later(initializer: Any) -> memoryview:
+        made.append(1)
+        if len(made) > 30:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(initializer)
+
+    whole = files._bytes_of
+    monkeypatch.setattr(files, "_bytes_of", fail_later)
+    with pytest.raises(OSError, match="No space"):
+        qdqbert.onnx.export(model, path, external_data=external_data, weights="int8")
+
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == before
+
+
+def test_a_folder_is_no_file(tmp_path: Path, model: Any) -> None:
+    with pytest.raises(IsADirectoryError, match="expected a file"):
+        qdqbert.onnx.export(model, tmp_path)
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        qdqbert.onnx.export(model, tmp_path / "missing" / "model.onnx")
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0, "00"), (127, "7f"), (128, "8001"), (300, "ac02")])
+def test_lengths_are_written_as_protobuf_has_them(value: int, expected: str) -> None:
+    assert files._varint(value).hex() == expected
+
+
+def test_files_of_equal_models_are_equal(tmp_path: Path, model: Any) -> None:
+    [first] = qdqbert.onnx.export(model, tmp_path / "a.onnx")
+    [second] = qdqbert.onnx.export(calibrated("question"), tmp_path / "b.onnx")
+
+    assert first.read_bytes() == second.read_bytes()
