@@ -14,7 +14,7 @@ import numpy as np
 
 from qdqbert import _core
 from qdqbert.arrays import Array
-from qdqbert.errors import ShapeError, UnsupportedError
+from qdqbert.errors import ShapeError
 from qdqbert.forward_inputs import as_array
 from qdqbert.forward_passes import evaluating
 from qdqbert.loss import Loss
@@ -44,7 +44,8 @@ class Distillation:
         Above 0; both models' logits are divided by it.
     alpha : float
         Weight of the teacher's logits, 0 .. 1; with 1 no labels are needed.  A regression is compared by the
-        squared difference of logits, without a temperature.
+        squared difference of logits, without a temperature; several labels of one text each as a choice
+        between yes and no, and the mean of them.
     hidden_weight : float
         Weight of the hidden states, at least 0.
     layers : mapping of int to int, optional
@@ -115,8 +116,6 @@ class Distillation:
             If the models do not fit each other, or there are no labels.
         ShapeError
             If their logits or hidden states have other shapes.
-        UnsupportedError
-            For several labels of one text: they have no soft targets here.
         """
         self._require_fit(model)
         given = dict(batch)
@@ -166,10 +165,6 @@ class Distillation:
             raise ValueError("model: is its own teacher; expected another one, such as a copy")
         if self.alpha and model._head == "none":
             raise ValueError("alpha: the model has no logits to compare; expected 0")
-        if self.alpha and model.config.problem_type == "multi_label_classification":
-            raise UnsupportedError(
-                "alpha: soft targets for several labels of one text are not built; expected 0"
-            )
 
     # ---- logits --------------------------------------------------------------------------------------------
 
@@ -244,10 +239,14 @@ class Distillation:
                     logits=model._logits_gradient(_core.mean_squared_error_grad(x, y, factor))
                 ),
             )
-        rows, others = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
+        is_each_label_a_choice = model.config.problem_type == "multi_label_classification"
+        rows, others = (
+            _yes_or_no(z) if is_each_label_a_choice else z.reshape(-1, z.shape[-1]) for z in (x, y)
+        )
 
         def gradients_of(factor: float) -> OutputGradients:
             d = _core.kl_divergence_grad(device, rows, others, counts, IGNORED, heat, heat**2 * factor)
+            d = np.ascontiguousarray(d[:, 1]) if is_each_label_a_choice else d
             return OutputGradients(logits=model._logits_gradient(d.reshape(x.shape)))
 
         value = heat**2 * _core.kl_divergence(device, rows, others, counts, IGNORED, heat)
@@ -304,6 +303,11 @@ class Distillation:
             if not (isinstance(other, int) and 0 <= other < theirs):
                 raise ValueError(f"layers: expected 0 .. {theirs - 1} of the teacher, got {other!r}")
         return self.layers
+
+
+def _yes_or_no(logits: Array) -> Array:
+    """Return logits of "no" and "yes" for each label: softmax of (0, x) is the sigmoid of x."""
+    return np.stack([np.zeros_like(logits), logits], axis=-1).reshape(-1, 2)
 
 
 def _same_shape(mine: Array, theirs: Array, recording: Recording | None) -> tuple[Array, Array]:
