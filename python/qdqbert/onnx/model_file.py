@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading the message of an ONNX file, of which nothing is known yet.
+
+``onnx.load`` follows the paths of external data that a file names, takes an empty file for a model, and fails
+with the exceptions of protobuf.  Here the message is parsed and nothing else is opened; tensors are read by
+`qdqbert.onnx.tensor_values`, one at a time, when somebody asks for them.
+"""
+
+from __future__ import annotations
+
+import os
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from qdqbert.errors import CheckpointError
+from qdqbert.serialization.data_file import DataFile
+
+__all__ = ["read_message"]
+
+# Protobuf's messages end here.
+_LARGEST_MESSAGE = (1 << 31) - 1
+
+
+def read_message(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    """Read an ONNX file without the data that lie outside it.
+
+    Parameters
+    ----------
+    path : str or path
+
+    Returns
+    -------
+    onnx.ModelProto
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, cut off, too large for one message, or holds no model.
+    """
+    with DataFile(path) as file:
+        if file.size > _LARGEST_MESSAGE:
+            raise file.fail(f"{file.size} bytes, and protobuf's messages end at 2 GB")
+        if not file.size:
+            raise file.refuse_foreign("an ONNX file")
+        model = onnx.ModelProto()
+        try:
+            model.ParseFromString(file.read(0, file.size, "the model"))
+        except DecodeError as error:
+            foreign = file.refuse_foreign("an ONNX file")
+            raise CheckpointError(f"{foreign}; or it is damaged or cut off") from error
+        # Protobuf takes any run of fields that it does not know for a message with nothing in it.
+        if model.ir_version <= 0 or not model.HasField("graph"):
+            raise file.refuse_foreign("an ONNX file")
+    return model
