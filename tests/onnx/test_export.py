@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from graph_runs import check, evaluate, exported
 from onnx_models import CLASSES, batch, calibrated, outputs_of
 from rounding import bounds_of
 from ties import MARGIN, quantized_inputs, tie_margin
 
+from graph_runs import check, evaluate, exported
 from qdqbert.onnx.opsets import newest_opset
 
-OPSETS = sorted({13, 17, 19, 21, 23, newest_opset()})
+OPSETS = sorted({13, 17, 20, 23, newest_opset()})
 
 
 def last_operands(proto: onnx.ModelProto) -> list[str]:

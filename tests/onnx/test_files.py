@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from graph_runs import evaluate, exported
 from onnx_models import batch, calibrated
 
 import qdqbert
+from graph_runs import evaluate, exported
 from qdqbert.onnx import files
 from qdqbert.onnx.export import build
 

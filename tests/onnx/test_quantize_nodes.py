@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from graph_runs import check, dequantize_nodes, evaluate, exported, quantize_nodes, tensors_of
-from onnx_models import batch, calibrated, outputs_of
-from ties import MARGIN, quantized_inputs, tie_margin
+from onnx_models import batch, calibrated
+from ties import MARGIN, ROUNDING, differences_of
 
+from graph_runs import check, dequantize_nodes, evaluate, exported, quantize_nodes, tensors_of
 from qdqbert import StateError, UnsupportedError, nn
 
 LAYER = "bert.encoder.layer.1"
-# Logits are of order 2, rounded some 20 times after the last codes; a moved code moves them by 1e-3 at least.
-ROUNDING = 2e-5
 INPUT = f"{LAYER}.intermediate.dense._input_quantizer"
 WEIGHT = f"{LAYER}.intermediate.dense._weight_quantizer"
 
@@ -34,13 +32,7 @@ def ops_of(proto: onnx.ModelProto, path: str) -> list[str]:
 
 def differences(model: Any, proto: onnx.ModelProto, margin: float = MARGIN) -> float:
     """Largest difference of the outputs of graph and model, on the first batch that meets no tie."""
-    for seed in range(60):
-        inputs = batch("question", seed=seed)
-        values = evaluate(proto, inputs, quantized_inputs(proto))
-        if tie_margin(proto, values) >= margin:
-            expected = outputs_of("question", model, inputs)
-            return max(float(np.abs(values[name] - value).max()) for name, value in expected.items())
-    raise AssertionError("every batch meets a tie")
+    return differences_of("question", model, proto, margin)
 
 
 @pytest.fixture

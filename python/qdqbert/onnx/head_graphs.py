@@ -64,6 +64,8 @@ def write_model(
     kind = next((kind for kind in type(model).__mro__ if kind in _WRITERS), None)
     if kind is None:
         raise UnsupportedError(f"{type(model).__name__}: has no graph; expected one of this package's models")
+    if uses_cache and _WRITERS[kind] not in (_base_model, _language_model):
+        raise UnsupportedError(f"use_cache: {kind.__name__} returns no keys and values")
     outputs = _WRITERS[kind](head, uses_cache)
     for name, value, shape in outputs:
         nodes.graph.add_output(name, nodes.graph.cast(value, "FLOAT", ""), shape)
@@ -151,6 +153,10 @@ def _language_model(head: _Head, uses_cache: bool) -> list[_Output]:
     return [_Output("logits", logits, [_BATCH, _LENGTH, vocabulary]), *head.present(encoded, uses_cache)]
 
 
+def _masked_language_model(head: _Head, uses_cache: bool) -> list[_Output]:
+    return _language_model(head, False)
+
+
 def _pooled(head: _Head, path: str) -> list[_Output]:
     pooled = head.base.pooler(head.encoded().last_hidden_state)
     classes = head.model.get_submodule(path).out_features
@@ -197,7 +203,7 @@ def _question_answering(head: _Head, uses_cache: bool) -> list[_Output]:
 _WRITERS: dict[type, Callable[[_Head, bool], list[_Output]]] = {
     QDQBertModel: _base_model,
     QDQBertLMHeadModel: _language_model,
-    QDQBertForMaskedLM: _language_model,
+    QDQBertForMaskedLM: _masked_language_model,
     QDQBertForNextSentencePrediction: _next_sentence,
     QDQBertForSequenceClassification: _sequence_classification,
     QDQBertForMultipleChoice: _multiple_choice,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,16 +41,27 @@ def with_taps(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     return copied
 
 
-def evaluate(
-    proto: onnx.ModelProto, inputs: dict[str, Any], taps: Sequence[str] = ()
-) -> dict[str, np.ndarray]:
-    """Outputs, and inner tensors, by the reference evaluator; inputs among `taps` come back too."""
+def runner(
+    proto: onnx.ModelProto, taps: Sequence[str] = ()
+) -> Callable[[dict[str, Any]], dict[str, np.ndarray]]:
+    """Function from inputs to outputs and inner tensors; inputs among `taps` come back too."""
     tapped = with_taps(proto, taps)
     opset = next(each.version for each in proto.opset_import if each.domain == "")
     evaluator = ReferenceEvaluator(tapped, new_ops=_OPS if opset < 19 else None)
     names = [output.name for output in tapped.graph.output]
-    asked = {name: value for name, value in inputs.items() if name in taps}
-    return asked | dict(zip(names, evaluator.run(None, inputs), strict=True))
+
+    def run(inputs: dict[str, Any]) -> dict[str, np.ndarray]:
+        asked = {name: value for name, value in inputs.items() if name in taps}
+        return asked | dict(zip(names, evaluator.run(None, inputs), strict=True))
+
+    return run
+
+
+def evaluate(
+    proto: onnx.ModelProto, inputs: dict[str, Any], taps: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
+    """Run a graph once; see `runner`."""
+    return runner(proto, taps)(inputs)
 
 
 def tensors_of(proto: onnx.ModelProto) -> dict[str, np.ndarray]:
