@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx.helper
 
-__all__ = ["GraphBuilder", "Initializer", "Value", "scope_of"]
+__all__ = ["GraphBuilder", "Initializer", "Value", "bits_of", "scope_of"]
 
 _BITS = {"FLOAT": 32, "FLOAT16": 16, "BFLOAT16": 16, "FLOAT8E4M3FN": 8, "INT4": 4, "UINT4": 4}
 _BITS |= {"INT8": 8, "UINT8": 8, "INT16": 16, "UINT16": 16, "INT64": 64}
@@ -64,7 +64,18 @@ class Initializer(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Bytes that `make` gives."""
-        return (math.prod(self.shape) * _BITS[self.kind] + 7) // 8
+        return (math.prod(self.shape) * bits_of(self.kind) + 7) // 8
+
+
+def bits_of(kind: str) -> int:
+    """Return the size of an element.
+
+    Parameters
+    ----------
+    kind : str
+        Element type.
+    """
+    return _BITS[kind]
 
 
 def scope_of(path: str) -> str:
@@ -282,24 +293,6 @@ class GraphBuilder:
         key = _kind_of(kept), kept.shape, kept.tobytes()
         if key not in self._constants:
             self._constants[key] = self.array(f"constant.{len(self._constants)}", kept)
-        return self._constants[key]
-
-    def constant_of(self, kind: str, shape: Sequence[int], data: bytes) -> Value:
-        """Return a small constant tensor of any element type; the same one for equal elements.
-
-        Parameters
-        ----------
-        kind : str
-            Element type.
-        shape : sequence of int
-        data : bytes
-            As `Initializer.make` gives them.
-        """
-        key = kind, tuple(shape), data
-        if key not in self._constants:
-            kept = np.frombuffer(data, np.uint8)
-            name = f"constant.{len(self._constants)}"
-            self._constants[key] = self.initializer(name, kind, shape, lambda: kept)
         return self._constants[key]
 
     def integers(self, *values: int) -> Value:

@@ -26,6 +26,7 @@ Quantizers that are off leave no trace.  What cannot be written is refused with 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ from qdqbert.errors import StateError, UnsupportedError
 from qdqbert.nn.quantizer_state import handle_state
 from qdqbert.nn.tensor_quantizer import TensorQuantizer
 from qdqbert.onnx.codes import weight_codes
-from qdqbert.onnx.graph_builder import GraphBuilder, Value, scope_of
+from qdqbert.onnx.graph_builder import GraphBuilder, Value, bits_of, scope_of
 from qdqbert.onnx.opsets import Opset
 from qdqbert.onnx.precision import Precision
 
@@ -119,6 +120,7 @@ class QuantizeNodes:
         self.precision = precision
         self._keeps_codes = keeps_codes
         self._uses_tensorrt_float8 = uses_tensorrt_float8
+        self._zero_points: dict[tuple[str, str], Value] = {}
 
     # ---- activations ---------------------------------------------------------------------------------------
 
@@ -312,7 +314,7 @@ class QuantizeNodes:
                 scope,
                 value,
                 scale,
-                self._zero_point(found, axis),
+                self._zero_point(found, path, axis),
                 kind=found.format.kind,
                 rank=value.rank,
                 **_axis_attribute(axis),
@@ -338,7 +340,7 @@ class QuantizeNodes:
             scope,
             codes,
             scale,
-            self._zero_point(found, axis),
+            self._zero_point(found, path, axis),
             kind="FLOAT",
             rank=codes.rank,
             **_axis_attribute(axis),
@@ -347,11 +349,15 @@ class QuantizeNodes:
     def _scale(self, found: Range, path: str, axis: int | None) -> Value:
         return self.graph.array(f"{path}.scale", found.scale.reshape(() if axis is None else -1))
 
-    def _zero_point(self, found: Range, axis: int | None) -> Value:
-        count = 1 if axis is None else found.scale.size
-        nbytes = (count * (4 if found.format.kind.endswith("INT4") else 8) + 7) // 8
-        nbytes *= 2 if found.format.kind.endswith("INT16") else 1
-        return self.graph.constant_of(found.format.kind, () if axis is None else (count,), bytes(nbytes))
+    def _zero_point(self, found: Range, path: str, axis: int | None) -> Value:
+        """Return zeros of the quantizer's own: ONNX Runtime rewrites them beside each weight."""
+        kind = found.format.kind
+        if (kind, path) not in self._zero_points:
+            shape = () if axis is None else (found.scale.size,)
+            zeros = np.zeros((math.prod(shape) * bits_of(kind) + 7) // 8, np.uint8)
+            name = f"{path}.zero_point"
+            self._zero_points[kind, path] = self.graph.initializer(name, kind, shape, lambda: zeros)
+        return self._zero_points[kind, path]
 
     def _is_tensorrt(self, form: Format) -> bool:
         return form.kind == "FLOAT8E4M3FN" and self._uses_tensorrt_float8
