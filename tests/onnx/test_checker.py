@@ -79,6 +79,18 @@ def test_other_files_are_refused_by_what_they_are(tmp_path: Path, content: bytes
         check(path)
 
 
+@pytest.mark.parametrize("text", [b"dense/MatMul", b"local.dq", b"w.scale", b"sound"])
+def test_names_that_are_no_text_are_refused(tmp_path: Path, text: bytes) -> None:
+    content = graphs.sound_model().SerializeToString().replace(text, b"\xff" * len(text))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+
+    with pytest.raises(CheckpointError, match=r"a text in \w+Proto\.\w+ is not UTF-8"):
+        check(path)
+    with pytest.raises(CheckpointError, match="model: a text in"):
+        check(onnx.load_from_string(content))
+
+
 def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="No such file"):
         check(tmp_path / "model.onnx")

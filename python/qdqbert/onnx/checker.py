@@ -12,8 +12,9 @@ import onnx
 import onnx.checker
 import onnx.inliner
 
+from qdqbert.errors import CheckpointError
 from qdqbert.onnx.graph_view import GraphView, is_default_domain
-from qdqbert.onnx.model_file import read_message
+from qdqbert.onnx.model_file import bad_text, read_message
 from qdqbert.onnx.rule import Effect, Rule
 from qdqbert.onnx.rules import ONNX_CHECKER, RULES
 from qdqbert.onnx.tensor_values import TensorReader
@@ -74,7 +75,7 @@ def check(model: str | os.PathLike[str] | onnx.ModelProto) -> list[Violation]:
     Raises
     ------
     CheckpointError
-        If the file is missing, cut off, or no ONNX file.
+        If the file is missing, cut off, or no ONNX file, or a name in it is no text.
 
     Examples
     --------
@@ -86,6 +87,9 @@ def check(model: str | os.PathLike[str] | onnx.ModelProto) -> list[Violation]:
     """
     if isinstance(model, onnx.ModelProto):
         proto, path = model, None
+        place = bad_text(proto)
+        if place is not None:
+            raise CheckpointError(f"model: a text in {place} is not UTF-8")
     else:
         path = Path(model)
         proto = read_message(path)

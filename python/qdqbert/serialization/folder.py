@@ -18,7 +18,7 @@ from qdqbert.errors import CheckpointError
 from qdqbert.serialization.folder_change import pending_files
 from qdqbert.serialization.foreign_files import HEAD_BYTES, describe_foreign
 
-__all__ = ["Source", "read_json"]
+__all__ = ["Source", "json_object", "read_json"]
 
 # A million labels; as Python objects twenty times as much.
 _MAX_JSON_BYTES = 16 << 20
@@ -195,19 +195,37 @@ def read_json(path: Path) -> dict[str, Any]:
             data = file.read(_MAX_JSON_BYTES + 1)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    return json_object(data, str(path))
+
+
+def json_object(data: bytes, where: str) -> dict[str, Any]:
+    """Return the JSON object that a text is.
+
+    Parameters
+    ----------
+    data : bytes
+        UTF-8.
+    where : str
+        Of the text, for messages.
+
+    Raises
+    ------
+    CheckpointError
+        As `read_json`.
+    """
     if len(data) > _MAX_JSON_BYTES:
-        raise CheckpointError(f"{path}: larger than {_MAX_JSON_BYTES} bytes")
+        raise CheckpointError(f"{where}: larger than {_MAX_JSON_BYTES} bytes")
     try:
         value = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         kind = describe_foreign(data[:HEAD_BYTES])
         if kind and kind != "JSON text":
-            raise CheckpointError(f"{path}: is {kind}") from error
-        raise CheckpointError(f"{path}: is not valid JSON: {error}") from error
+            raise CheckpointError(f"{where}: is {kind}") from error
+        raise CheckpointError(f"{where}: is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, got {type(value).__name__}")
+        raise CheckpointError(f"{where}: expected a JSON object, got {type(value).__name__}")
     if _is_deeper(value, _MAX_JSON_DEPTH):
-        raise CheckpointError(f"{path}: nested deeper than {_MAX_JSON_DEPTH} levels")
+        raise CheckpointError(f"{where}: nested deeper than {_MAX_JSON_DEPTH} levels")
     return value
 
 
