@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/bf16_check.h"
+
 /* The caller's options, with zero for what its older struct lacks. */
 static qb_device_options
 read_options(const qb_device_options *options)
@@ -35,6 +37,7 @@ qb_device_open(const qb_device_options *options, qb_device **device, qb_error *e
     }
     memcpy(&made->heap, &heap, sizeof heap);
     atomic_init(&made->references, 1);
+    atomic_init(&made->bf16_is_checked, 0);
     qb_status status = qb_cpu_kernels_select(isa, &made->kernels, error);
     if (status == QB_OK) {
         status = qb_queue_create(&made->heap, wanted.num_threads, &made->queue, error);
@@ -72,6 +75,25 @@ const char *
 qb_device_isa(const qb_device *device)
 {
     return device->kernels.isa;
+}
+
+qb_status
+qb_device_check_bf16(qb_device *device, qb_error *error)
+{
+    if (!device->kernels.has_bf16) {
+        return qb_fail(error, NULL, QB_ERR_UNSUPPORTED,
+                       "the device's kernels are '%s', which have no bf16 products; 'avx512_bf16', of CPUs with "
+                       "AVX512-BF16, has them, and so has 'ref', slowly",
+                       device->kernels.isa);
+    }
+    if (atomic_load_explicit(&device->bf16_is_checked, memory_order_relaxed)) {
+        return QB_OK;
+    }
+    qb_kernels reference;
+    QB_TRY(qb_cpu_kernels_select("ref", &reference, error));
+    QB_TRY(qb_bf16_check(&device->kernels, &reference, &device->heap, error));
+    atomic_store_explicit(&device->bf16_is_checked, 1, memory_order_relaxed);
+    return QB_OK;
 }
 
 int32_t

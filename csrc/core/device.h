@@ -15,6 +15,7 @@ struct qb_device {
     qb_heap heap;       /* counts everything the device's objects allocate */
     qb_kernels kernels; /* constant after open */
     qb_queue *queue;
+    _Atomic int bf16_is_checked; /* its bf16 products were tried, and had the bits of their contract */
 };
 
 /* A run without interrupt and path. */

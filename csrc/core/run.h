@@ -18,6 +18,7 @@ typedef struct qb_run {
     const qb_path *path;           /* may be NULL */
     qb_error *error;               /* may be NULL */
     int is_again;                  /* this was computed before: quantizers that collect are not shown it twice */
+    int uses_bf16;                 /* float products of linear layers round their operands to bfloat16 */
 } qb_run;
 
 /* qb_parallel_for with the run's queue and interrupt; an interruption is written into the run's error. */

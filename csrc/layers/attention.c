@@ -219,7 +219,8 @@ qb_attention_prepare(qb_attention *self, const qb_run *run)
     QB_TRY(for_each_projection(self, &at_self, qb_linear_prepare));
     if (self->positions != QB_POSITIONS_ABSOLUTE) {
         const qb_path distance = {&in, "distance_embedding"};
-        const qb_run at_distance = qb_run_enter(&at_self, &distance);
+        qb_run at_distance = qb_run_enter(&at_self, &distance);
+        at_distance.uses_bf16 = 0; /* a product of attention, all of which are float32 */
         QB_TRY(qb_linear_prepare(&self->distance, &at_distance));
     }
     QB_TRY(check(self->matmul_q, &at_self, "matmul_q_input_quantizer"));

@@ -99,6 +99,7 @@ qb_linear_begin(const qb_linear *self, const qb_linear_work *work, const qb_run 
         .x = x,
         .product = {.a = x,
                     .packed = self->pack.data,
+                    .operands = qb_product_float_operands(run),
                     .lda = self->in_features,
                     .rows = rows,
                     .n = self->out_features,
@@ -109,11 +110,14 @@ qb_linear_begin(const qb_linear *self, const qb_linear_work *work, const qb_run 
                                  .activation = activation},
                     .y = y},
     };
-    call->product.is_integer = call->arithmetic == QB_ARITHMETIC_INTEGER;
     if (call->arithmetic == QB_ARITHMETIC_INTEGER) {
-        QB_TRY(begin_integer(work, run, shared, call));
+        call->product.operands = QB_OPERANDS_QS8;
+        return begin_integer(work, run, shared, call);
     }
-    else if (call->arithmetic == QB_ARITHMETIC_DEQUANTIZED) {
+    if (run->uses_bf16) {
+        call->product.packed = self->bf16_pack.data;
+    }
+    if (call->arithmetic == QB_ARITHMETIC_DEQUANTIZED) {
         const qb_path path = {run->path, "_input_quantizer"};
         const qb_run inner = qb_run_enter(run, &path);
         const float *values;
@@ -168,12 +172,12 @@ qb_linear_gradient_sizes(const qb_linear *self, const qb_kernels *kernels, int64
     qb_gradient_need(&sizes->transposed, (size_t)n, (size_t)qb_gradient_stride(rows), &sizes->overflowed);
     qb_gradient_need(&sizes->matrix, (size_t)n, (size_t)k, &sizes->overflowed);
     for (size_t i = 0; i < sizeof depths / sizeof depths[0]; i++) {
-        int64_t panel;
-        size_t packed;
-        size_t scratch;
-        kernels->pack_f32_size(k, depths[i], &panel, &packed, &scratch);
-        qb_gradient_need(&sizes->packed, packed, 1, &sizes->overflowed);
-        qb_gradient_need(&sizes->scratch, scratch, 1, &sizes->overflowed);
+        const qb_product_sizes f32 = qb_product_sizes_of(kernels, QB_OPERANDS_F32, k, depths[i]);
+        const qb_product_sizes bf16 = qb_product_sizes_of(kernels, QB_OPERANDS_BF16, k, depths[i]);
+        qb_gradient_need(&sizes->packed, f32.packed, 1, &sizes->overflowed);
+        qb_gradient_need(&sizes->packed, bf16.packed, 1, &sizes->overflowed);
+        qb_gradient_need(&sizes->scratch, f32.scratch, 1, &sizes->overflowed);
+        qb_gradient_need(&sizes->scratch, bf16.scratch, 1, &sizes->overflowed);
     }
 }
 
@@ -184,6 +188,7 @@ multiply(const qb_linear *self, const qb_gradient_work *work, const qb_run *run,
 {
     qb_product product = {.a = a,
                           .packed = work->packed,
+                          .operands = qb_product_float_operands(run),
                           .lda = lda,
                           .rows = rows,
                           .n = self->in_features,

@@ -10,9 +10,10 @@
  *   float        acc = fma(x[m,k], w[n,k], acc), k increasing; y = acc + b[n]
  *   dequantized  the same of q / scale
  *
- * The weight is kept packed in the one form that its path needs, next to the parameter it was made from, and is made
- * anew when the parameter or its quantizer changed (`prepare`, which the model calls while nobody runs).  A layer is
- * const while sessions run forward; everything a call writes lies in its work struct.
+ * The weight is kept packed in the form that its path needs, next to the parameter it was made from, and is made anew
+ * when the parameter or its quantizer changed (`prepare`, which the model calls before the first forward that needs
+ * it). Runs that round the operands of float products to bfloat16 have a form of their own.  A layer is const while
+ * sessions run forward; everything a call writes lies in its work struct.
  *
  * Backward, of the line above without its activation (who fuses one has its gradient):
  *
@@ -38,7 +39,9 @@ typedef enum qb_weight_form {
     QB_WEIGHT_NONE = 0,
     QB_WEIGHT_F32,       /* the parameter itself */
     QB_WEIGHT_F32_QUANT, /* its quantized values */
-    QB_WEIGHT_QS8        /* its codes */
+    QB_WEIGHT_BF16,      /* the two rounded to bfloat16 */
+    QB_WEIGHT_BF16_QUANT,
+    QB_WEIGHT_QS8 /* its codes */
 } qb_weight_form;
 
 typedef struct qb_linear_pack {
@@ -58,7 +61,8 @@ typedef struct qb_linear { /* shared by all sessions; const while they run forwa
     int is_quantized;      /* 0: pooler and heads, which have no quantizers */
     qb_quantizer *input_quantizer;
     qb_quantizer *weight_quantizer;
-    qb_linear_pack pack;
+    qb_linear_pack pack;      /* floats, or codes */
+    qb_linear_pack bf16_pack; /* of runs with uses_bf16, where there are no codes */
     struct {
         const qb_observer *observer;
         uint64_t observer_revision;
@@ -85,7 +89,7 @@ typedef struct qb_linear_call {
 #define QB_LINEAR_CALLS_MAX 3
 
 void qb_linear_init(qb_linear *self, int64_t in_features, int64_t out_features, int is_quantized);
-/* Give back the packed weight.  The parameters belong to the model. */
+/* Give back the packed weights.  The parameters belong to the model. */
 void qb_linear_clear(qb_linear *self, qb_heap *heap);
 qb_status qb_linear_visit(qb_linear *self, const qb_visitor *visitor, const qb_path *path);
 /* The site and the weight alone, for owners that call the bias otherwise or have none. */
@@ -97,9 +101,10 @@ size_t qb_linear_scratch_bytes(const qb_linear *self, const qb_kernels *kernels)
 void qb_linear_plan(const qb_linear *self, qb_linear_work *work, qb_arena *arena, int8_t *codes, float *values,
                     qb_scratch *scratch);
 
-/* Bring the packed weight up to date.  May allocate.  Nobody may run forward meanwhile.
- * QB_ERR_VALUE: a NaN or infinity in a weight that becomes codes, or in a quantizer's range; QB_ERR_UNSUPPORTED: a
- * quantizer that cannot work here, with its name; QB_ERR_NOMEM. */
+/* Bring the packed weight that such a run needs up to date, and give another one back if it is out of date.  May
+ * allocate. Nobody may run forward meanwhile whose packed weight is out of date. QB_ERR_VALUE: a NaN or infinity in a
+ * weight that becomes codes, or in a quantizer's range; QB_ERR_UNSUPPORTED: a quantizer that cannot work here, with its
+ * name; QB_ERR_NOMEM. */
 qb_status qb_linear_prepare(qb_linear *self, const qb_run *run);
 /* Show the weight to its quantizer if that collects; an unchanged weight is not read again for a maximum that cannot
  * change.  Only a session that has the model to itself may call it. */

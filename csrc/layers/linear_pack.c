@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The packed weight of a linear layer: made from the parameter in the one form that the layer's path needs.
+ * The packed weight of a linear layer: made from the parameter in the one form that a run's path needs.
  *
  * Old panels are given back before new ones are taken, so the peak is one packed weight beside the parameters; if the
  * second step then fails there is no packed weight, and the next prepare makes it.
@@ -12,34 +12,65 @@
 #include "quant/observer.h"
 #include "quant/quantizer.h"
 
+static void
+clear(qb_linear_pack *pack, qb_heap *heap)
+{
+    qb_heap_release(heap, pack->data);
+    qb_heap_release(heap, pack->step);
+    *pack = (qb_linear_pack){.form = QB_WEIGHT_NONE};
+}
+
 void
 qb_linear_clear(qb_linear *self, qb_heap *heap)
 {
-    qb_heap_release(heap, self->pack.data);
-    qb_heap_release(heap, self->pack.step);
-    self->pack = (qb_linear_pack){.form = QB_WEIGHT_NONE};
+    clear(&self->pack, heap);
+    clear(&self->bf16_pack, heap);
 }
 
 static qb_weight_form
-wanted_form(const qb_linear *self)
+wanted_form(const qb_linear *self, int uses_bf16)
 {
     const qb_site site = {.a = &self->input_quantizer, .b = &self->weight_quantizer, .b_is_weight = 1};
+    const qb_weight_form values = uses_bf16 ? QB_WEIGHT_BF16 : QB_WEIGHT_F32;
+    const qb_weight_form quantized = uses_bf16 ? QB_WEIGHT_BF16_QUANT : QB_WEIGHT_F32_QUANT;
     switch (qb_site_arithmetic(&site, NULL)) {
     case QB_ARITHMETIC_FLOAT:
-        return QB_WEIGHT_F32;
+        return values;
     case QB_ARITHMETIC_INTEGER:
         return QB_WEIGHT_QS8;
     case QB_ARITHMETIC_DEQUANTIZED:
-        return qb_quantizer_is_identity(self->weight_quantizer) ? QB_WEIGHT_F32 : QB_WEIGHT_F32_QUANT;
+        return qb_quantizer_is_identity(self->weight_quantizer) ? values : quantized;
     }
     return QB_WEIGHT_NONE;
 }
 
 static int
-is_current(const qb_linear *self, qb_weight_form form)
+is_bf16(qb_weight_form form)
 {
-    return self->pack.form == form && self->pack.parameter_revision == qb_parameter_source(&self->weight)->revision &&
-           (form == QB_WEIGHT_F32 || self->pack.quantizer_revision == self->weight_quantizer->revision);
+    return form == QB_WEIGHT_BF16 || form == QB_WEIGHT_BF16_QUANT;
+}
+
+/* 1 if the quantizer has a part in it. */
+static int
+is_quantized(qb_weight_form form)
+{
+    return form == QB_WEIGHT_QS8 || form == QB_WEIGHT_F32_QUANT || form == QB_WEIGHT_BF16_QUANT;
+}
+
+static int
+is_current(const qb_linear *self, const qb_linear_pack *pack, qb_weight_form form)
+{
+    return pack->form == form && pack->parameter_revision == qb_parameter_source(&self->weight)->revision &&
+           (!is_quantized(form) || pack->quantizer_revision == self->weight_quantizer->revision);
+}
+
+/* The other kind of run's, which is made anew before it is used, if it ever is. */
+static void
+clear_if_outdated(const qb_linear *self, qb_linear_pack *pack, qb_weight_form form, qb_heap *heap)
+{
+    if (!is_current(self, pack, form)) {
+        clear(pack, heap);
+    }
 }
 
 /* ---- regions ---------------------------------------------------------------------------------------------------- */
@@ -47,6 +78,8 @@ is_current(const qb_linear *self, qb_weight_form form)
 typedef struct pack_job {
     const qb_kernels *kernels;
     const qb_linear *layer;
+    qb_linear_pack *pack; /* what is made */
+    qb_operands operands;
     const float *values; /* (N, K) what becomes float panels, or codes */
     int8_t *codes;       /* (N, K) or NULL: float panels */
     const float *scale;  /* (N) */
@@ -65,8 +98,9 @@ pack_panels(void *argument, int64_t begin, int64_t end, int32_t worker)
     const int64_t n0 = begin * job->panel;
     const int64_t n1 = end * job->panel < n ? end * job->panel : n;
     (void)worker;
-    if (job->codes == NULL) {
-        job->kernels->pack_f32(job->values, k, 1, n0, n1, n, k, job->packed);
+    if (job->operands != QB_OPERANDS_QS8) {
+        (job->operands == QB_OPERANDS_BF16 ? job->kernels->pack_bf16 : job->kernels->pack_f32)(job->values, k, 1, n0,
+                                                                                               n1, n, k, job->packed);
         return;
     }
     for (int64_t row = n0; row < n1; row++) {
@@ -80,21 +114,18 @@ pack_panels(void *argument, int64_t begin, int64_t end, int32_t worker)
     job->kernels->pack_qs8(job->codes, k, 1, n0, n1, n, k, job->packed);
 }
 
-/* Panels of `values` (already quantized, if at all) or of their codes; fills self->pack.data. */
+/* Panels of `values` (already quantized, if at all) or of their codes; fills pack->data. */
 static qb_status
-pack(qb_linear *self, const qb_run *run, pack_job *job)
+pack(const qb_run *run, pack_job *job)
 {
-    const int64_t n = self->out_features;
-    size_t bytes;
-    size_t scratch;
-    const int is_codes = job->codes != NULL;
-    (is_codes ? run->kernels->pack_qs8_size : run->kernels->pack_f32_size)(n, self->in_features, &job->panel, &bytes,
-                                                                           &scratch);
-    job->packed = qb_heap_allocate_zero(run->heap, bytes);
+    const int64_t n = job->layer->out_features;
+    const qb_product_sizes sizes = qb_product_sizes_of(run->kernels, job->operands, n, job->layer->in_features);
+    job->panel = sizes.panel;
+    job->packed = qb_heap_allocate_zero(run->heap, sizes.packed);
     if (job->packed == NULL) {
-        return qb_fail(run->error, run->path, QB_ERR_NOMEM, "no memory for %zu bytes of packed weights", bytes);
+        return qb_fail(run->error, run->path, QB_ERR_NOMEM, "no memory for %zu bytes of packed weights", sizes.packed);
     }
-    self->pack.data = job->packed;
+    job->pack->data = job->packed;
     atomic_init(&job->bad_row, -1);
     const int64_t panels = (n + job->panel - 1) / job->panel;
     QB_TRY(qb_run_parallel(run, panels, 1, pack_panels, job));
@@ -106,7 +137,7 @@ pack(qb_linear *self, const qb_run *run, pack_job *job)
     return QB_OK;
 }
 
-/* ---- the three forms -------------------------------------------------------------------------------------------- */
+/* ---- the forms -------------------------------------------------------------------------------------------------- */
 
 static qb_status
 no_weight_memory(const qb_run *run, const qb_linear *self)
@@ -116,7 +147,7 @@ no_weight_memory(const qb_run *run, const qb_linear *self)
 }
 
 static qb_status
-pack_codes(qb_linear *self, const qb_run *run)
+pack_codes(const qb_linear *self, qb_linear_pack *made, const qb_run *run)
 {
     const int64_t n = self->out_features;
     const int64_t k = self->in_features;
@@ -125,11 +156,13 @@ pack_codes(qb_linear *self, const qb_run *run)
     int8_t *codes = qb_heap_allocate(run->heap, (size_t)(n * k));
     pack_job job = {.kernels = run->kernels,
                     .layer = self,
+                    .pack = made,
+                    .operands = QB_OPERANDS_QS8,
                     .values = qb_parameter_source(&self->weight)->data,
                     .codes = codes,
                     .scale = scale};
     qb_run inner = *run;
-    self->pack.step = scale;
+    made->step = scale;
     if (scale == NULL || codes == NULL) {
         qb_heap_release(run->heap, codes);
         return no_weight_memory(run, self);
@@ -137,7 +170,7 @@ pack_codes(qb_linear *self, const qb_run *run)
     qb_status status = qb_quantizer_weight_range(
         self->weight_quantizer, &inner, qb_parameter_source(&self->weight)->data, n, k, scale, &job.lower, &job.upper);
     if (status == QB_OK) {
-        status = pack(self, run, &job);
+        status = pack(run, &job);
     }
     if (status == QB_OK) {
         for (int64_t row = 0; row < n; row++) {
@@ -149,19 +182,19 @@ pack_codes(qb_linear *self, const qb_run *run)
 }
 
 static qb_status
-pack_values(qb_linear *self, const qb_run *run)
+pack_values(const qb_linear *self, qb_linear_pack *made, qb_operands operands, const qb_run *run)
 {
     const int64_t shape[2] = {self->out_features, self->in_features};
     float *values = qb_heap_allocate(run->heap, (size_t)(shape[0] * shape[1]) * sizeof(float));
     if (values == NULL) {
         return no_weight_memory(run, self);
     }
-    pack_job job = {.kernels = run->kernels, .layer = self, .values = values};
+    pack_job job = {.kernels = run->kernels, .layer = self, .pack = made, .operands = operands, .values = values};
     qb_run inner = *run;
     qb_status status = qb_quantizer_apply(self->weight_quantizer, &inner, qb_parameter_source(&self->weight)->data, 2,
                                           shape, values, NULL);
     if (status == QB_OK) {
-        status = pack(self, run, &job);
+        status = pack(run, &job);
     }
     qb_heap_release(run->heap, values);
     return status;
@@ -175,34 +208,42 @@ qb_linear_prepare(qb_linear *self, const qb_run *run)
         const qb_path path = {run->path, "_input_quantizer"};
         return qb_fail(run->error, &path, QB_ERR_UNSUPPORTED, "%s", refusal);
     }
-    const qb_weight_form form = wanted_form(self);
-    if (is_current(self, form)) {
+    const qb_weight_form form = wanted_form(self, run->uses_bf16);
+    const qb_operands floats = qb_product_float_operands(run);
+    qb_linear_pack *made = is_bf16(form) ? &self->bf16_pack : &self->pack;
+    qb_linear_pack *other = is_bf16(form) ? &self->pack : &self->bf16_pack;
+    clear_if_outdated(self, other, wanted_form(self, !run->uses_bf16), run->heap);
+    if (is_current(self, made, form)) {
         return QB_OK;
     }
-    const qb_path path = {run->path, form == QB_WEIGHT_F32 ? "weight" : "_weight_quantizer"};
+    const qb_path path = {run->path, is_quantized(form) ? "_weight_quantizer" : "weight"};
     const qb_run inner = qb_run_enter(run, &path);
-    qb_linear_clear(self, run->heap);
-    if (form != QB_WEIGHT_F32) {
+    clear(made, run->heap);
+    if (is_quantized(form)) {
         QB_TRY(qb_quantizer_check_range(self->weight_quantizer, &inner));
     }
     qb_status status = QB_OK;
     if (form == QB_WEIGHT_QS8) {
-        status = pack_codes(self, &inner);
+        status = pack_codes(self, made, &inner);
     }
-    else if (form == QB_WEIGHT_F32_QUANT) {
-        status = pack_values(self, &inner);
+    else if (is_quantized(form)) {
+        status = pack_values(self, made, floats, &inner);
     }
     else {
-        pack_job job = {.kernels = run->kernels, .layer = self, .values = qb_parameter_source(&self->weight)->data};
-        status = pack(self, &inner, &job);
+        pack_job job = {.kernels = run->kernels,
+                        .layer = self,
+                        .pack = made,
+                        .operands = floats,
+                        .values = qb_parameter_source(&self->weight)->data};
+        status = pack(&inner, &job);
     }
     if (status != QB_OK) {
-        qb_linear_clear(self, run->heap);
+        clear(made, run->heap);
         return status;
     }
-    self->pack.form = form;
-    self->pack.parameter_revision = qb_parameter_source(&self->weight)->revision;
-    self->pack.quantizer_revision = form == QB_WEIGHT_F32 ? 0 : self->weight_quantizer->revision;
+    made->form = form;
+    made->parameter_revision = qb_parameter_source(&self->weight)->revision;
+    made->quantizer_revision = is_quantized(form) ? self->weight_quantizer->revision : 0;
     return QB_OK;
 }
 

@@ -1,16 +1,40 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "layers/product.h"
 
+qb_operands
+qb_product_float_operands(const qb_run *run)
+{
+    return run->uses_bf16 ? QB_OPERANDS_BF16 : QB_OPERANDS_F32;
+}
+
+qb_product_sizes
+qb_product_sizes_of(const qb_kernels *kernels, qb_operands operands, int64_t n, int64_t k)
+{
+    qb_product_sizes sizes = {.panel = 1};
+    switch (operands) {
+    case QB_OPERANDS_F32:
+        kernels->pack_f32_size(n, k, &sizes.panel, &sizes.packed, &sizes.scratch);
+        break;
+    case QB_OPERANDS_BF16:
+        kernels->pack_bf16_size(n, k, &sizes.panel, &sizes.packed, &sizes.scratch);
+        break;
+    case QB_OPERANDS_QS8:
+        kernels->pack_qs8_size(n, k, &sizes.panel, &sizes.packed, &sizes.scratch);
+        break;
+    }
+    return sizes;
+}
+
 size_t
 qb_product_scratch_bytes(const qb_kernels *kernels, int64_t n, int64_t k)
 {
-    int64_t panel;
-    size_t packed;
-    size_t scratch_f32;
-    size_t scratch_qs8;
-    kernels->pack_f32_size(n, k, &panel, &packed, &scratch_f32);
-    kernels->pack_qs8_size(n, k, &panel, &packed, &scratch_qs8);
-    return scratch_f32 > scratch_qs8 ? scratch_f32 : scratch_qs8;
+    static const qb_operands all[] = {QB_OPERANDS_F32, QB_OPERANDS_BF16, QB_OPERANDS_QS8};
+    size_t most = 0;
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        const size_t bytes = qb_product_sizes_of(kernels, all[i], n, k).scratch;
+        most = bytes > most ? bytes : most;
+    }
+    return most;
 }
 
 /* How a product is cut.  Code kernels widen the rows of a once per tile and the panels of the weight once per block of
@@ -41,10 +65,7 @@ set_tiling(qb_product *product, const qb_run *run, int32_t group)
     const int64_t k = product->k;
     const int64_t n = product->n;
     const int64_t threads = qb_queue_threads(run->queue);
-    int64_t panel;
-    size_t packed;
-    size_t scratch;
-    (product->is_integer ? run->kernels->pack_qs8_size : run->kernels->pack_f32_size)(n, k, &panel, &packed, &scratch);
+    const int64_t panel = qb_product_sizes_of(run->kernels, product->operands, n, k).panel;
     const int64_t panels = divide_up(n, panel);
     const int64_t for_balance = threads == 1 ? 1 : divide_up(TILES_PER_THREAD * threads, group);
     const int64_t for_polls = divide_up(product->rows * n, TILE_PRODUCTS / k);
@@ -82,14 +103,14 @@ compute_tile(const qb_kernels *kernels, const qb_product *product, int64_t tile,
     const int64_t n1 = n - n0 < product->tile_columns ? n : n0 + product->tile_columns;
     const void *packed = product->packed;
     float *y = product->y + row * n;
-    if (product->is_integer) {
+    if (product->operands == QB_OPERANDS_QS8) {
         const int8_t *a = (const int8_t *)product->a + row * product->lda;
         kernels->product_qs8(a, product->lda, rows, packed, n0, n1, n, k, &product->epilogue, y, n, scratch);
+        return;
     }
-    else {
-        const float *a = (const float *)product->a + row * product->lda;
-        kernels->product_f32(a, product->lda, rows, packed, n0, n1, n, k, &product->epilogue, y, n, scratch);
-    }
+    const float *a = (const float *)product->a + row * product->lda;
+    (product->operands == QB_OPERANDS_BF16 ? kernels->product_bf16 : kernels->product_f32)(
+        a, product->lda, rows, packed, n0, n1, n, k, &product->epilogue, y, n, scratch);
 }
 
 static void
@@ -126,6 +147,7 @@ qb_product_run(const qb_run *run, qb_product *products, int32_t count, qb_scratc
 
 typedef struct pack_job {
     const qb_kernels *kernels;
+    qb_operands operands;
     const float *b;
     int64_t column_stride, depth_stride;
     int64_t n, k, panel;
@@ -138,23 +160,23 @@ pack_panels(void *argument, int64_t begin, int64_t end, int32_t worker)
     const pack_job *job = argument;
     const int64_t last = end * job->panel < job->n ? end * job->panel : job->n;
     (void)worker;
-    job->kernels->pack_f32(job->b, job->column_stride, job->depth_stride, begin * job->panel, last, job->n, job->k,
-                           job->packed);
+    (job->operands == QB_OPERANDS_BF16 ? job->kernels->pack_bf16 : job->kernels->pack_f32)(
+        job->b, job->column_stride, job->depth_stride, begin * job->panel, last, job->n, job->k, job->packed);
 }
 
 qb_status
 qb_product_pack(const qb_run *run, const float *b, int64_t column_stride, int64_t depth_stride, int64_t n, int64_t k,
                 void *packed)
 {
+    const qb_operands operands = qb_product_float_operands(run);
     pack_job job = {.kernels = run->kernels,
+                    .operands = operands,
                     .b = b,
                     .column_stride = column_stride,
                     .depth_stride = depth_stride,
                     .n = n,
                     .k = k,
+                    .panel = qb_product_sizes_of(run->kernels, operands, n, k).panel,
                     .packed = packed};
-    size_t bytes;
-    size_t scratch;
-    run->kernels->pack_f32_size(n, k, &job.panel, &bytes, &scratch);
     return qb_run_parallel(run, (n + job.panel - 1) / job.panel, 1, pack_panels, &job);
 }

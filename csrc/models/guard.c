@@ -59,7 +59,8 @@ refusal(const qb_guard *guard, int is_exclusive)
 }
 
 qb_status
-qb_guard_begin_forward(qb_guard *guard, int is_exclusive, qb_prepare_function prepare, void *context, qb_error *error)
+qb_guard_begin_forward(qb_guard *guard, int is_exclusive, qb_packing packing, qb_prepare_function prepare,
+                       void *context, qb_error *error)
 {
     (void)pthread_mutex_lock(&guard->mutex);
     while (guard->is_preparing) {
@@ -67,15 +68,15 @@ qb_guard_begin_forward(qb_guard *guard, int is_exclusive, qb_prepare_function pr
     }
     const char *why = refusal(guard, is_exclusive);
     qb_status status = why == NULL ? QB_OK : qb_fail(error, NULL, QB_ERR_STATE, "%s", why);
-    /* An epoch that is not prepared implies that nobody runs: a change is refused while somebody does, and nobody
-     * begins before it is prepared. */
-    if (status == QB_OK && guard->prepared != guard->epoch) {
+    /* An epoch that is not prepared implies that nobody runs on this packing: a change is refused while somebody does,
+     * and nobody begins before it is prepared. */
+    if (status == QB_OK && guard->prepared[packing] != guard->epoch) {
         guard->is_preparing = 1;
         (void)pthread_mutex_unlock(&guard->mutex);
         status = prepare(context);
         (void)pthread_mutex_lock(&guard->mutex);
         guard->is_preparing = 0;
-        guard->prepared = status == QB_OK ? guard->epoch : 0;
+        guard->prepared[packing] = status == QB_OK ? guard->epoch : 0;
         (void)pthread_cond_broadcast(&guard->prepared_one);
     }
     if (status == QB_OK) {
@@ -97,9 +98,9 @@ qb_guard_end_forward(qb_guard *guard)
 
 /* Why a backward may not begin, or NULL.  The mutex is held and nobody prepares. */
 static const char *
-refusal_of_backward(const qb_guard *guard, uint64_t epoch)
+refusal_of_backward(const qb_guard *guard, uint64_t epoch, qb_packing packing)
 {
-    if (guard->epoch != epoch || guard->prepared != epoch) {
+    if (guard->epoch != epoch || guard->prepared[packing] != epoch) {
         return "the model has changed since the forward, expected backward before the change";
     }
     if (guard->is_backward) {
@@ -112,13 +113,13 @@ refusal_of_backward(const qb_guard *guard, uint64_t epoch)
 }
 
 qb_status
-qb_guard_begin_backward(qb_guard *guard, uint64_t epoch, qb_error *error)
+qb_guard_begin_backward(qb_guard *guard, uint64_t epoch, qb_packing packing, qb_error *error)
 {
     (void)pthread_mutex_lock(&guard->mutex);
     while (guard->is_preparing) {
         (void)pthread_cond_wait(&guard->prepared_one, &guard->mutex);
     }
-    const char *why = refusal_of_backward(guard, epoch);
+    const char *why = refusal_of_backward(guard, epoch, packing);
     if (why == NULL) {
         guard->readers++;
         guard->is_backward = 1;

@@ -5,7 +5,8 @@
  *
  * A change never waits: a caller that may hold an interpreter's lock must not block on a forward that wants that lock
  * to ask about interrupts.  It is refused with QB_ERR_STATE.  A forward waits only for another forward that is making
- * the packed weights of the present epoch.
+ * the packed weights of the present epoch.  There are packings of two kinds, for float32 and for bfloat16 products, and
+ * each is made when the first forward that needs it begins, beside forwards that run on the other.
  *
  * The epoch counts changes (SQLite's schema cookie): what was made from parameters and quantizers remembers it.
  */
@@ -17,6 +18,8 @@
 
 #include "core/status.h"
 
+typedef enum qb_packing { QB_PACKING_F32 = 0, QB_PACKING_BF16, QB_PACKING_COUNT } qb_packing;
+
 typedef struct qb_guard {
     pthread_mutex_t mutex; /* protects everything below */
     pthread_cond_t prepared_one;
@@ -24,13 +27,13 @@ typedef struct qb_guard {
     int is_exclusive; /* the one reader collects statistics */
     int is_backward;  /* one of the readers is a backward */
     int is_preparing;
-    int64_t writers;          /* changes under way */
-    int64_t gradient_writers; /* changes of gradients under way */
-    uint64_t epoch;           /* starts at 1 */
-    uint64_t prepared;        /* the epoch for which packed weights are complete; 0: none */
+    int64_t writers;                     /* changes under way */
+    int64_t gradient_writers;            /* changes of gradients under way */
+    uint64_t epoch;                      /* starts at 1 */
+    uint64_t prepared[QB_PACKING_COUNT]; /* the epoch for which packed weights are complete; 0: none */
 } qb_guard;
 
-/* Makes the packed weights of the present epoch; called while nobody else uses the model. */
+/* Makes the packed weights of the present epoch; called while nobody else uses them. */
 typedef qb_status (*qb_prepare_function)(void *context);
 
 qb_status qb_guard_init(qb_guard *guard, qb_error *error);
@@ -43,13 +46,13 @@ void qb_guard_end_write(qb_guard *guard);
 /* Enter a forward, after `prepare` brought the packed weights up to date if they are not.  QB_ERR_STATE: statistics are
  * being collected by another session, or are to be collected while another session runs, or a change is under way; or
  * whatever prepare returns. */
-qb_status qb_guard_begin_forward(qb_guard *guard, int is_exclusive, qb_prepare_function prepare, void *context,
-                                 qb_error *error);
+qb_status qb_guard_begin_forward(qb_guard *guard, int is_exclusive, qb_packing packing, qb_prepare_function prepare,
+                                 void *context, qb_error *error);
 void qb_guard_end_forward(qb_guard *guard);
 
 /* Enter the backward of a forward that ran in `epoch`.  QB_ERR_STATE: the epoch is another one by now, or another
  * backward runs, whose gradients must not mix with these, or a change is under way. */
-qb_status qb_guard_begin_backward(qb_guard *guard, uint64_t epoch, qb_error *error);
+qb_status qb_guard_begin_backward(qb_guard *guard, uint64_t epoch, qb_packing packing, qb_error *error);
 void qb_guard_end_backward(qb_guard *guard);
 
 /* A change of what only backward and optimizers look at: gradients, and whether there are any.  Forwards may run, and

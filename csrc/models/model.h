@@ -38,7 +38,7 @@ struct qb_model {
 
 /* Announce everything, under the names that the checkpoint uses. */
 qb_status qb_model_visit(qb_model *model, const qb_visitor *visitor);
-/* Bring every packed weight up to date; only inside qb_guard_begin_forward. */
+/* Bring every packed weight that such a run needs up to date; only inside qb_guard_begin_forward. */
 qb_status qb_model_prepare(qb_model *model, const qb_run *run);
 /* Make room for gradients, zero, unless it is there. */
 qb_status qb_model_make_gradients(qb_model *model, qb_error *error);

@@ -141,6 +141,10 @@ check_options(const qb_bert_config *config, qb_session_options *options, qb_erro
     if (options->recomputes && !options->trains) {
         return qb_fail(error, NULL, QB_ERR_VALUE, "recomputes was given without trains: there is no backward");
     }
+    if (options->bf16_products && !options->trains) {
+        return qb_fail(error, NULL, QB_ERR_VALUE,
+                       "bf16_products was given without trains: a forward alone has the arithmetic of the model");
+    }
     if (options->max_encoder_length > 0 && !config->has_cross_attention) {
         return qb_fail(error, NULL, QB_ERR_VALUE,
                        "max_encoder_length is %" PRId64 ", but the model was made without cross-attention",
@@ -173,24 +177,39 @@ prepare_model(void *context)
     return qb_model_prepare(p->model, p->run);
 }
 
+qb_run
+qb_session_run(const qb_session *session, const qb_interrupt *interrupt, qb_error *error)
+{
+    qb_run run = qb_device_run(session->model->device, interrupt, error);
+    run.uses_bf16 = session->options.bf16_products != 0;
+    return run;
+}
+
+qb_packing
+qb_session_packing(const qb_session *session)
+{
+    return session->options.bf16_products ? QB_PACKING_BF16 : QB_PACKING_F32;
+}
+
 /* Enter a forward with packed weights that are up to date. */
 static qb_status
-begin_forward(qb_model *model, const qb_run *run, int is_exclusive)
+begin_forward(const qb_session *session, const qb_run *run, int is_exclusive)
 {
-    preparation context = {model, run};
-    return qb_guard_begin_forward(&model->guard, is_exclusive, prepare_model, &context, run->error);
+    preparation context = {session->model, run};
+    return qb_guard_begin_forward(&session->model->guard, is_exclusive, qb_session_packing(session), prepare_model,
+                                  &context, run->error);
 }
 
 /* Pack, so that the first forward allocates as little as the others.  A model that is busy collecting is left alone:
  * its session's first forward will see to it. */
 static qb_status
-pack_now(qb_model *model, const qb_interrupt *interrupt, qb_error *error)
+pack_now(const qb_session *session, const qb_interrupt *interrupt, qb_error *error)
 {
     qb_error reason = {.status = QB_OK};
-    const qb_run run = qb_device_run(model->device, interrupt, &reason);
-    const qb_status status = begin_forward(model, &run, 0);
+    const qb_run run = qb_session_run(session, interrupt, &reason);
+    const qb_status status = begin_forward(session, &run, 0);
     if (status == QB_OK) {
-        qb_guard_end_forward(&model->guard);
+        qb_guard_end_forward(&session->model->guard);
     }
     if (status == QB_OK || status == QB_ERR_STATE) {
         return QB_OK;
@@ -208,6 +227,9 @@ qb_session_create(qb_model *model, const qb_session_options *options, qb_session
     const size_t given = options->struct_size;
     memcpy(&known, options, given < sizeof known ? given : sizeof known);
     QB_TRY(check_options(&model->config, &known, error));
+    if (known.bf16_products) {
+        QB_TRY(qb_device_check_bf16(model->device, error));
+    }
     qb_session *made = qb_heap_allocate_zero(&model->device->heap, sizeof *made);
     if (made == NULL) {
         return qb_fail(error, NULL, QB_ERR_NOMEM, "no memory for a session");
@@ -224,7 +246,7 @@ qb_session_create(qb_model *model, const qb_session_options *options, qb_session
         status = create_scratch(made, error);
     }
     if (status == QB_OK) {
-        status = pack_now(model, known.interrupt, error);
+        status = pack_now(made, known.interrupt, error);
     }
     if (status != QB_OK) {
         qb_session_destroy(made);
@@ -608,7 +630,7 @@ forward(qb_forward_call *call)
         QB_TRY(create_scratch(session, error));
     }
     const int collects = qb_model_collects(model);
-    QB_TRY(begin_forward(model, call->run, collects));
+    QB_TRY(begin_forward(session, call->run, collects));
     const qb_status status = compute_and_settle(call, collects);
     const uint64_t epoch = model->guard.epoch; /* nothing changes while a forward runs */
     qb_guard_end_forward(&model->guard);
@@ -627,7 +649,7 @@ qb_status
 qb_session_forward(qb_session *session, const qb_interrupt *interrupt, const qb_forward_inputs *inputs,
                    const qb_forward_outputs *outputs, qb_error *error)
 {
-    const qb_run run = qb_device_run(session->model->device, interrupt, error);
+    const qb_run run = qb_session_run(session, interrupt, error);
     qb_forward_call call = {.session = session, .run = &run};
     size_t given = inputs->struct_size;
     memcpy(&call.inputs, inputs, given < sizeof call.inputs ? given : sizeof call.inputs);

@@ -50,6 +50,10 @@ typedef struct qb_bert_call {
     qb_bert_inputs inputs; /* points to the two above */
 } qb_bert_call;
 
+/* A run of the session's, with its arithmetic, and the packed weights that it needs. */
+qb_run qb_session_run(const qb_session *session, const qb_interrupt *interrupt, qb_error *error);
+qb_packing qb_session_packing(const qb_session *session);
+
 void qb_forward_call_resolve(qb_forward_call *call, qb_bert_call *bert);
 qb_head_inputs qb_forward_call_head_inputs(const qb_forward_call *call);
 

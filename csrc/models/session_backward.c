@@ -120,7 +120,7 @@ backward(backward_call *call)
     qb_error *error = call->forward.run->error;
     QB_TRY(check(call));
     /* Gradients are added to the model's, so nobody else may. */
-    QB_TRY(qb_guard_begin_backward(&model->guard, session->epoch, error));
+    QB_TRY(qb_guard_begin_backward(&model->guard, session->epoch, qb_session_packing(session), error));
     const qb_status status = compute(call);
     qb_guard_end_backward(&model->guard);
     return status;
@@ -130,7 +130,7 @@ qb_status
 qb_session_backward(qb_session *session, const qb_interrupt *interrupt, const qb_backward_inputs *inputs,
                     const qb_backward_outputs *outputs, qb_error *error)
 {
-    const qb_run run = qb_device_run(session->model->device, interrupt, error);
+    const qb_run run = qb_session_run(session, interrupt, error);
     backward_call call = {.forward = {.session = session, .run = &run}};
     size_t given = inputs->struct_size;
     memcpy(&call.inputs, inputs, given < sizeof call.inputs ? given : sizeof call.inputs);

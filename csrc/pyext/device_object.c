@@ -4,6 +4,7 @@
  *         def __new__(cls, isa: str | None = None, num_threads: int = 0): ...
  *         isa: str                                    # read-only
  *         num_threads: int                            # settable; 0 restores the default
+ *         def check_bf16(self) -> None: ...           # raises where there are no bf16 products
  *         def kernels(self) -> list[tuple[str, str]]: ...         # (kernel, variant in use)
  *         def memory_statistics(self) -> dict[str, int]: ...
  *         def __copy__(self) -> Device: ...                       # itself
@@ -175,6 +176,35 @@ device_memory_statistics(PyObject *self, PyObject *unused)
                          (unsigned long long)statistics.peak_bytes);
 }
 
+PyDoc_STRVAR(device_check_bf16_doc,
+             "check_bf16($self, /)\n--\n\n"
+             "Find out whether the device has products of bfloat16 operands.\n\n"
+             "The first call tries them, on some ten thousand sums, against the reference.\n\n"
+             "Raises\n------\n"
+             "UnsupportedError\n"
+             "    If its kernels have none, or one that differs in a bit from what is documented.\n"
+             "MemoryError\n"
+             "    If there is not enough memory to try them.");
+
+static PyObject *
+device_check_bf16(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    qb_py_state *state = qb_py_state_of_type(Py_TYPE(self));
+    if (!state) {
+        return NULL;
+    }
+    qb_error error;
+    qb_py_call call;
+    qb_py_call_begin(&call);
+    const qb_status status = qb_device_check_bf16(((device_object *)self)->device, &error);
+    qb_py_call_end(&call);
+    if (status != QB_OK) {
+        return qb_py_raise(state, &error);
+    }
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(device_copy_doc, "__copy__($self, /)\n--\n\n"
                               "Return this device: what runs on it and its copy run on one.");
 
@@ -194,6 +224,7 @@ PyDoc_STRVAR(device_deepcopy_doc, "__deepcopy__($self, memo, /)\n--\n\n"
 static PyMethodDef device_methods[] = {
     {"__copy__", device_copy, METH_NOARGS, device_copy_doc},
     {"__deepcopy__", device_copy, METH_O, device_deepcopy_doc},
+    {"check_bf16", device_check_bf16, METH_NOARGS, device_check_bf16_doc},
     {"kernels", device_kernels, METH_NOARGS, device_kernels_doc},
     {"memory_statistics", device_memory_statistics, METH_NOARGS, device_memory_statistics_doc},
     {NULL, NULL, 0, NULL},

@@ -2,9 +2,9 @@
  *
  *     class Session:
  *         def __new__(cls, model, *, max_sequences, max_length, max_tokens=0, keep_probabilities=False, max_past=0,
- *                     max_encoder_length=0, trains=False, recomputes=False): ...
+ *                     max_encoder_length=0, trains=False, recomputes=False, bf16_products=False): ...
  *         max_sequences: int; max_length: int; max_tokens: int; keep_probabilities: bool; max_past: int
- *         max_encoder_length: int; trains: bool; recomputes: bool
+ *         max_encoder_length: int; trains: bool; recomputes: bool; bf16_products: bool
  *         def forward(self, input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids, head_mask,
  *                     compute_padding, is_causal, past_keys, past_values, encoder_hidden_states,
  *                     encoder_attention_mask, cross_keys, cross_values, outputs, logits_positions=None,
@@ -27,7 +27,8 @@ session_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
     static const char *const names[] = {
         "model",    "max_sequences",      "max_length", "max_tokens", "keep_probabilities",
-        "max_past", "max_encoder_length", "trains",     "recomputes", NULL};
+        "max_past", "max_encoder_length", "trains",     "recomputes", "bf16_products",
+        NULL};
     PyObject *model_object = NULL;
     long long max_sequences = 0;
     long long max_length = 0;
@@ -37,9 +38,10 @@ session_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     int keep_probabilities = 0;
     int trains = 0;
     int recomputes = 0;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O|$LLLpLLpp:Session", qb_py_keywords(names), &model_object,
+    int bf16_products = 0;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O|$LLLpLLppp:Session", qb_py_keywords(names), &model_object,
                                      &max_sequences, &max_length, &max_tokens, &keep_probabilities, &max_past,
-                                     &max_encoder_length, &trains, &recomputes) ||
+                                     &max_encoder_length, &trains, &recomputes, &bf16_products) ||
         qb_py_require_keywords(keywords, names, 1, 3, "Session") < 0) {
         return NULL;
     }
@@ -63,6 +65,7 @@ session_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
         .max_encoder_length = max_encoder_length,
         .trains = trains,
         .recomputes = recomputes,
+        .bf16_products = bf16_products,
     };
     qb_py_call call;
     qb_session_options options = self->options;
@@ -131,6 +134,13 @@ session_get_recomputes(PyObject *self, void *closure)
     return PyBool_FromLong(((qb_py_session *)self)->options.recomputes);
 }
 
+static PyObject *
+session_get_bf16_products(PyObject *self, void *closure)
+{
+    (void)closure;
+    return PyBool_FromLong(((qb_py_session *)self)->options.bf16_products);
+}
+
 static PyMethodDef session_methods[] = {
     {"forward", (PyCFunction)(void (*)(void))qb_py_session_forward, METH_FASTCALL, qb_py_session_forward_doc},
     {"backward", (PyCFunction)(void (*)(void))qb_py_session_backward, METH_FASTCALL, qb_py_session_backward_doc},
@@ -148,12 +158,13 @@ static PyGetSetDef session_properties[] = {
     {"keep_probabilities", session_get_keep_probabilities, NULL, "Room for attention probabilities.", NULL},
     {"trains", session_get_trains, NULL, "Keeps what backward needs.", NULL},
     {"recomputes", session_get_recomputes, NULL, "Keeps each layer's input only, and computes the rest again.", NULL},
+    {"bf16_products", session_get_bf16_products, NULL, "Rounds the operands of linear layers' float products.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 PyDoc_STRVAR(session_doc,
              "Session(model, *, max_sequences, max_length, max_tokens=0, keep_probabilities=False, max_past=0, "
-             "max_encoder_length=0, trains=False, recomputes=False)\n--\n\n"
+             "max_encoder_length=0, trains=False, recomputes=False, bf16_products=False)\n--\n\n"
              "One caller's workspace; after this no forward within the limits allocates.\n\n"
              "Parameters\n----------\n"
              "model : Model\n"
@@ -173,12 +184,15 @@ PyDoc_STRVAR(session_doc,
              "    Keep what backward needs.\n"
              "recomputes : bool\n"
              "    Keep each layer's input only and compute the rest again in backward, with equal bits: gradient\n"
-             "    checkpointing.  Needs trains.\n\n"
+             "    checkpointing.  Needs trains.\n"
+             "bf16_products : bool\n"
+             "    Round the operands of linear layers' float products, forward and backward, to bfloat16; sums are\n"
+             "    float32.  Needs trains.\n\n"
              "Raises\n------\n"
              "ValueError\n"
              "    If a limit is out of range, or a weight that is to become codes has a NaN.\n"
              "UnsupportedError\n"
-             "    If the axes of a quantizer cannot be served; it is named.\n"
+             "    If the axes of a quantizer cannot be served; it is named.  If the device has no bf16 products.\n"
              "MemoryError\n"
              "    If there is not enough memory.");
 

@@ -52,6 +52,23 @@ case_devices_open(void)
     return devices;
 }
 
+/* Those of them that have bf16 products. */
+static inline case_devices
+case_bf16_devices_open(void)
+{
+    const case_devices all = case_devices_open();
+    case_devices kept = {.count = 0};
+    for (size_t i = 0; i < all.count; i++) {
+        if (all.at[i]->kernels.has_bf16) {
+            kept.at[kept.count++] = all.at[i];
+        }
+        else {
+            qb_device_close(all.at[i]);
+        }
+    }
+    return kept;
+}
+
 static inline void
 case_devices_close(case_devices *devices)
 {

@@ -211,29 +211,58 @@ test_changes_are_refused_while_a_forward_runs_and_advance_the_epoch(void)
     qb_error error;
     float *data = NULL;
     int prepared = 0;
-    CHECK(qb_guard_begin_forward(&model->guard, 0, prepare_nothing, &prepared, &error) == QB_OK);
-    CHECK(qb_guard_begin_forward(&model->guard, 0, prepare_nothing, &prepared, &error) == QB_OK);
+    CHECK(qb_guard_begin_forward(&model->guard, 0, QB_PACKING_F32, prepare_nothing, &prepared, &error) == QB_OK);
+    CHECK(qb_guard_begin_forward(&model->guard, 0, QB_PACKING_F32, prepare_nothing, &prepared, &error) == QB_OK);
     CHECK(prepared == 1);
     CHECK(qb_model_parameter_write(model, 0, &data, &error) == QB_ERR_STATE && data == NULL);
     CHECK(qb_quantizer_set_amax(qb_model_quantizer(model, 0), NULL, 0, NULL, &error) == QB_ERR_STATE);
-    CHECK(qb_guard_begin_forward(&model->guard, 1, prepare_nothing, &prepared, &error) == QB_ERR_STATE);
+    CHECK(qb_guard_begin_forward(&model->guard, 1, QB_PACKING_F32, prepare_nothing, &prepared, &error) == QB_ERR_STATE);
     CHECK_CONTAINS(error.message, "another session runs");
     qb_guard_end_forward(&model->guard);
     qb_guard_end_forward(&model->guard);
 
-    CHECK(qb_guard_begin_forward(&model->guard, 1, prepare_nothing, &prepared, &error) == QB_OK);
-    CHECK(qb_guard_begin_forward(&model->guard, 0, prepare_nothing, &prepared, &error) == QB_ERR_STATE);
+    CHECK(qb_guard_begin_forward(&model->guard, 1, QB_PACKING_F32, prepare_nothing, &prepared, &error) == QB_OK);
+    CHECK(qb_guard_begin_forward(&model->guard, 0, QB_PACKING_F32, prepare_nothing, &prepared, &error) == QB_ERR_STATE);
     CHECK_CONTAINS(error.message, "another session collects");
     qb_guard_end_forward(&model->guard);
     CHECK(prepared == 1);
 
     CHECK(qb_model_parameter_write(model, 0, &data, &error) == QB_OK && data != NULL);
     CHECK(qb_model_parameter_write(model, 999, &data, &error) == QB_ERR_INDEX);
-    CHECK(qb_guard_begin_forward(&model->guard, 0, prepare_fails, &error, &error) == QB_ERR_NOMEM);
-    CHECK(qb_guard_begin_forward(&model->guard, 0, prepare_nothing, &prepared, &error) == QB_OK);
+    CHECK(qb_guard_begin_forward(&model->guard, 0, QB_PACKING_F32, prepare_fails, &error, &error) == QB_ERR_NOMEM);
+    CHECK(qb_guard_begin_forward(&model->guard, 0, QB_PACKING_F32, prepare_nothing, &prepared, &error) == QB_OK);
     CHECK(prepared == 2); /* a failed preparation is tried again */
     qb_guard_end_forward(&model->guard);
 
+    qb_model_release(model);
+    qb_device_close(device);
+}
+
+static void
+test_each_packing_is_made_beside_forwards_on_the_other(void)
+{
+    qb_device *device = case_device("ref", 1);
+    qb_model *model = model_make(device, QB_HEAD_NONE);
+    qb_guard *guard = &model->guard;
+    qb_error error;
+    int floats = 0;
+    int halves = 0;
+    CHECK(qb_guard_begin_forward(guard, 0, QB_PACKING_F32, prepare_nothing, &floats, &error) == QB_OK);
+    const uint64_t epoch = guard->epoch;
+    CHECK(qb_guard_begin_backward(guard, epoch, QB_PACKING_BF16, &error) == QB_ERR_STATE); /* it had no forward */
+    CHECK(qb_guard_begin_forward(guard, 0, QB_PACKING_BF16, prepare_nothing, &halves, &error) == QB_OK);
+    CHECK(qb_guard_begin_forward(guard, 0, QB_PACKING_BF16, prepare_nothing, &halves, &error) == QB_OK);
+    CHECK(floats == 1 && halves == 1);
+    CHECK(qb_guard_begin_backward(guard, epoch, QB_PACKING_BF16, &error) == QB_OK);
+    qb_guard_end_backward(guard);
+    for (int i = 0; i < 3; i++) {
+        qb_guard_end_forward(guard);
+    }
+    float *data = NULL;
+    CHECK(qb_model_parameter_write(model, 0, &data, &error) == QB_OK);
+    CHECK(qb_guard_begin_forward(guard, 0, QB_PACKING_BF16, prepare_nothing, &halves, &error) == QB_OK);
+    CHECK(floats == 1 && halves == 2); /* nobody asked for floats since the change */
+    qb_guard_end_forward(guard);
     qb_model_release(model);
     qb_device_close(device);
 }
@@ -251,13 +280,13 @@ test_no_forward_comes_between_the_changes_of_one_section(void)
     CHECK(qb_model_begin_change(model, &error) == QB_OK);
     CHECK(qb_quantizer_begin_change(quantizer, &error) == QB_OK);
     CHECK(qb_model_parameter_write(model, 0, &data, &error) == QB_OK);
-    CHECK(qb_guard_begin_forward(&model->guard, 0, prepare_nothing, &prepared, &error) == QB_ERR_STATE);
+    CHECK(qb_guard_begin_forward(&model->guard, 0, QB_PACKING_F32, prepare_nothing, &prepared, &error) == QB_ERR_STATE);
     CHECK_CONTAINS(error.message, "being changed");
     CHECK(qb_quantizer_set_amax(quantizer, &amax, 0, NULL, &error) == QB_OK);
     qb_model_end_change(model);
-    CHECK(qb_guard_begin_forward(&model->guard, 0, prepare_nothing, &prepared, &error) == QB_ERR_STATE);
+    CHECK(qb_guard_begin_forward(&model->guard, 0, QB_PACKING_F32, prepare_nothing, &prepared, &error) == QB_ERR_STATE);
     qb_quantizer_end_change(quantizer);
-    CHECK(qb_guard_begin_forward(&model->guard, 0, prepare_nothing, &prepared, &error) == QB_OK);
+    CHECK(qb_guard_begin_forward(&model->guard, 0, QB_PACKING_F32, prepare_nothing, &prepared, &error) == QB_OK);
     CHECK(qb_model_begin_change(model, &error) == QB_ERR_STATE);
     CHECK(qb_quantizer_begin_change(quantizer, &error) == QB_ERR_STATE);
     qb_guard_end_forward(&model->guard);
@@ -305,6 +334,7 @@ main(void)
     RUN(test_sites_say_which_way_and_why);
     RUN(test_a_quantizer_that_was_handed_out_holds_the_model);
     RUN(test_changes_are_refused_while_a_forward_runs_and_advance_the_epoch);
+    RUN(test_each_packing_is_made_beside_forwards_on_the_other);
     RUN(test_no_forward_comes_between_the_changes_of_one_section);
     RUN(test_heads_are_found_by_kind_and_by_name);
     return check_report();

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Products of every variant that this machine runs, bit for bit against the reference, and the reference against the
- * definition.  Shapes lie around the tiles (6 x 16, 14 x 32, 8 x 8), around the exact range of float sums (1,024), and
- * on real layers.
+ * definition.  Shapes lie around the tiles (6 x 16, 14 x 32, 8 x 8), around the exact range of float sums (1,024) and
+ * the chunks of pairs (1,536), and on real layers.
  */
 #define _DEFAULT_SOURCE /* product_case.h */
 #include "product_case.h"
@@ -18,7 +18,7 @@ test_reference_is_the_definition(void)
     operands o = operands_make(&p, 1);
     float c[5 * 19];
 
-    run_product(&tables.at[0], &p, &o, 0, c);
+    run_product(&tables.at[0], &p, &o, TYPE_F32, c);
     for (int64_t i = 0; i < p.m * p.n; ++i) {
         float sum = 0.0f;
         for (int64_t t = 0; t < p.k; ++t) {
@@ -27,7 +27,7 @@ test_reference_is_the_definition(void)
         const float y = (sum + o.bias[i % p.n]) / p.divisor;
         CHECK(c[i] == y);
     }
-    run_product(&tables.at[0], &p, &o, 1, c);
+    run_product(&tables.at[0], &p, &o, TYPE_QS8, c);
     for (int64_t i = 0; i < p.m * p.n; ++i) {
         int64_t sum = 0;
         for (int64_t t = 0; t < p.k; ++t) {
@@ -58,7 +58,7 @@ test_bits_equal_reference_around_the_tiles(void)
 static void
 test_bits_equal_reference_around_the_chunks(void)
 {
-    static const int64_t depths[] = {1023, 1024, 1025, 2047, 2048, 2049, 3072, 3079};
+    static const int64_t depths[] = {1023, 1024, 1025, 1535, 1536, 1537, 1538, 2047, 2048, 2049, 3072, 3079};
     for (size_t t = 0; t < COUNT(depths); ++t) {
         const product_case one = {.m = 1, .n = 33, .k = depths[t]};
         const product_case many = {.m = 31, .n = 35, .k = depths[t], .a_gap = 5, .c_gap = 1};
@@ -150,12 +150,14 @@ test_a_range_writes_its_own_columns_only(void)
     const product_case p = {.m = M, .n = N, .k = K};
     operands o = operands_make(&p, 3);
     for (size_t v = 0; v < tables.count; ++v) {
-        for (int codes = 0; codes < 2; ++codes) {
+        for (operand_type type = TYPE_F32; type < TYPE_COUNT; ++type) {
             const qb_kernels *kernels = &tables.at[v];
             int64_t panel = 0;
             size_t packed_bytes = 0;
             size_t scratch_bytes = 0;
-            (codes ? kernels->pack_qs8_size : kernels->pack_f32_size)(N, K, &panel, &packed_bytes, &scratch_bytes);
+            packed_sizes(kernels, type, N, K, &panel, &packed_bytes, &scratch_bytes);
+            const void *a = type == TYPE_QS8 ? (const void *)o.qa : (const void *)o.a;
+            const void *b = type == TYPE_QS8 ? (const void *)o.qb : (const void *)o.b;
             block packed = block_make(ROLE_PACKED, packed_bytes, 64);
             block scratch = block_make(ROLE_SCRATCH, scratch_bytes, 64);
             float c[M * N];
@@ -165,18 +167,10 @@ test_a_range_writes_its_own_columns_only(void)
             for (int64_t i = 0; i < M * N; ++i) {
                 c[i] = 12345.0f;
             }
-            if (codes) {
-                kernels->pack_qs8(o.qb, K, 1, 0, N, N, K, packed.data);
-                kernels->product_qs8(o.qa, K, M, packed.data, n0, n0, N, K, &epilogue, c, N, scratch.data);
-                kernels->product_qs8(o.qa, K, 0, packed.data, 0, N, N, K, &epilogue, c, N, scratch.data);
-                kernels->product_qs8(o.qa, K, M, packed.data, n0, n1, N, K, &epilogue, c, N, scratch.data);
-            }
-            else {
-                kernels->pack_f32(o.b, K, 1, 0, N, N, K, packed.data);
-                kernels->product_f32(o.a, K, M, packed.data, n0, n0, N, K, &epilogue, c, N, scratch.data);
-                kernels->product_f32(o.a, K, 0, packed.data, 0, N, N, K, &epilogue, c, N, scratch.data);
-                kernels->product_f32(o.a, K, M, packed.data, n0, n1, N, K, &epilogue, c, N, scratch.data);
-            }
+            pack(kernels, type, b, K, 1, 0, N, N, K, packed.data);
+            multiply(kernels, type, a, K, M, packed.data, n0, n0, N, K, &epilogue, c, N, scratch.data);
+            multiply(kernels, type, a, K, 0, packed.data, 0, N, N, K, &epilogue, c, N, scratch.data);
+            multiply(kernels, type, a, K, M, packed.data, n0, n1, N, K, &epilogue, c, N, scratch.data);
             for (int64_t i = 0; i < M * N; ++i) {
                 CHECK((c[i] != 12345.0f) == (i % N >= n0 && i % N < n1));
             }
@@ -198,31 +192,23 @@ test_a_range_may_end_inside_a_panel(void)
     float *part = take(sizeof(float) * M * N);
     for (size_t v = 0; v < tables.count; ++v) {
         const qb_kernels *kernels = &tables.at[v];
-        for (int codes = 0; codes < 2; ++codes) {
+        for (operand_type type = TYPE_F32; type < TYPE_COUNT; ++type) {
             int64_t panel = 0;
             size_t packed_bytes = 0;
             size_t scratch_bytes = 0;
-            (codes ? kernels->pack_qs8_size : kernels->pack_f32_size)(N, K, &panel, &packed_bytes, &scratch_bytes);
-            run_product(kernels, &p, &o, codes, whole);
+            packed_sizes(kernels, type, N, K, &panel, &packed_bytes, &scratch_bytes);
+            const void *a = type == TYPE_QS8 ? (const void *)o.qa : (const void *)o.a;
+            const void *b = type == TYPE_QS8 ? (const void *)o.qb : (const void *)o.b;
+            run_product(kernels, &p, &o, type, whole);
             block packed = block_make(ROLE_PACKED, packed_bytes, 64);
             block scratch = block_make(ROLE_SCRATCH, scratch_bytes, 64);
             const qb_epilogue epilogue = {.step = o.step, .divisor = p.divisor};
-            if (codes) {
-                kernels->pack_qs8(o.qb, K, 1, 0, N, N, K, packed.data);
-            }
-            else {
-                kernels->pack_f32(o.b, K, 1, 0, N, N, K, packed.data);
-            }
+            pack(kernels, type, b, K, 1, 0, N, N, K, packed.data);
             for (int64_t end = panel + 1; end <= N; end += end % 7 == 0 ? 2 : 5) {
                 for (int64_t i = 0; i < M * N; ++i) {
                     part[i] = 12345.0f;
                 }
-                if (codes) {
-                    kernels->product_qs8(o.qa, K, M, packed.data, panel, end, N, K, &epilogue, part, N, scratch.data);
-                }
-                else {
-                    kernels->product_f32(o.a, K, M, packed.data, panel, end, N, K, &epilogue, part, N, scratch.data);
-                }
+                multiply(kernels, type, a, K, M, packed.data, panel, end, N, K, &epilogue, part, N, scratch.data);
                 int same = 1;
                 for (int64_t i = 0; i < M * N; ++i) {
                     const float expected = i % N >= panel && i % N < end ? whole[i] : 12345.0f;
@@ -266,7 +252,7 @@ test_extreme_codes_are_exact(void)
             }
             float c[15 * 33];
             for (size_t v = 0; v < tables.count; ++v) {
-                run_product(&tables.at[v], &p, &o, 1, c);
+                run_product(&tables.at[v], &p, &o, TYPE_QS8, c);
                 int exact = 1;
                 for (int64_t i = 0; i < p.m * p.n; ++i) {
                     int64_t sum = 0;
@@ -291,7 +277,7 @@ test_the_longest_depth_is_exact(void)
     memset(o.qb, -128, (size_t)(p.n * p.k));
     float c[2 * 3];
     for (size_t v = 0; v < tables.count; ++v) {
-        run_product(&tables.at[v], &p, &o, 1, c);
+        run_product(&tables.at[v], &p, &o, TYPE_QS8, c);
         for (int64_t i = 0; i < p.m * p.n; ++i) {
             CHECK(c[i] == fmaf((float)(INT64_C(131071) * 16384), o.step[i % p.n], 0.0f));
         }
@@ -310,10 +296,10 @@ test_non_finite_values_propagate(void)
     o.a[16 * p.k + 22] = -INFINITY;
     o.b[34 * p.k + 22] = NAN;
     o.b[8 * p.k + 2] = 0.0f; /* infinity times zero */
-    compare_operands(&p, &o, 0);
+    compare_operands(&p, &o, TYPE_F32);
     float c[17 * 35];
     for (size_t v = 0; v < tables.count; ++v) {
-        run_product(&tables.at[v], &p, &o, 0, c);
+        run_product(&tables.at[v], &p, &o, TYPE_F32, c);
         for (int64_t i = 0; i < p.m * p.n; ++i) {
             const int64_t row = i / p.n;
             const int64_t column = i % p.n;
@@ -336,7 +322,7 @@ test_denormals_and_signed_zeros_are_kept(void)
     for (int64_t i = 0; i < p.n * p.k; ++i) {
         o.b[i] *= 1e-20f;
     }
-    compare_operands(&p, &o, 0);
+    compare_operands(&p, &o, TYPE_F32);
     memset(o.a, 0, (size_t)(p.m * p.k) * sizeof(float));
     for (int64_t i = 0; i < p.m; ++i) {
         o.a[i * p.k + p.k - 1] = 1e-30f;
@@ -346,7 +332,7 @@ test_denormals_and_signed_zeros_are_kept(void)
     }
     float c[15 * 33];
     for (size_t v = 0; v < tables.count; ++v) {
-        run_product(&tables.at[v], &p, &o, 0, c);
+        run_product(&tables.at[v], &p, &o, TYPE_F32, c);
         for (int64_t i = 0; i < p.m * p.n; ++i) {
             CHECK(c[i] == 0.0f && signbit(c[i]));
         }
@@ -364,13 +350,13 @@ test_a_row_does_not_depend_on_its_mates(void)
     float *together = take(31 * 65 * sizeof(float));
     float alone[65];
     for (size_t v = 0; v < tables.count; ++v) {
-        for (int codes = 0; codes < 2; ++codes) {
-            run_product(&tables.at[v], &all, &o, codes, together);
+        for (operand_type type = TYPE_F32; type < TYPE_COUNT; ++type) {
+            run_product(&tables.at[v], &all, &o, type, together);
             for (int64_t i = 0; i < all.m; ++i) {
                 operands row = o;
                 row.a += i * all.k;
                 row.qa += i * all.k;
-                run_product(&tables.at[v], &one, &row, codes, alone);
+                run_product(&tables.at[v], &one, &row, type, alone);
                 CHECK(memcmp(alone, together + i * all.n, sizeof(alone)) == 0);
             }
         }

@@ -107,10 +107,13 @@ QB_API qb_status qb_device_open(const qb_device_options *options, qb_device **de
 QB_API qb_device *qb_device_retain(qb_device *device);
 QB_API void qb_device_close(qb_device *device);
 
-QB_API const char *qb_device_isa(const qb_device *device); /* "avx512", "avx2", "neon", "ref" */
+QB_API const char *qb_device_isa(const qb_device *device); /* "avx512_bf16", "avx2", "neon", "ref" ... */
 QB_API int32_t qb_device_num_threads(const qb_device *device);
 /* 1 .. 1024, or 0 for the default.  Waits for a running parallel region to finish.  Results do not depend on it. */
 QB_API qb_status qb_device_set_num_threads(qb_device *device, int32_t num_threads, qb_error *error);
+/* QB_OK if the device has products of bfloat16 operands with the bits of their contract (core/kernel_list.inc), which
+ * are tried the first time that this is asked; QB_ERR_UNSUPPORTED says what is missing, or which product differed. */
+QB_API qb_status qb_device_check_bf16(qb_device *device, qb_error *error);
 QB_API qb_memory_statistics qb_device_memory_statistics(const qb_device *device);
 
 /* Every kernel once, in the order of kernel_list.inc, and the variant that `device` uses for it ("ref", "avx2", ...).
@@ -441,6 +444,9 @@ typedef struct qb_session_options {
     int32_t trains;                /* keep what qb_session_backward needs; max_past must be 0 then */
     int32_t recomputes;            /* gradient checkpointing: keep each layer's input only, and compute the rest again
                                     * in backward, with equal bits; needs trains */
+    int32_t bf16_products;         /* float products of linear layers, forward and backward, round their operands to
+                                    * bfloat16 and add up in float32; needs trains, and a device that
+                                    * qb_device_check_bf16 approves of */
 } qb_session_options;
 
 /* Reserve every byte that forward needs, and pack the weights; after this no forward within the limits allocates
@@ -448,7 +454,7 @@ typedef struct qb_session_options {
  * QB_ERR_INTERRUPTED: the interrupt asked for it.
  * QB_ERR_VALUE names the limit, or a weight with a NaN that is to become codes; QB_ERR_UNSUPPORTED names a quantizer
  * whose axes cannot be served: activations take one range, or ranges along the last axis of a linear layer's or
- * residual add's input. */
+ * residual add's input; or bf16_products that the device lacks. */
 QB_API qb_status qb_session_create(qb_model *model, const qb_session_options *options, qb_session **session,
                                    qb_error *error);
 QB_API void qb_session_destroy(qb_session *session);

@@ -108,6 +108,8 @@ qb_cpu_kernels_select(const char *isa, qb_kernels *kernels, qb_error *error)
         }
     }
     QB_TRY(check_complete(&made, error));
+    made.has_bf16 = strcmp(made.variant[QB_KERNEL_INDEX_product_bf16], "ref") != 0 ||
+                    strcmp(made.variant[QB_KERNEL_INDEX_product_f32], "ref") == 0;
     *kernels = made;
     return QB_OK;
 }

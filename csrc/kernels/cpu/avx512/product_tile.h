@@ -21,14 +21,18 @@ enum {
     TILE_CACHE_BYTES = 768 * 1024 /* of a level-2 cache of 1 MiB or more, for the rows of a */
 };
 
+/* What adds the product of a broadcast and a register of b to a sum: of floats, unless the includer says of what. */
+#ifndef TILE_MULTIPLY_ADD
+#define TILE_MULTIPLY_ADD "vfmadd231ps"
+#endif
+
 /* One depth, `D` steps after the bases. */
 #define LOAD(D)                                                                                                        \
     "vmovups " #D "*128(%[b]), %%zmm0\n\t"                                                                             \
     "vmovups " #D "*128+64(%[b]), %%zmm1\n\t"
 #define ROW(D, address, t, x, y)                                                                                       \
-    "vbroadcastss " #D "*4" address ", %%zmm" #t "\n\t"                                                                \
-    "vfmadd231ps %%zmm0, %%zmm" #t ", %%zmm" #x "\n\t"                                                                 \
-    "vfmadd231ps %%zmm1, %%zmm" #t ", %%zmm" #y "\n\t"
+    "vbroadcastss " #D "*4" address ", %%zmm" #t "\n\t" TILE_MULTIPLY_ADD " %%zmm0, %%zmm" #t ", %%zmm" #x             \
+    "\n\t" TILE_MULTIPLY_ADD " %%zmm1, %%zmm" #t ", %%zmm" #y "\n\t"
 #define STEP_1(D) LOAD(D) ROW(D, "(%[a0])", 2, 4, 5)
 #define STEP_2(D) STEP_1(D) ROW(D, "(%[a0],%[s])", 3, 6, 7)
 #define STEP_3(D) STEP_2(D) ROW(D, "(%[a0],%[s],2)", 2, 8, 9)

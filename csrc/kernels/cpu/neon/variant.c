@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Every kernel of the list comes from simd/, compiled against this directory's vec.h and product_tile.h.
+ * Every kernel of the list, but for the bf16 products, comes from simd/, compiled against this directory's vec.h and
+ * product_tile.h.
  */
 #include "kernels/cpu/variant.h"
 
@@ -8,7 +9,9 @@ static void
 overlay(qb_kernels *kernels)
 {
 #define QB_KERNEL(name, arguments) QB_OVERLAY(kernels, name, neon);
+#define QB_WITHOUT_BF16
 #include "core/kernel_list.inc"
+#undef QB_WITHOUT_BF16
 #undef QB_KERNEL
 }
 
