@@ -50,9 +50,9 @@ class CopyableModel(Module, Copyable):
         -------
         dict
             ``config``; ``built``, the fields that it had when the sizes were chosen; ``arguments`` of the
-            constructor; ``device``; ``padding``; ``dropout``, its seed and step; ``input_desc`` and
-            ``weight_desc``; ``parameters`` (views) and ``requires_grad`` by name; ``quantizers`` by name:
-            `handle_state` with ``descriptor``, ``calibrator`` and ``scale``.
+            constructor; ``device``; ``padding``; ``dropout``, its seed and step; ``bf16_products``;
+            ``input_desc`` and ``weight_desc``; ``parameters`` (views) and ``requires_grad`` by name;
+            ``quantizers`` by name: `handle_state` with ``descriptor``, ``calibrator`` and ``scale``.
         """
         engine, prefix = self._engine, self._prefix
         bound = engine.handles.bound
@@ -63,6 +63,7 @@ class CopyableModel(Module, Copyable):
             "device": bound.model.device,
             "padding": engine.padding,
             "dropout": (engine.dropout_seed, engine.dropout_step),
+            "bf16_products": engine.bf16_products,
             "input_desc": engine.input_desc,
             "weight_desc": engine.weight_desc,
             "parameters": {
@@ -92,6 +93,7 @@ class CopyableModel(Module, Copyable):
         engine.input_desc, engine.weight_desc = descriptors
         engine.padding = state["padding"]
         engine.dropout_seed, engine.dropout_step = state.get("dropout", (0, 0))  # older pickles have none
+        engine.bf16_products = state.get("bf16_products", False)  # nor this
         for name, (index, _) in engine.handles.bound.parameters.items():
             engine.core.parameter_write(index)[...] = state["parameters"][name]
         for name, handle in engine.handles.bound.quantizers.items():

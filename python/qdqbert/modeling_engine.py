@@ -156,6 +156,7 @@ class Engine:
         # All the random state there is: what is dropped follows from these two numbers.
         self.dropout_seed: int = 0
         self.dropout_step: int = 0
+        self.bf16_products = False  # of forwards that are recorded
         try:
             core = self.make_core(config)
         except (TypeError, OverflowError) as error:
@@ -360,6 +361,7 @@ class Engine:
                 keep,
                 encoder_length=encoder_length,
                 recomputes=recomputes,
+                bf16_products=self.bf16_products,
             )
             reach = Reach(
                 prefix="bert." if self._head != "none" else "",

@@ -153,6 +153,48 @@ class TrainableModel(Module):
         places.append(("dropout", self._modules.get("dropout")))
         return np.array([_probability(name, module) for name, module in places], np.float32)
 
+    # ---- bf16 products -------------------------------------------------------------------------------------
+
+    @property
+    def uses_bf16_products(self) -> bool:
+        """Whether training rounds the operands of products to bfloat16; see `bf16_products_enable`."""
+        return self._engine.bf16_products
+
+    def bf16_products_enable(self) -> None:
+        """Let training multiply bfloat16 numbers, where the CPU has an instruction that does two at once.
+
+        The products of linear layers, one in forward and two in backward, round both operands to bfloat16 and
+        add up in float32.  All else stays float32: weights (also in checkpoints), optimizer, attention's own
+        products, LayerNorm, softmax, loss.  Quantized layers that run on int8 codes still do in forward.  A
+        forward in evaluation mode is not affected.
+
+        Training then has equal bits on every device with these products, for any number of threads, batch
+        mates and padding.  They differ from those of float32: an element of a product by at most 0.8 % of the
+        sum of its terms' magnitudes, for up to 3,072 of them.
+
+        Raises
+        ------
+        UnsupportedError
+            If the model's device has no such products, or its processor's differ from what is documented,
+            which is tried.  CPUs with AVX512-BF16 have them, and ``Device(isa="ref")``, slowly.
+
+        Examples
+        --------
+        >>> import qdqbert
+        >>> device = qdqbert.Device(isa="ref")
+        >>> config = qdqbert.QDQBertConfig(vocab_size=99, hidden_size=24, num_attention_heads=2)
+        >>> model = qdqbert.QDQBertModel(config, device=device)
+        >>> model.bf16_products_enable()
+        >>> model.uses_bf16_products
+        True
+        """
+        self._engine.core.device.check_bf16()
+        self._engine.bf16_products = True
+
+    def bf16_products_disable(self) -> None:
+        """Let training multiply float32 numbers, as it does unless told otherwise."""
+        self._engine.bf16_products = False
+
     # ---- what is trained -----------------------------------------------------------------------------------
 
     def freeze(self, *patterns: str) -> None:

@@ -33,6 +33,7 @@ class Limits(NamedTuple):
     max_encoder_length: int = 0
     trains: bool = False
     recomputes: bool = False
+    bf16_products: bool = False
 
     def covers(self, other: Limits) -> bool:
         """Whether a call that needs `other` fits."""
@@ -53,9 +54,14 @@ class Limits(NamedTuple):
             max(old.max_encoder_length, self.max_encoder_length),
             self.trains,
             self.recomputes,
+            self.bf16_products,
         )
         larger = max(old._probabilities(), self._probabilities())
         return self if self.keep_probabilities and both._probabilities() > 2 * larger else both
+
+    def kind(self) -> tuple[bool, bool, bool]:
+        """Return what sessions must have in common: none serves calls of another kind."""
+        return self.trains, self.recomputes, self.bf16_products
 
     def _probabilities(self) -> int:
         return self.max_tokens * (self.max_length + self.max_past + self.max_encoder_length)
@@ -98,7 +104,7 @@ class SessionPool:
         self._model = model
         self._lock = ForkLock()
         # By kind: sessions that keep what backward needs are not for calls that have none, nor the reverse.
-        self._free: dict[tuple[bool, bool], list[tuple[Limits, Session]]] = {}
+        self._free: dict[tuple[bool, bool, bool], list[tuple[Limits, Session]]] = {}
         # Appended to without the lock: a loan may be dropped, by the garbage collector, inside it.
         self._returned: collections.deque[tuple[Limits, Session]] = collections.deque()
 
@@ -140,6 +146,7 @@ class SessionPool:
         *,
         encoder_length: int = 0,
         recomputes: bool = False,
+        bf16_products: bool = False,
     ) -> Loan:
         """Lend a session that keeps what backward needs.
 
@@ -149,9 +156,13 @@ class SessionPool:
             As in `session`.
         recomputes : bool
             Whether it keeps little, and backward computes the rest again.
+        bf16_products : bool
+            Whether products of linear layers round their operands to bfloat16.
 
         Raises
         ------
+        UnsupportedError
+            If the device has no such products.
         MemoryError
             If there is not enough memory for it.
         ValueError
@@ -165,18 +176,18 @@ class SessionPool:
             max_encoder_length=encoder_length,
             trains=True,
             recomputes=recomputes,
+            bf16_products=bf16_products,
         )
         return self._lend(limits)
 
     def _lend(self, needed: Limits) -> Loan:
         """Return a free session that covers `needed`, or make one with room for a longer cache too."""
         room = needed._replace(max_past=-(-needed.max_past // _PAST_STEP) * _PAST_STEP)
-        kind = needed.trains, needed.recomputes
         with self._lock:
             while self._returned:
                 limits, session = self._returned.popleft()
-                self._free.setdefault((limits.trains, limits.recomputes), []).append((limits, session))
-            free = self._free.setdefault(kind, [])
+                self._free.setdefault(limits.kind(), []).append((limits, session))
+            free = self._free.setdefault(needed.kind(), [])
             for index, (limits, session) in enumerate(free):
                 if limits.covers(needed):
                     del free[index]
@@ -193,5 +204,6 @@ class SessionPool:
             max_encoder_length=room.max_encoder_length,
             trains=room.trains,
             recomputes=room.recomputes,
+            bf16_products=room.bf16_products,
         )
         return Loan(self, room, session)

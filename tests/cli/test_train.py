@@ -21,6 +21,7 @@ import pytest
 import qdqbert as package
 from qdqbert.cli.demo import bundled_folder
 from qdqbert.cli.quantization_flags import clip_gelu, fuse_qkv, recalibrate_weights
+from qdqbert.device import default_device
 from qdqbert.rules import named_quantizers
 from qdqbert.training import TrainingArguments
 from qdqbert.training.refused_arguments import REFUSED
@@ -376,7 +377,7 @@ def test_weights_are_calibrated_anew_whatever_their_axis(calibrated) -> None:
         (["--doc_stride", "12"], "--doc_stride: is not for classification"),
         (["--boundary", "line"], "--boundary: is not for classification"),
         (["--learning_rate", "-1"], "--learning_rate: expected a number in"),
-        (["--fp16"], "--fp16=True: weights, activations and gradients are float32"),
+        (["--fp16"], "--fp16=True: weights, activations and gradients are float32; bf16 rounds what"),
         (["--dataloader_num_workers", "3"], "--dataloader_num_workers=3: batches are made"),
         (["--group_by_length", "perhaps"], "expected true or false, got 'perhaps'"),
         (["--lr_scheduler_kwargs", "[1]"], "expected a JSON object"),
@@ -386,6 +387,16 @@ def test_weights_are_calibrated_anew_whatever_their_axis(calibrated) -> None:
 def test_what_cannot_be_is_said_before_anything_is_written(train, tmp_path, words, message) -> None:
     assert message in train(*words, status=2).err
     assert not (tmp_path / "out").exists()
+
+
+def test_bf16_products_are_had_or_refused_before_anything_is_written(train, tmp_path) -> None:
+    kernels = dict(default_device().kernels())
+    if kernels["product_bf16"] != "ref" or kernels["product_f32"] == "ref":
+        assert "trained 2 steps: loss " in train("--bf16").out
+    else:
+        said = train("--bf16", status=3).err
+        assert re.search("--bf16: the device's kernels are '.*', which have no bf16 products", said)
+        assert not (tmp_path / "out").exists()
 
 
 def test_the_checkpoint_itself_is_not_overwritten(qdqbert, topics, tmp_path) -> None:

@@ -442,13 +442,15 @@ def test_doctor_finds_a_sound_installation(qdqbert):
     data = outcome.data
     assert set(data) == HEADER | {
         *("sound", "qdqbert", "python", "system", "cpu", "packages", "isa", "threads", "variants", "kernels"),
-        *("blas", "missing_files", "self_test"),
+        *("bf16_refusal", "blas", "missing_files", "self_test"),
     }
     assert outcome.status == 0
     assert data["sound"]
     assert "ref, 1 thread" in data["self_test"]
     assert len(set(data["self_test"].values())) == 1
     assert set(data["kernels"].values()) <= set(data["variants"])
+    has_bf16 = data["kernels"]["product_f32"] == "ref" or data["kernels"]["product_bf16"] != "ref"
+    assert (data["bf16_refusal"] is None) == has_bf16
 
 
 def test_doctor_reports_kernels_that_differ(qdqbert, monkeypatch):

@@ -13,12 +13,15 @@ import importlib.metadata
 import platform
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qdqbert.cli.report import OK, VERIFICATION_FAILED, Report, emphasize
 from qdqbert.text_table import format_table
+
+if TYPE_CHECKING:
+    from qdqbert.device import Device
 
 __all__ = ["add_arguments", "run"]
 
@@ -58,6 +61,7 @@ def run(arguments: argparse.Namespace) -> Report:
         "threads": device.num_threads,
         "variants": variants,
         "kernels": kernels,
+        "bf16_refusal": _bf16_refusal(device),
         "blas": _blas(),
         "missing_files": missing,
         "self_test": digests,
@@ -94,6 +98,17 @@ def _blas() -> str | None:
 
         found = sorted(path.name for path in Path(str(_core.__file__)).parent.rglob("*openblas*"))
     return found[0] if found else None
+
+
+def _bf16_refusal(device: Device) -> str | None:
+    """Say why training cannot have bf16 products, which are tried; None: it can."""
+    from qdqbert.errors import UnsupportedError
+
+    try:
+        device.check_bf16()
+    except UnsupportedError as error:
+        return str(error)
+    return None
 
 
 def _self_test(isas: list[str]) -> dict[str, str]:
@@ -145,6 +160,7 @@ def _lines(data: dict[str, Any]) -> list[str]:
         f"blas       {data['blas'] or 'none found (kernels of our own do everything)'}",
     ]
     lines += [f"           {variant}: {', '.join(names)}" for variant, names in by_variant.items()]
+    lines.append(f"bf16       {data['bf16_refusal'] or 'products for training'}")
     if data["missing_files"]:
         lines.append(f"files      MISSING: {', '.join(data['missing_files'])}")
     lines += [

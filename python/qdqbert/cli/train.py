@@ -36,7 +36,7 @@ from qdqbert.cli.train_arguments import (
     check_arguments,
     training_arguments,
 )
-from qdqbert.errors import CheckpointError
+from qdqbert.errors import CheckpointError, UnsupportedError
 from qdqbert.serialization.atomic import write_text
 from qdqbert.tasks.table import OPTIONS, TaskEntry, find_task, task_of_architectures
 
@@ -110,6 +110,11 @@ class _Job:
         if arguments.teacher is not None and not args.do_train:
             raise UsageError("--teacher: is for training; expected --do_train beside the other --do_ flags")
         self._open()
+        if args.bf16 and args.do_train:  # before anything takes long
+            try:
+                self.model.bf16_products_enable()
+            except UnsupportedError as error:
+                raise UnsupportedError(f"--bf16: {error}") from None
         resume_from = self._resume_from()
         is_calibrated = self._calibrate() if resume_from is None else arguments.do_calib or arguments.qat
         self._set_quantizers(is_calibrated)

@@ -161,6 +161,9 @@ class TrainingArguments:
         Used by `Trainer.train` if it is not told otherwise.
     gradient_checkpointing : bool
         Keep only the input of each layer and compute the layer again in backward: less memory, the same bits.
+    bf16 : bool
+        Round what the products of linear layers multiply to bfloat16 in training, which needs AVX512-BF16;
+        sums, weights and all else stay float32 (`bf16_products_enable` of the model).
     include_inputs_for_metrics : bool
         Give ``compute_metrics`` the inputs too.
     full_determinism : bool
@@ -171,7 +174,7 @@ class TrainingArguments:
         The name that later releases gave `evaluation_strategy`.
     per_gpu_train_batch_size, per_gpu_eval_batch_size, eval_accumulation_steps : refused
     log_level_replica, log_on_each_node, logging_nan_inf_filter, save_safetensors, save_on_each_node : refused
-    use_mps_device, jit_mode_eval, use_ipex, bf16, fp16, fp16_opt_level, half_precision_backend : refused
+    use_mps_device, jit_mode_eval, use_ipex, fp16, fp16_opt_level, half_precision_backend : refused
     bf16_full_eval, fp16_full_eval, tf32, local_rank, ddp_backend, tpu_num_cores, tpu_metrics_debug : refused
     debug, dataloader_num_workers, dataloader_prefetch_factor, past_index, ignore_data_skip : refused
     fsdp, fsdp_min_num_params, fsdp_config, fsdp_transformer_layer_cls_to_wrap, accelerator_config : refused
@@ -518,7 +521,7 @@ class TrainingArguments:
 _BOOLEANS = (
     *("overwrite_output_dir", "do_train", "do_eval", "do_predict", "prediction_loss_only"),
     *("logging_first_step", "save_only_model", "no_cuda", "use_cpu", "dataloader_drop_last"),
-    *("remove_unused_columns", "load_best_model_at_end", "group_by_length", "gradient_checkpointing"),
+    *("remove_unused_columns", "load_best_model_at_end", "group_by_length", "gradient_checkpointing", "bf16"),
     *("include_inputs_for_metrics", "full_determinism", "include_tokens_per_second"),
     "include_num_input_tokens_seen",
 )

@@ -31,7 +31,8 @@ class Refusal(NamedTuple):
 _ONE_PROCESS = "training runs in one process, with threads; see qdqbert.set_num_threads"
 _NO_GPU = "training runs on the CPU"
 _HUB = "nothing is uploaded while training; afterwards huggingface_hub's upload_folder sends output_dir"
-_FLOAT32 = "weights, activations and gradients are float32"
+_FLOAT32 = "weights, activations and gradients are float32; bf16 rounds what products multiply, in training"
+_EVALUATION = "an evaluation computes what the model does, in float32 or on codes"
 _NO_COMPILER = "there is no PyTorch to compile with; the kernels are compiled already"
 _LOADER = "batches are made in this process, between steps"
 
@@ -52,12 +53,11 @@ REFUSED: dict[str, Refusal] = {
     "use_mps_device": Refusal(_NO_GPU),
     "jit_mode_eval": Refusal(_NO_COMPILER),
     "use_ipex": Refusal(_NO_COMPILER),
-    "bf16": Refusal(_FLOAT32),
     "fp16": Refusal(_FLOAT32),
     "fp16_opt_level": Refusal(_FLOAT32),
     "half_precision_backend": Refusal(_FLOAT32),
-    "bf16_full_eval": Refusal(_FLOAT32),
-    "fp16_full_eval": Refusal(_FLOAT32),
+    "bf16_full_eval": Refusal(_EVALUATION),
+    "fp16_full_eval": Refusal(_EVALUATION),
     "tf32": Refusal(_NO_GPU, (False,)),
     "local_rank": Refusal(_ONE_PROCESS),
     "ddp_backend": Refusal(_ONE_PROCESS),

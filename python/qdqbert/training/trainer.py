@@ -188,6 +188,8 @@ class Trainer:
             If there is nothing to resume from, or it does not fit.
         ValueError
             If there are no data, or an argument does not fit them.
+        UnsupportedError
+            If ``bf16`` is asked for and the model's device has no such products.
         OSError
             If a checkpoint cannot be written; earlier ones are whole.
         KeyboardInterrupt
@@ -200,8 +202,6 @@ class Trainer:
         resume_from = self._checkpoint(resume_from_checkpoint)
         if self.model_init is not None:
             self.model = self.callback_handler.model = self.model_init()
-        if self.args.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable()
         with log_level(self.args.log_level):
             self.is_in_train = True
             try:

@@ -136,6 +136,10 @@ class TrainingLoop:
             raise StateError(
                 "model: every parameter is frozen, so there is nothing to train; see model.unfreeze"
             )
+        if args.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable()
+        if args.bf16:
+            self.model.bf16_products_enable()
         self._clear_output()
         trainer.create_optimizer_and_scheduler(num_training_steps=max_steps)
         callbacks = self._start_state(max_steps, epochs)
