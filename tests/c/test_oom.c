@@ -3,6 +3,8 @@
  * Fail the n-th allocation of every create call, for n = 1, 2, 3, ... until it succeeds: each failure is a status, and
  * gives back all that was taken.
  */
+#include "core/bf16_check.h"
+
 #include "model_case.h"
 
 /* An allocator that refuses one allocation, and counts what it gave. */
@@ -100,6 +102,29 @@ attempt_session(world *w, qb_error *error)
     CHECK((session != NULL) == (status == QB_OK));
     qb_session_destroy(session);
     return status;
+}
+
+/* Gradients, both directions' workspace, and the packed weights of bf16 products. */
+static qb_status
+attempt_bf16_session(world *w, qb_error *error)
+{
+    const qb_session_options options = {.struct_size = sizeof options,
+                                        .max_sequences = 2,
+                                        .max_length = 9,
+                                        .keep_probabilities = 1,
+                                        .trains = 1,
+                                        .bf16_products = 1};
+    qb_session *session = NULL;
+    const qb_status status = qb_session_create(w->model, &options, &session, error);
+    CHECK((session != NULL) == (status == QB_OK));
+    qb_session_destroy(session);
+    return status;
+}
+
+static qb_status
+attempt_bf16_check(world *w, qb_error *error)
+{
+    return qb_bf16_check(&w->device->kernels, &w->device->kernels, &w->device->heap, error);
 }
 
 static qb_status
@@ -260,6 +285,13 @@ test_session(void)
 }
 
 static void
+test_bf16_products(void)
+{
+    fail_every_allocation(attempt_bf16_check, 1, 0);
+    fail_every_allocation(attempt_bf16_session, 1, 1);
+}
+
+static void
 test_quantizer(void)
 {
     fail_every_allocation(attempt_quantizer, 1, 0);
@@ -300,6 +332,7 @@ main(void)
     RUN(test_device);
     RUN(test_model);
     RUN(test_session);
+    RUN(test_bf16_products);
     RUN(test_quantizer);
     RUN(test_observers);
     RUN(test_growth_and_merge);
