@@ -46,13 +46,6 @@ def test_types_of_codes_are_those_of_the_schemas(version: int) -> None:
     assert opset.has_int4_int16 == ({"int4", "uint4", "int16", "uint16"} <= codes)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_scale_and_input_may_differ_where_they_have_types_of_their_own(version: int) -> None:
-    scale = onnx.defs.get_schema("QuantizeLinear", version, "").inputs[1].type_str
-
-    assert opset_of(version).mixes_quantization == (scale == "T2" and version > 19)
-
-
 def test_the_format_is_the_oldest_that_has_the_opset() -> None:
     assert [opset_of(version).ir_version for version in (13, 17, 19)] == [7, 8, 9]
 

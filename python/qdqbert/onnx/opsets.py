@@ -24,7 +24,6 @@ _MISH = 18
 _FLOAT8 = 19
 _GELU = 20
 _INT4_INT16 = 21
-_MIXED_QUANTIZATION = 23
 
 
 class Opset(NamedTuple):
@@ -43,9 +42,6 @@ class Opset(NamedTuple):
     has_gelu : bool
     has_int4_int16 : bool
         QuantizeLinear to 4 and 16 bits, signed and unsigned.
-    mixes_quantization : bool
-        QuantizeLinear and DequantizeLinear whose scale may be float32 beside half a precision on the other
-        side.  From 19 on the scale may be a half too, but only together with the input.
     """
 
     version: int
@@ -55,7 +51,6 @@ class Opset(NamedTuple):
     has_float8: bool
     has_gelu: bool
     has_int4_int16: bool
-    mixes_quantization: bool
 
 
 def newest_opset() -> int:
@@ -94,5 +89,4 @@ def opset_of(version: int) -> Opset:
         has_float8=version >= _FLOAT8,
         has_gelu=version >= _GELU,
         has_int4_int16=version >= _INT4_INT16,
-        mixes_quantization=version >= _MIXED_QUANTIZATION,
     )

@@ -65,12 +65,15 @@ class Format(NamedTuple):
         Lowest code; ``-bound`` where the range is narrow.
     is_narrow : bool
         Whether the element type has a code below `lowest`.
+    silent : float
+        Quotients below it have code 0.
     """
 
     kind: str
     bound: float
     lowest: float
     is_narrow: bool
+    silent: float = 0.5
 
 
 class Range(NamedTuple):
@@ -244,11 +247,9 @@ class QuantizeNodes:
         largest = (
             np.abs(used).max(axis=_reduced(found.amax, weight.shape), keepdims=True).reshape(found.amax.shape)
         )
-        # The power of two above twice the largest element.
-        silent = np.exp2(np.maximum(np.ceil(np.log2(np.maximum(largest, 0.25))) + 2.0, 0.0)).astype(
-            np.float32
-        )
-        scale = np.where(found.is_dead & (largest >= 0.5), silent, found.scale).astype(np.float32)
+        silent = np.exp2(np.ceil(np.log2(np.maximum(largest / found.format.silent, 1.0))) + 1.0)
+        is_loud = found.is_dead & (largest >= found.format.silent)
+        scale = np.where(is_loud, silent, found.scale).astype(np.float32)
         least = used.min(axis=_reduced(found.amax, weight.shape), keepdims=True).reshape(found.amax.shape)
         below = least < -(found.format.bound + 0.49) * scale.astype(np.float64)
         needs_floor = found.format.is_narrow and bool(below.any())
@@ -414,7 +415,7 @@ class QuantizeNodes:
                     f"{path}: float8 needs opset 19, or TensorRT's own operators (float8='tensorrt'); "
                     f"the opset is {self.opset.version}"
                 )
-            return Format("FLOAT8E4M3FN", 448.0, -448.0, False)
+            return Format("FLOAT8E4M3FN", 448.0, -448.0, False, 2.0**-10)
         kind = f"{'UINT' if is_unsigned else 'INT'}{bits}"
         if bits not in (4, 8, 16):
             raise UnsupportedError(f"{path}: ONNX has integers of 4, 8 and 16 bits, got num_bits={bits}")
