@@ -28,6 +28,7 @@ _SUMMARIES = {
     "quantize": "post-training quantization: calibrate by every method, keep the best on held-out data, save",
     "train": "fine-tune a checkpoint on a task, in float or quantization-aware, with checkpoints to resume",
     "eval": "score a model on a task, float and quantized, with bootstrap intervals",
+    "export": "write a checkpoint as an ONNX file, check it, compare it with the model",
     "onnx-check": "whether an ONNX file, whoever wrote it, keeps the rules of TensorRT",
     "doctor": "check the installation: versions, CPU, kernels, and that all kernels give the same bits",
     "demo": "the whole pipeline on the bundled classifier, or on your own checkpoint",
@@ -39,8 +40,8 @@ exit status:
   1    failed: out of memory, disk full, a defect
   2    wrong arguments
   3    bad input: a checkpoint, data file or rule that is missing, malformed or does not fit
-  4    a check failed: doctor found a difference, onnx-check a violation, or a score is below the bound that
-       was asked for
+  4    a check failed: doctor or export found a difference, onnx-check or export a violation, or a score is
+       below the bound that was asked for
   130  interrupted (Ctrl-C, or SIGTERM while training); no file was left half-written
   141  whoever read the output has left
 

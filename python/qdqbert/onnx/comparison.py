@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`compare_with_onnxruntime`: an exported file and the model that it is from, on the same numbers."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from qdqbert.errors import UnsupportedError
+from qdqbert.modeling_base import QDQBertPreTrainedModel
+from qdqbert.modeling_qdqbert import QDQBertForMultipleChoice
+
+__all__ = ["OutputDifference", "compare_with_onnxruntime"]
+
+_ROWS, _CHOICES, _LENGTH = 4, 3, 48
+_ENCODER_LENGTH = 11
+_SPAN_NAMES = {"output_start_logits": "start_logits", "output_end_logits": "end_logits"}
+
+
+class OutputDifference(NamedTuple):
+    """How far one output of a file is from the model's.
+
+    Attributes
+    ----------
+    name : str
+    elements : int
+        That were compared.
+    largest : float
+        Difference, of any element.
+    magnitude : float
+        Largest element of the model's output.
+    """
+
+    name: str
+    elements: int
+    largest: float
+    magnitude: float
+
+
+def compare_with_onnxruntime(
+    model: QDQBertPreTrainedModel,
+    path: str | os.PathLike[str],
+    *,
+    batches: int = 4,
+    seed: int = 0,
+    optimizes: bool = False,
+) -> list[OutputDifference]:
+    """Run a file that `export` wrote in ONNX Runtime, and the model, on random texts.
+
+    Texts have random words and lengths. Positions that are masked are computed by both.  ONNX Runtime is
+    asked for its exact kernels of 8 bits: those that it takes by default saturate on x86 CPUs without VNNI.
+
+    Parameters
+    ----------
+    model : QDQBertPreTrainedModel
+    path : str or path
+        Of the file.
+    batches : int
+        At least 1; of 4 texts each.
+    seed : int
+        Of the texts.
+    optimizes : bool
+        Let ONNX Runtime fuse nodes; otherwise it runs them one by one.
+
+    Returns
+    -------
+    list of OutputDifference
+        In the order of the file's outputs; caches are left out.
+
+    Raises
+    ------
+    UnsupportedError
+        If ONNX Runtime is not installed, or cannot run the file.
+    ValueError
+        If `batches` is less than 1.
+    """
+    if batches < 1:
+        raise ValueError(f"batches: expected at least 1, got {batches}")
+    session = _open(path, optimizes)
+    shapes = {each.name: each.shape for each in session.get_inputs()}
+    rng = np.random.default_rng(seed)
+    padding, model.padding = model.padding, "compute"
+    was_training = model.training
+    model.eval()
+    found: dict[str, OutputDifference] = {}
+    try:
+        for _ in range(batches):
+            inputs = _random_inputs(model, rng)
+            expected = model(**inputs, return_dict=True)
+            names = [each.name for each in session.get_outputs() if not each.name.startswith("present.")]
+            for name, value in zip(names, session.run(names, _fed(inputs, shapes)), strict=True):
+                found[name] = _difference(name, value, expected[_SPAN_NAMES.get(name, name)], found.get(name))
+    finally:
+        model.padding = padding
+        model.train(was_training)
+    return list(found.values())
+
+
+def _open(path: str | os.PathLike[str], optimizes: bool) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UnsupportedError(
+            "onnxruntime is not installed; it is needed to run an exported file"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimizes else levels.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # a class of its own for every kind of failure, without a common base
+        raise UnsupportedError(f"{os.fspath(path)}: onnxruntime cannot run it: {error}") from error
+
+
+def _random_inputs(model: Any, rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
+    config = model._engine.handles.bound.config
+    length = min(_LENGTH, config.max_position_embeddings)
+    shape: tuple[int, ...] = (_ROWS, length)
+    if isinstance(model, QDQBertForMultipleChoice):
+        shape = (_ROWS, _CHOICES, length)
+    ends = rng.integers(1, length + 1, shape[:-1])
+    ends.flat[0] = length
+    inputs: dict[str, npt.NDArray[Any]] = {
+        "input_ids": rng.integers(0, config.vocab_size, shape),
+        "attention_mask": (np.arange(length) < ends[..., None]).astype(np.int64),
+        "token_type_ids": rng.integers(0, config.type_vocab_size, shape),
+    }
+    if config.add_cross_attention:
+        states = (_ROWS, _ENCODER_LENGTH, config.hidden_size)
+        inputs["encoder_hidden_states"] = rng.standard_normal(states, np.float32)
+        ends = rng.integers(1, _ENCODER_LENGTH + 1, (_ROWS, 1))
+        inputs["encoder_attention_mask"] = (np.arange(_ENCODER_LENGTH) < ends).astype(np.int64)
+    return inputs
+
+
+def _fed(inputs: dict[str, npt.NDArray[Any]], shapes: dict[str, list[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Return the inputs, with an empty cache where the file wants one."""
+    return {
+        name: inputs[name]
+        if name in inputs
+        else np.zeros((_ROWS, int(shape[1]), 0, int(shape[3])), np.float32)
+        for name, shape in shapes.items()
+    }
+
+
+def _difference(
+    name: str, value: npt.NDArray[Any], expected: npt.NDArray[Any], before: OutputDifference | None
+) -> OutputDifference:
+    here = OutputDifference(
+        name,
+        value.size,
+        float(np.abs(value.astype(np.float64) - expected).max()),
+        float(np.abs(expected).max()),
+    )
+    if before is None:
+        return here
+    return OutputDifference(
+        name,
+        here.elements + before.elements,
+        max(here.largest, before.largest),
+        max(here.magnitude, before.magnitude),
+    )
