@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import qdqbert as package
 from qdqbert.cli.demo import bundled_folder
 from qdqbert.cli.quantization_flags import clip_gelu, fuse_qkv, recalibrate_weights
 from qdqbert.device import default_device
+from qdqbert.onnx import from_onnx
 from qdqbert.rules import named_quantizers
 from qdqbert.training import TrainingArguments
 from qdqbert.training.refused_arguments import REFUSED
@@ -93,6 +95,22 @@ def test_calibration_alone_saves_a_calibrated_model(train, tmp_path) -> None:
     assert all(each.amax is not None for _, each in named_quantizers(model))
     for name, value in other.state_dict().items():
         np.testing.assert_array_equal(model.state_dict()[name], value)
+
+
+def test_what_was_trained_is_exported_with_its_ranges(train, tmp_path) -> None:
+    text = train("--qat", "--num_train_epochs", "1", "--save_onnx").out
+    assert f"exported {tmp_path / 'out' / 'model.onnx'}" in text
+    exported = from_onnx(tmp_path / "out" / "model.onnx")
+    saved = opened(tmp_path / "out")
+    assert exported.state_dict().keys() == saved.state_dict().keys()
+    for name, value in saved.state_dict().items():
+        np.testing.assert_array_equal(exported.state_dict()[name], value, err_msg=name)
+
+
+def test_a_float_model_is_exported_without_quantizers(train, tmp_path) -> None:
+    train("--do_eval", "--validation_file", bundled_folder() / "test.tsv", "--save_onnx")
+    graph = onnx.load(tmp_path / "out" / "model.onnx").graph
+    assert not {node.op_type for node in graph.node} & {"QuantizeLinear", "DequantizeLinear"}
 
 
 def test_the_number_of_calibration_batches_is_obeyed(train) -> None:
@@ -353,7 +371,6 @@ def test_weights_are_calibrated_anew_whatever_their_axis(calibrated) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--save_onnx"], "--save_onnx: export to ONNX is not built yet"),
         (["--dataset_name", "squad"], "--dataset_name: data sets are read from files; give --train_file"),
         (["--preprocessing_num_workers", "4"], "--preprocessing_num_workers: texts are encoded here"),
         (["--calibrator", "percentile"], "--calibrator percentile: needs --percentile P"),

@@ -46,9 +46,11 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
+_ONNX_OPSET = 13  # of the original's example
+
 
 def run(arguments: argparse.Namespace) -> Report:
-    """Calibrate, train, evaluate, predict: what was asked for."""
+    """Calibrate, train, evaluate, predict, export: what was asked for."""
     check_arguments(arguments)
     args = training_arguments(arguments)
     source = arguments.folder or arguments.model_name_or_path
@@ -148,6 +150,8 @@ class _Job:
             self._evaluate()
         if args.do_predict:
             self._predict()
+        if arguments.save_onnx:
+            self._export()
         data = {
             "folder": self.source,
             "output": args.output_dir,
@@ -393,6 +397,14 @@ class _Job:
         trainer.save_state()
         self.metrics["train"] = metrics
         self.lines.append(f"trained {result.global_step} steps: loss {result.training_loss:.4f}")
+
+    def _export(self) -> None:
+        from qdqbert import onnx
+
+        folder = Path(self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in onnx.export(self.model, folder / "model.onnx", opset=_ONNX_OPSET):
+            self.lines.append(f"exported {path}")
 
     def _evaluate(self) -> None:
         assert self.trainer is not None

@@ -57,7 +57,6 @@ _REFUSED = {
     "dataset_name": "data sets are read from files; give --train_file",
     "dataset_config_name": "data sets are read from files; give --train_file",
     "preprocessing_num_workers": "texts are encoded here, by the threads of the tokenizers library",
-    "save_onnx": "export to ONNX is not built yet; the checkpoint in --output_dir is complete without it",
 }
 
 
@@ -115,7 +114,9 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
     )
-    add_flag(group, "save_onnx", argparse.SUPPRESS, action="store_true")
+    add_flag(
+        group, "save_onnx", "write model.onnx (opset 13) to --output_dir at the end", action="store_true"
+    )
 
 
 def _add_data_flags(parser: argparse.ArgumentParser) -> None:
