@@ -134,6 +134,7 @@ def test_data_in_the_folder_are_read(tmp_path: Path) -> None:
         ("sub/../../secret", {}, "leaves the folder"),
         ("{secret}", {}, "leaves the folder"),
         ("/etc/passwd", {}, "leaves the folder"),
+        ("{folder}/short.bin", {}, "leaves the folder"),  # absolute: it would follow no copy of the model
         ("link", {}, "leaves the folder"),
         ("linked/secret", {}, "leaves the folder"),
         (".", {}, "leaves the folder"),
@@ -163,7 +164,9 @@ def test_data_elsewhere_are_not_opened(
     (folder / "loop").symlink_to(folder / "loop")
     (folder / "short.bin").write_bytes(bytes(27))
     model = graphs.sound_model()
-    outside(model, "bias", location.replace("{secret}", str(secret)), **facts)
+    outside(
+        model, "bias", location.replace("{secret}", str(secret)).replace("{folder}", str(folder)), **facts
+    )
 
     found = [each for each in check(write(folder, model)) if each.rule == "tensor-data"]
 
@@ -192,6 +195,8 @@ def test_data_outside_a_model_in_memory_are_not_looked_for(tmp_path: Path, monke
         (TensorProto(data_type=1, dims=[1 << 62, 1 << 62], raw_data=bytes(28)), "and has 28"),
         (TensorProto(data_type=1, dims=[7], float_data=[0.0] * 6), "needs 28 elements|needs 7 elements"),
         (TensorProto(data_type=1, dims=[7]), "needs"),
+        (TensorProto(data_type=1, dims=[7], raw_data=bytes(29)), "needs 28 bytes, and has 29"),
+        (TensorProto(data_type=1, dims=[7], float_data=[0.0] * 8), "needs 7 elements, and has 8|needs 28"),
         (TensorProto(data_type=0, dims=[7], raw_data=bytes(28)), "elements of type 0, which are not read"),
         (TensorProto(data_type=99, dims=[7], raw_data=bytes(28)), "type 99"),
         (
