@@ -190,6 +190,26 @@ def test_quantizers_that_are_off_stay_off(tmp_path: Path) -> None:
     assert_computes_the_same("question", read, model)
 
 
+@pytest.mark.parametrize("weights", ["float", "int8"])
+def test_channel_without_a_range_has_none_again(tmp_path: Path, weights: str) -> None:
+    """Its scale is 1, as in the original's files."""
+    model = calibrated("question")
+    name = "bert.encoder.layer.1.output.dense"
+    state = dict(model.state_dict())
+    state[f"{name}.weight"] = np.array(state[f"{name}.weight"])
+    state[f"{name}.weight"][7] = 0.0
+    state[f"{name}._weight_quantizer._amax"] = np.array(state[f"{name}._weight_quantizer._amax"])
+    state[f"{name}._weight_quantizer._amax"][7] = 0.0
+    model.load_state_dict(state)
+
+    read = from_onnx(mute(model, tmp_path / "model.onnx", weights=weights))
+
+    amax = read.state_dict()[f"{name}._weight_quantizer._amax"]
+    assert amax[7] == 0.0
+    assert (np.delete(amax, 7) > 0.0).all()
+    assert_computes_the_same("question", read, model)
+
+
 def test_unsigned_and_float8_quantizers_are_told_by_their_codes(tmp_path: Path) -> None:
     model = calibrated("question")
     rules = {"*layer.[01]*matmul_a*": {"unsigned": True}, "*layer.2*": {"num_bits": (4, 3)}}
