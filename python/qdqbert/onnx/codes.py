@@ -45,7 +45,7 @@ def weight_codes(
         quantizer = TensorQuantizer(QuantDescriptor(num_bits=(4, 3), amax=np.where(is_dead, 1.0, amax)))
         scale = np.float32(448.0) * (np.float32(1.0) / np.where(is_dead, np.float32(1.0), amax))
         values = np.where(is_dead, np.float32(0.0), quantizer(weight))
-        return float8_bytes(np.ascontiguousarray((values * scale).T))
+        return float8_bytes(np.ascontiguousarray((values * scale).T, dtype=np.float32))
     codes, _ = tensor_quant(weight, amax, options["num_bits"], options["unsigned"], options["narrow_range"])
     codes = np.where(is_dead, np.float32(0.0), codes).T
     if kind in ("INT4", "UINT4"):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import Any, NamedTuple
 
@@ -101,7 +102,7 @@ def compare_with_onnxruntime(
 
 def _open(path: str | os.PathLike[str], optimizes: bool) -> Any:
     try:
-        import onnxruntime
+        onnxruntime: Any = importlib.import_module("onnxruntime")
     except ImportError as error:
         raise UnsupportedError(
             "onnxruntime is not installed; it is needed to run an exported file"

@@ -133,11 +133,14 @@ class GraphView:
         opsets: dict[str, int],
         parent: GraphView | None = None,
     ) -> None:
-        self.graph, self.reader, self.opsets, self._parent = graph, reader, opsets, parent
-        self.nodes = list(graph.node)
+        self.graph: onnx.GraphProto = graph
+        self.reader: TensorReader = reader
+        self.opsets: dict[str, int] = opsets
+        self._parent = parent
+        self.nodes: list[onnx.NodeProto] = list(graph.node)
         self.initializers: dict[str, onnx.TensorProto] = {each.name: each for each in graph.initializer}
-        self.inputs = {each.name: each for each in graph.input}
-        self.outputs = {each.name: each for each in graph.output}
+        self.inputs: dict[str, onnx.ValueInfoProto] = {each.name: each for each in graph.input}
+        self.outputs: dict[str, onnx.ValueInfoProto] = {each.name: each for each in graph.output}
         self._producers: dict[str, onnx.NodeProto] = {}
         self._consumers: dict[str, list[Consumer]] = {}
         for node in self.nodes:

@@ -86,11 +86,10 @@ def bad_text(model: onnx.ModelProto) -> str | None:
         for name, is_text in kinds[kind.full_name]:
             value = getattr(message, name)
             is_list = not isinstance(value, str | bytes | Message)
+            values = list(value) if is_list else [value]
             if is_text:
-                if any(isinstance(each, bytes) for each in (value if is_list else (value,))):
+                if any(isinstance(each, bytes) for each in values):
                     return f"{kind.name}.{name}"
-            elif is_list:
-                open_messages += value
-            elif message.HasField(name):
-                open_messages.append(value)
+            elif is_list or message.HasField(name):
+                open_messages += values
     return None

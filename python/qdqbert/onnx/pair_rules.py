@@ -164,24 +164,25 @@ def _zero_point_matches_scale(view: GraphView) -> Iterator[Finding]:
 
 def _scale_fits_the_axis(view: GraphView) -> Iterator[Finding]:
     for each in _linears(view):
-        scale, data = view.shape(each.scale), view.shape(each.data)
-        if scale is None or _count(scale) in (None, 0, 1):
+        shape, data = view.shape(each.scale), view.shape(each.data)
+        if shape is None or _count(shape) in (None, 0, 1):
             continue
+        scale = list(shape)
         if len(scale) > 1:
             kind = code_kind(view, each.node)
             if kind != "INT4":
-                shape = f"the scale has the shape {list(scale)}"
-                yield Finding(name_of(each.node), f"{shape}, its codes are {kind}")
+                yield Finding(name_of(each.node), f"the scale has the shape {scale}, its codes are {kind}")
             continue
         if data is None:
             continue
         axis = attribute(each.node, "axis", _DEFAULT_AXIS)
-        if not isinstance(axis, int) or not -len(data) <= axis < len(data):
-            yield Finding(name_of(each.node), f"the axis is {axis}, the tensor has {len(data)} axes")
-        elif isinstance(data[axis], int) and data[axis] != scale[0]:
+        sizes = list(data)
+        if not isinstance(axis, int) or not -len(sizes) <= axis < len(sizes):
+            yield Finding(name_of(each.node), f"the axis is {axis}, the tensor has {len(sizes)} axes")
+        elif isinstance(sizes[axis], int) and sizes[axis] != scale[0]:
             yield Finding(
                 name_of(each.node),
-                f"there are {scale[0]} scales along axis {axis} of a tensor of the shape {list(data)}",
+                f"there are {scale[0]} scales along axis {axis} of a tensor of the shape {sizes}",
             )
 
 
