@@ -9,6 +9,7 @@ with the exceptions of protobuf.  Here the message is parsed and nothing else is
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import onnx
 from google.protobuf.descriptor import FieldDescriptor
@@ -86,7 +87,7 @@ def bad_text(model: onnx.ModelProto) -> str | None:
         for name, is_text in kinds[kind.full_name]:
             value = getattr(message, name)
             is_list = not isinstance(value, str | bytes | Message)
-            values = list(value) if is_list else [value]
+            values: list[Any] = list(value) if is_list else [value]
             if is_text:
                 if any(isinstance(each, bytes) for each in values):
                     return f"{kind.name}.{name}"
