@@ -80,20 +80,28 @@ def shorten(text: str, columns: int) -> str:
     'abc...nop'
     """
     letters = "".join(letter if letter.isprintable() else "?" for letter in text)
-    if _width(letters) <= columns:
+    widths = [_letter_width(letter) for letter in letters]
+    room = sum(widths)
+    if room <= columns:
         return letters
-    end = ""
-    while _width(letters[-1] + end) <= (columns - 3) // 2:
-        letters, end = letters[:-1], letters[-1] + end
-    while _width(letters) + 3 + _width(end) > columns:
-        letters = letters[:-1]
-    return f"{letters}...{end}"
+    first_of_end, width_of_end = len(letters), 0
+    while width_of_end + widths[first_of_end - 1] <= (columns - 3) // 2:
+        first_of_end -= 1
+        width_of_end += widths[first_of_end]
+    last, room = first_of_end, room - width_of_end
+    while room + 3 + width_of_end > columns:
+        last -= 1
+        room -= widths[last]
+    return f"{letters[:last]}...{letters[first_of_end:]}"
+
+
+def _letter_width(letter: str) -> int:
+    if unicodedata.combining(letter):
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
 
 
 def _width(text: str) -> int:
     """Columns on a terminal: wide letters take two, combining marks none, escape sequences none."""
     plain = text.replace("\x1b[1m", "").replace("\x1b[0m", "")
-    return sum(
-        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-        for letter in plain
-    )
+    return sum(map(_letter_width, plain))
