@@ -35,11 +35,13 @@ typedef struct worker {
 struct qb_queue {
     qb_heap *heap;
 
-    _Atomic int busy; /* owner of everything below, up to the next group: a region or set_threads */
-    int32_t threads;  /* callers included */
-    int32_t started;  /* workers running in this process */
-    worker *workers;  /* (threads - 1) */
-    pid_t process;    /* where the workers were started */
+    /* The process, by number, in which somebody owns everything below, up to the next group: a region or set_threads;
+     * or 0.  A number of another process was copied by a fork, and its owner is not here. */
+    _Atomic pid_t owner;
+    int32_t threads; /* callers included */
+    int32_t started; /* workers running in this process */
+    worker *workers; /* (threads - 1) */
+    pid_t process;   /* where the workers were started */
     int64_t last_poll_ns;
 
     qb_range_function function; /* the region; constant while open */
@@ -324,8 +326,14 @@ qb_queue_threads(const qb_queue *queue)
 static int
 try_own(qb_queue *queue)
 {
-    int idle = 0;
-    return atomic_compare_exchange_strong(&queue->busy, &idle, 1);
+    const pid_t self = getpid();
+    pid_t owner = 0;
+    while (!atomic_compare_exchange_strong(&queue->owner, &owner, self)) {
+        if (owner == self) {
+            return 0;
+        }
+    }
+    return 1;
 }
 
 qb_status
@@ -345,7 +353,7 @@ qb_queue_set_threads(qb_queue *queue, int32_t threads, qb_error *error)
     qb_heap_release(queue->heap, queue->workers);
     queue->workers = workers;
     queue->threads = resolved;
-    atomic_store(&queue->busy, 0);
+    atomic_store(&queue->owner, 0);
     return QB_OK;
 }
 
@@ -401,6 +409,6 @@ qb_parallel_for(qb_queue *queue, const qb_interrupt *interrupt, int64_t count, i
         wait_for_workers(queue);
     }
     const int cancelled = atomic_load(&queue->cancelled);
-    atomic_store(&queue->busy, 0);
+    atomic_store(&queue->owner, 0);
     return cancelled ? QB_ERR_INTERRUPTED : QB_OK;
 }

@@ -8,9 +8,9 @@
  * fork, fight with other copies of the runtime in one process, and cannot be interrupted.
  *
  * A region ends when its chunks are done, so a worker that is still asleep delays nobody.  Workers spin for some
- * microseconds between regions and then sleep.  After fork the child finds no workers and starts its own.  When the
- * pool is busy with another caller's region, the region runs in the calling thread alone: no queueing, no
- * oversubscription.
+ * microseconds between regions and then sleep.  After fork the child finds no workers and starts its own, also if a
+ * thread of the parent was inside a region.  When the pool is busy with another caller's region, the region runs in the
+ * calling thread alone: no queueing, no oversubscription.
  */
 #ifndef QB_CORE_PARALLEL_H
 #define QB_CORE_PARALLEL_H

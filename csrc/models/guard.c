@@ -1,10 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#if !defined(_POSIX_C_SOURCE)
+#define _POSIX_C_SOURCE 200809L
+#endif
+
 #include "models/guard.h"
+
+#include <sched.h>
+#include <unistd.h>
 
 qb_status
 qb_guard_init(qb_guard *guard, qb_error *error)
 {
     *guard = (qb_guard){.epoch = 1};
+    atomic_init(&guard->process, getpid());
     if (pthread_mutex_init(&guard->mutex, NULL) != 0) {
         return qb_fail(error, NULL, QB_ERR_BACKEND, "the system refused a mutex");
     }
@@ -22,10 +30,45 @@ qb_guard_destroy(qb_guard *guard)
     (void)pthread_mutex_destroy(&guard->mutex);
 }
 
+/* The mutex may have been copied while another thread held it, so it is made anew. */
+static void
+forget_other_process(qb_guard *guard)
+{
+    (void)pthread_mutex_init(&guard->mutex, NULL);
+    (void)pthread_cond_init(&guard->prepared_one, NULL);
+    guard->readers = 0;
+    guard->is_exclusive = 0;
+    guard->is_backward = 0;
+    guard->is_preparing = 0; /* what was being made is not of this epoch yet */
+    guard->is_torn = guard->is_torn || guard->writers > 0;
+    guard->writers = 0;
+    guard->gradient_writers = 0;
+}
+
+/* Lock the mutex to begin something. */
+static void
+enter(qb_guard *guard)
+{
+    const pid_t self = getpid();
+    pid_t process = atomic_load(&guard->process);
+    while (process != self) {
+        if (process == -self) { /* by another thread of the child */
+            (void)sched_yield();
+            process = atomic_load(&guard->process);
+        }
+        else if (atomic_compare_exchange_strong(&guard->process, &process, -self)) {
+            forget_other_process(guard);
+            atomic_store(&guard->process, self);
+            break;
+        }
+    }
+    (void)pthread_mutex_lock(&guard->mutex);
+}
+
 qb_status
 qb_guard_begin_write(qb_guard *guard, qb_error *error)
 {
-    (void)pthread_mutex_lock(&guard->mutex);
+    enter(guard);
     const int is_used = guard->readers > 0 || guard->is_preparing;
     guard->writers += !is_used;
     (void)pthread_mutex_unlock(&guard->mutex);
@@ -49,6 +92,10 @@ refusal(const qb_guard *guard, int is_exclusive)
     if (guard->writers > 0) {
         return "the model is being changed, expected it settled for a forward";
     }
+    if (guard->is_torn) {
+        return "this process was forked while a thread changed the model, so it has half of the change; expected a "
+               "model that was idle then, or one made since";
+    }
     if (guard->is_exclusive) {
         return "another session collects statistics, which takes the model for itself";
     }
@@ -62,7 +109,7 @@ qb_status
 qb_guard_begin_forward(qb_guard *guard, int is_exclusive, qb_packing packing, qb_prepare_function prepare,
                        void *context, qb_error *error)
 {
-    (void)pthread_mutex_lock(&guard->mutex);
+    enter(guard);
     while (guard->is_preparing) {
         (void)pthread_cond_wait(&guard->prepared_one, &guard->mutex);
     }
@@ -115,7 +162,7 @@ refusal_of_backward(const qb_guard *guard, uint64_t epoch, qb_packing packing)
 qb_status
 qb_guard_begin_backward(qb_guard *guard, uint64_t epoch, qb_packing packing, qb_error *error)
 {
-    (void)pthread_mutex_lock(&guard->mutex);
+    enter(guard);
     while (guard->is_preparing) {
         (void)pthread_cond_wait(&guard->prepared_one, &guard->mutex);
     }
@@ -140,7 +187,7 @@ qb_guard_end_backward(qb_guard *guard)
 qb_status
 qb_guard_begin_gradient_write(qb_guard *guard, qb_error *error)
 {
-    (void)pthread_mutex_lock(&guard->mutex);
+    enter(guard);
     const int is_used = guard->is_backward;
     guard->gradient_writers += !is_used;
     (void)pthread_mutex_unlock(&guard->mutex);

@@ -9,24 +9,31 @@
  * each is made when the first forward that needs it begins, beside forwards that run on the other.
  *
  * The epoch counts changes (SQLite's schema cookie): what was made from parameters and quantizers remembers it.
+ *
+ * A forked child has one thread, and none of those that were using the model: its first entry forgets them.  Only a
+ * change that one of them had begun cannot be undone, and refuses every forward of the child.
  */
 #ifndef QB_MODELS_GUARD_H
 #define QB_MODELS_GUARD_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "core/status.h"
 
 typedef enum qb_packing { QB_PACKING_F32 = 0, QB_PACKING_BF16, QB_PACKING_COUNT } qb_packing;
 
 typedef struct qb_guard {
+    _Atomic pid_t process; /* whose threads are counted below; negative while they are being forgotten */
     pthread_mutex_t mutex; /* protects everything below */
     pthread_cond_t prepared_one;
     int64_t readers;  /* forwards that run */
     int is_exclusive; /* the one reader collects statistics */
     int is_backward;  /* one of the readers is a backward */
     int is_preparing;
+    int is_torn;                         /* a thread of another process had begun a change */
     int64_t writers;                     /* changes under way */
     int64_t gradient_writers;            /* changes of gradients under way */
     uint64_t epoch;                      /* starts at 1 */

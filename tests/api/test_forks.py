@@ -81,6 +81,37 @@ def test_a_child_trains_whatever_the_parents_threads_did() -> None:
     assert children_that_ended(setup, "step()") == FORKS
 
 
+_TRAINED = """
+import qdqbert
+config = qdqbert.QDQBertConfig(vocab_size=30, hidden_size=96, num_attention_heads=2,
+                               intermediate_size=200, num_hidden_layers=3)
+model = qdqbert.QDQBertForSequenceClassification(config).train()
+optimizer = qdqbert.optim.SGD(model.parameters(), lr=1e-6)
+process = os.getpid()
+taken = threading.Lock()
+
+def step():
+    if os.getpid() != process:
+        use_the_model()
+        return
+    with taken:
+        model([[5, 6, 7]], labels=[1]).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+def use_the_model():
+    try:
+        model.eval()([[5, 6, 7]])
+    except qdqbert.StateError as error:
+        assert "forked while a thread changed the model" in str(error), error
+    qdqbert.set_num_threads(1 + qdqbert.get_num_threads() % 2)
+"""
+
+
+def test_a_child_has_the_model_that_the_parents_threads_train() -> None:
+    assert children_that_ended(_TRAINED, "step()") == FORKS
+
+
 def test_a_child_takes_a_lock_that_the_parents_threads_take_all_the_time() -> None:
     setup = "import time\nfrom qdqbert.forks import ForkLock\nlock = ForkLock()\n"
     assert children_that_ended(setup, "with lock: time.sleep(0.001)") == FORKS

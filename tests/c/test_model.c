@@ -1,5 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#if !defined(_POSIX_C_SOURCE)
+#define _POSIX_C_SOURCE 200809L
+#endif
+
 #include "models/model.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "model_case.h"
 #include "models/bert_config.h"
@@ -267,6 +274,58 @@ test_each_packing_is_made_beside_forwards_on_the_other(void)
     qb_device_close(device);
 }
 
+/* What a child finds that is forked now and begins a forward: 0 it may, 1 it may not and is told of the fork, 2
+ * neither.
+ */
+static int
+status_of_a_child(qb_guard *guard)
+{
+    (void)fflush(NULL);
+    const pid_t child = fork();
+    if (child == 0) {
+        (void)alarm(20); /* a hang is a failure, not a stuck test run */
+        qb_error error = {.status = QB_OK};
+        int prepared = 0;
+        const qb_status status = qb_guard_begin_forward(guard, 1, QB_PACKING_F32, prepare_nothing, &prepared, &error);
+        if (status == QB_OK) {
+            qb_guard_end_forward(guard);
+            _exit(qb_guard_begin_write(guard, &error) == QB_OK && guard->readers == 0 ? 0 : 2);
+        }
+        _exit(strstr(error.message, "forked while a thread changed the model") != NULL ? 1 : 2);
+    }
+    int status = -1;
+    CHECK(waitpid(child, &status, 0) == child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static qb_status
+prepare_and_fork(void *context)
+{
+    CHECK(status_of_a_child(context) == 0); /* the child prepares what its parent had not finished */
+    return QB_OK;
+}
+
+static void
+test_a_child_forgets_the_threads_of_its_parent(void)
+{
+    qb_device *device = case_device("ref", 1);
+    qb_model *model = model_make(device, QB_HEAD_NONE);
+    qb_guard *guard = &model->guard;
+    qb_error error;
+    CHECK(qb_guard_begin_forward(guard, 1, QB_PACKING_F32, prepare_and_fork, guard, &error) == QB_OK);
+    CHECK(status_of_a_child(guard) == 0);
+    qb_guard_end_forward(guard);
+    (void)pthread_mutex_lock(&guard->mutex);
+    CHECK(status_of_a_child(guard) == 0);
+    (void)pthread_mutex_unlock(&guard->mutex);
+    CHECK(qb_guard_begin_write(guard, &error) == QB_OK);
+    CHECK(status_of_a_child(guard) == 1);
+    qb_guard_end_write(guard);
+    CHECK(status_of_a_child(guard) == 0);
+    qb_model_release(model);
+    qb_device_close(device);
+}
+
 static void
 test_no_forward_comes_between_the_changes_of_one_section(void)
 {
@@ -335,6 +394,7 @@ main(void)
     RUN(test_a_quantizer_that_was_handed_out_holds_the_model);
     RUN(test_changes_are_refused_while_a_forward_runs_and_advance_the_epoch);
     RUN(test_each_packing_is_made_beside_forwards_on_the_other);
+    RUN(test_a_child_forgets_the_threads_of_its_parent);
     RUN(test_no_forward_comes_between_the_changes_of_one_section);
     RUN(test_heads_are_found_by_kind_and_by_name);
     return check_report();

@@ -123,6 +123,85 @@ a_child_after_fork_starts_its_own_workers(void)
 #endif
 }
 
+typedef struct gate {
+    qb_queue *queue;
+    _Atomic int entered;
+    _Atomic int is_open;
+} gate;
+
+static void
+sleep_a_moment(void)
+{
+    const struct timespec t = {.tv_sec = 0, .tv_nsec = 1000000};
+    (void)nanosleep(&t, NULL);
+}
+
+static void
+wait_at_gate(void *argument, int64_t begin, int64_t end, int32_t worker)
+{
+    gate *g = argument;
+    (void)begin;
+    (void)end;
+    (void)worker;
+    atomic_fetch_add(&g->entered, 1);
+    while (!atomic_load(&g->is_open)) {
+        sleep_a_moment();
+    }
+}
+
+static void *
+run_to_the_gate(void *argument)
+{
+    gate *g = argument;
+    (void)qb_parallel_for(g->queue, NULL, 5, 1, wait_at_gate, g);
+    return NULL;
+}
+
+static void
+note_worker(void *argument, int64_t begin, int64_t end, int32_t worker)
+{
+    (void)begin;
+    (void)end;
+    atomic_fetch_or((_Atomic int *)argument, 1 << worker);
+    sleep_a_moment();
+}
+
+static void
+a_child_has_the_pool_that_a_thread_of_its_parent_was_using(void)
+{
+#if !defined(__SANITIZE_THREAD__) /* as above */
+    qb_heap heap;
+    qb_heap_init(&heap, NULL);
+    gate g = {.queue = NULL};
+    CHECK(qb_queue_create(&heap, 3, &g.queue, NULL) == QB_OK);
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, run_to_the_gate, &g) == 0);
+    while (atomic_load(&g.entered) < 3) {
+        sleep_a_moment();
+    }
+    (void)fflush(NULL);
+    const pid_t child = fork();
+    if (child == 0) {
+        const int before = check_failures;
+        (void)alarm(20); /* as above */
+        _Atomic int workers = 0;
+        CHECK(qb_parallel_for(g.queue, NULL, 60, 1, note_worker, &workers) == QB_OK);
+        CHECK(workers == 7);
+        CHECK(qb_queue_set_threads(g.queue, 2, NULL) == QB_OK);
+        check_covers(g.queue, 5);
+        qb_queue_destroy(g.queue);
+        _exit(check_failures == before ? 0 : 1);
+    }
+    int status = -1;
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    atomic_store(&g.is_open, 1);
+    CHECK(pthread_join(thread, NULL) == 0);
+    check_covers(g.queue, 5);
+    qb_queue_destroy(g.queue);
+#endif
+}
+
 typedef struct caller {
     qb_queue *queue;
     _Atomic int64_t sum;
@@ -178,8 +257,7 @@ sleep_a_millisecond(void *argument, int64_t begin, int64_t end, int32_t worker)
 {
     (void)worker;
     atomic_fetch_add((_Atomic int64_t *)argument, end - begin);
-    const struct timespec t = {.tv_sec = 0, .tv_nsec = 1000000};
-    (void)nanosleep(&t, NULL);
+    sleep_a_moment();
 }
 
 static void
@@ -214,6 +292,7 @@ main(void)
     RUN(every_element_is_visited_once_whatever_grain_and_threads);
     RUN(threads_can_change_between_regions);
     RUN(a_child_after_fork_starts_its_own_workers);
+    RUN(a_child_has_the_pool_that_a_thread_of_its_parent_was_using);
     RUN(two_callers_share_a_pool_without_waiting_for_each_other);
     RUN(an_interrupt_stops_a_region_early);
     RUN(available_threads_is_at_least_one);
