@@ -73,6 +73,14 @@ def test_a_run_that_stopped_goes_on_with_the_same_bits_on_any_number_of_threads(
     assert weights(resumed) == weights(whole)
 
 
+def test_a_run_that_goes_on_with_other_products_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path, bf16=True, save_strategy="steps", save_steps=2, max_steps=2)
+    run(tmp_path, save_strategy="steps", save_steps=2, max_steps=2, resume=True)
+    assert "resumed with other arguments than the run had: bf16=False (was True)" in caplog.text
+
+
 def test_a_checkpoint_is_that_of_a_run_of_floats(tmp_path: Path) -> None:
     changes = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2, "learning_rate": 0.0}
     folders = []

@@ -9,23 +9,23 @@ import os
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from qdqbert import CheckpointError
-from qdqbert.serialization.atomic import write_text
 from qdqbert.training.checkpoint_folder import (
     PROGRESS_NAME,
     checkpoints,
     clear_leftovers,
-    files_of,
     get_last_checkpoint,
     new_folder,
     progress_of,
     remove_folder,
     require_intact,
+    write_progress,
 )
 
 CALLS = ("rename", "replace", "fsync", "fchmod", "open", "mkdir", "chmod", "rmdir", "unlink")
@@ -37,7 +37,13 @@ def write(path: Path, text: str = "text") -> None:
         (folder / "model.safetensors").write_text(text)
         (folder / "more").mkdir()
         (folder / "more" / "vocab.txt").write_text("words")
-        write_text(folder / PROGRESS_NAME, json.dumps({"text": text, "files": files_of(folder)}))
+        write_progress(folder, {"text": text})
+
+
+def write_signed(path: Path, content: Any) -> None:
+    """A ``progress.json`` that says anything, with the right sum."""
+    sum_of_all = zlib.crc32(json.dumps(content, sort_keys=True).encode())
+    (path / PROGRESS_NAME).write_text(json.dumps({**content, "crc32": sum_of_all}))
 
 
 def names(folder: Path) -> list[str]:
@@ -109,9 +115,10 @@ def test_a_checkpoint_that_cannot_be_removed_is_told(
         lambda path: os.unlink(path / "more" / "vocab.txt"),
         lambda path: os.unlink(path / PROGRESS_NAME),
         lambda path: os.truncate(path / PROGRESS_NAME, 9),
-        lambda path: (path / PROGRESS_NAME).write_text('{"files": [1]}'),
-        lambda path: (path / PROGRESS_NAME).write_text('{"files": {"more/vocab.txt": "5"}}'),
-        lambda path: (path / PROGRESS_NAME).write_text('{"files": {"more/vocab.txt": {"bytes": 5}}}'),
+        lambda path: write_signed(path, {"files": [1]}),
+        lambda path: write_signed(path, {"files": {"more/vocab.txt": "5"}}),
+        lambda path: write_signed(path, {"files": {"more/vocab.txt": {"bytes": 5}}}),
+        lambda path: (path / PROGRESS_NAME).write_text('{"files": {}, "text": "without a sum of its own"}'),
     ],
 )
 def test_a_damaged_checkpoint_is_passed_over(
@@ -124,6 +131,25 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert "passed over" in caplog.text
     with pytest.raises(CheckpointError, match="checkpoint-2"):
         progress_of(tmp_path / "checkpoint-2")
+
+
+def test_every_flipped_bit_of_what_is_said_of_the_run_is_found(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "checkpoint-1") as folder:
+        write_progress(folder, {"position": {"batch": 2, "loss": 0.1, "stops": False}, "n": {7: [1, "x"]}})
+    progress, path = progress_of(tmp_path / "checkpoint-1"), tmp_path / "checkpoint-1" / PROGRESS_NAME
+    content, unseen = path.read_bytes(), 0
+    for bit in range(8 * len(content)):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            # Only blanks between words may change: what is read is the same.
+            assert progress_of(tmp_path / "checkpoint-1") == progress, bit
+            assert content[bit // 8] in b" \n", bit
+            unseen += 1
+        except CheckpointError:
+            continue
+    assert unseen < len(content)
 
 
 def test_every_flipped_bit_is_found(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import tiny_run
 
 from qdqbert import CheckpointError, EarlyStoppingCallback, QuantizationAware, Trainer, TrainerCallback
 from qdqbert.training import get_last_checkpoint
-from qdqbert.training.checkpoint_folder import files_of, progress_of
+from qdqbert.training.checkpoint_folder import progress_of, write_progress
 
 
 class Stop(TrainerCallback):
@@ -208,7 +208,7 @@ def test_a_damaged_state_leaves_the_model_as_it_was(
     if change is None:
         path.write_text("{" + " " * (path.stat().st_size - 1))
     else:
-        path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+        write_progress(path.parent, {**progress_of(path.parent), **change})
     trainer = tiny_run.trainer("out", **OPTIONS)
     before = {key: value.tobytes() for key, value in trainer.model.state_dict().items()}
     with pytest.raises(CheckpointError, match=message):
@@ -323,14 +323,12 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_model_as_it_was(
 ) -> None:
     tiny_run.trainer(tmp_path, **OPTIONS).train()
     folder = tmp_path / "checkpoint-4"
-    data = json.loads((folder / file).read_text())
+    progress = progress_of(folder)
+    data = progress if file == "progress.json" else json.loads((folder / file).read_text())
     change(data)
-    (folder / file).write_text(json.dumps(data))
     if file != "progress.json":
-        progress = json.loads((folder / "progress.json").read_text())
-        progress["files"] = files_of(folder)
-        progress["files"].pop("progress.json")
-        (folder / "progress.json").write_text(json.dumps(progress))
+        (folder / file).write_text(json.dumps(data))
+    write_progress(folder, progress)
     trainer = tiny_run.trainer(tmp_path, **OPTIONS)
     before = {name: np.array(value) for name, value in trainer.model.state_dict().items()}
     with pytest.raises(CheckpointError, match=message):
@@ -347,6 +345,20 @@ def test_a_bit_of_the_optimizer_that_flipped_is_named(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"optimizer.safetensors: expected CRC-32"):
         tiny_run.trainer(tmp_path, **OPTIONS).train(resume_from_checkpoint=path.parent)
+
+
+def test_a_place_in_the_data_that_changed_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiny_run.trainer(tmp_path, **OPTIONS).train()
+    expected = tiny_run.outcome(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoint-6")
+    path = tmp_path / "checkpoint-5" / "progress.json"
+    assert '"batch": 4' in path.read_text()
+    path.write_text(path.read_text().replace('"batch": 4', '"batch": 5'))
+    tiny_run.trainer(tmp_path, **OPTIONS).train(resume_from_checkpoint=True)
+    assert "passed over" in caplog.text
+    assert tiny_run.outcome(tmp_path) == expected
 
 
 def test_other_data_of_the_same_length_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

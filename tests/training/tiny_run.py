@@ -150,7 +150,8 @@ def outcome(folder: Path) -> dict[str, Any]:
         elif path.suffix == ".json":
             found[name] = without_times(json.loads(path.read_text()))
             if path.name == "progress.json":
-                found[name].pop("files")  # lengths of times
+                for of_times in ("files", "crc32"):
+                    found[name].pop(of_times)
         else:
             found[name] = path.read_bytes()
     return found

@@ -9,14 +9,15 @@ left is cleared by the next run: `clear_leftovers` puts an old one back whose su
 removes the rest.
 
 A folder may still be damaged afterwards, by a copy that was cut off or a disk that forgets.
-`progress.json` has the size and the CRC-32 of every file: a folder whose sizes do not match is not taken for
-a checkpoint, and nothing is read from one whose sums do not match.
+`progress.json` has the size and the CRC-32 of every file, and its own: a folder in which it or a size does
+not match is not taken for a checkpoint, and nothing is read from one whose sums do not match.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import re
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from qdqbert.errors import CheckpointError
-from qdqbert.serialization.atomic import flush_folder, lock, new_file_mode
+from qdqbert.serialization.atomic import flush_folder, lock, new_file_mode, write_text
 from qdqbert.serialization.folder import read_json
 from qdqbert.serialization.folder_change import sweep
 
@@ -39,12 +40,12 @@ __all__ = [
     "STATE_NAME",
     "checkpoints",
     "clear_leftovers",
-    "files_of",
     "get_last_checkpoint",
     "new_folder",
     "progress_of",
     "remove_folder",
     "require_intact",
+    "write_progress",
 ]
 
 STATE_NAME = "trainer_state.json"
@@ -52,6 +53,7 @@ PROGRESS_NAME = "progress.json"
 OPTIMIZER_NAME = "optimizer.safetensors"
 SCHEDULER_NAME = "scheduler.json"
 
+_SUM = "crc32"  # of all else in progress.json
 _NAME = re.compile(r"checkpoint-(\d{1,18})")
 _LEFTOVER = re.compile(r"\.(checkpoint-\d{1,18})\.[a-z0-9_]{8}\.(new|old|gone)")
 
@@ -131,18 +133,38 @@ def clear_leftovers(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def files_of(folder: Path) -> dict[str, dict[str, int]]:
-    """Return size (``bytes``) and CRC-32 (``crc32``) of every file of a folder, by its path within.
+def write_progress(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write ``progress.json``, with sizes and sums of the other files: the last one of a new checkpoint.
 
     Parameters
     ----------
     folder : Path
+        That `new_folder` gave, with all the others in it.
+    content : mapping
+        What else it has, as JSON can hold it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
     """
+    # As it will be read: numbers among the keys become texts.
+    progress = json.loads(json.dumps({**content, "files": _files_of(folder)}))
+    text = json.dumps({**progress, _SUM: _sum_of(progress)}, indent=2)
+    write_text(folder / PROGRESS_NAME, text + "\n")
+
+
+def _files_of(folder: Path) -> dict[str, dict[str, int]]:
     return {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "crc32": _crc32(path)}
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path != folder / PROGRESS_NAME
     }
+
+
+def _sum_of(progress: Mapping[str, Any]) -> int:
+    """Return the CRC-32 of what ``progress.json`` says, however it is laid out."""
+    return zlib.crc32(json.dumps(progress, sort_keys=True).encode())
 
 
 def _put(temporary: Path, path: Path) -> None:
@@ -259,11 +281,18 @@ def progress_of(path: Path) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        If the folder is no checkpoint of this trainer, or a file is missing or cut off.
+        If the folder is no checkpoint of this trainer, a file is missing or cut off, or ``progress.json`` has
+        changed since it was written.
     """
     if not (path / PROGRESS_NAME).is_file():
         raise CheckpointError(f"{path}: has no {PROGRESS_NAME}, so it is no checkpoint of this trainer")
     progress = read_json(path / PROGRESS_NAME)
+    written = progress.pop(_SUM, None)
+    if written != _sum_of(progress):
+        raise CheckpointError(
+            f"{path / PROGRESS_NAME}: {_SUM} is {written!r}, and of all else {_sum_of(progress)}; the file "
+            "has changed since the checkpoint was written"
+        )
     files = progress.get("files")
     if not isinstance(files, Mapping) or not all(map(_is_file_entry, files.values())):
         raise CheckpointError(f"{path / PROGRESS_NAME}: files: expected bytes and crc32 by name")

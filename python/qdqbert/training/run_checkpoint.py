@@ -33,9 +33,9 @@ from qdqbert.training.checkpoint_folder import (
     PROGRESS_NAME,
     SCHEDULER_NAME,
     STATE_NAME,
-    files_of,
     progress_of,
     require_intact,
+    write_progress,
 )
 from qdqbert.training.state_files import read_state, write_state
 from qdqbert.training.trainer_state import TrainerState
@@ -48,7 +48,7 @@ _SHAPING = (
     *("per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "weight_decay"),
     *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "num_train_epochs", "max_steps"),
     *("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_ratio", "warmup_steps", "seed", "data_seed"),
-    *("dataloader_drop_last", "group_by_length", "label_smoothing_factor", "optim", "optim_args"),
+    *("dataloader_drop_last", "group_by_length", "label_smoothing_factor", "optim", "optim_args", "bf16"),
 )
 
 _logger = logging.getLogger(__name__)
@@ -128,9 +128,8 @@ def write_run(
         "callbacks": callbacks,
         "arguments": arguments,
         "data": data,
-        "files": files_of(folder),
     }
-    write_text(folder / PROGRESS_NAME, json.dumps(progress, indent=2) + "\n")
+    write_progress(folder, progress)
 
 
 def read_run(
