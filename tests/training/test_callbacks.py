@@ -208,3 +208,21 @@ def test_an_evaluation_without_the_figure_stops_nothing(caplog: pytest.LogCaptur
 def test_patience_and_threshold_have_ranges(arguments: Any) -> None:
     with pytest.raises(ValueError, match="expected at least"):
         EarlyStoppingCallback(*arguments)
+
+
+class Failing(TrainerCallback):
+    def on_train_abort(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        raise OSError("the tracker is gone")
+
+
+def test_an_abort_that_fails_is_told_and_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    aborted = []
+
+    class Noting(TrainerCallback):
+        def on_train_abort(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            aborted.append(kwargs["model"])
+
+    CallbackHandler([Failing(), Noting()], "model", None).abort(ARGUMENTS, TrainerState(), TrainerControl())
+    assert aborted == ["model"]
+    assert "on_train_abort of Failing failed" in caplog.text
+    assert "the tracker is gone" in caplog.text

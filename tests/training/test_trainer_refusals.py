@@ -50,3 +50,9 @@ def test_a_model_that_is_frozen_whole_is_named(tmp_path: Path) -> None:
     frozen.model.freeze("*")
     with pytest.raises(qdqbert.StateError, match=r"every parameter is frozen.*see model.unfreeze"):
         frozen.train()
+
+
+def test_figures_that_are_no_dict_are_named(tmp_path: Path) -> None:
+    made = trainer(tmp_path, compute_metrics=lambda prediction: 0.5)
+    with pytest.raises(TypeError, match=r"compute_metrics: expected a dict of figures, got float"):
+        made.evaluate(items())

@@ -65,7 +65,7 @@ class TrainingArguments:
     Parameters
     ----------
     output_dir : str or path
-        Folder of checkpoints and logs; made when the first of them is written.
+        Folder of checkpoints and logs, of one run at a time; made when training begins.
     overwrite_output_dir : bool
         Remove the checkpoints of an earlier run that is not resumed.  Left out, such a run is refused: two
         runs in one folder would delete each other's checkpoints.

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from qdqbert.training.arguments import IntervalStrategy, TrainingArguments
@@ -287,21 +287,49 @@ class CallbackHandler:
             See `TrainerCallback`.
         """
         for callback in list(self.callbacks):
-            returned = getattr(callback, event)(
-                args,
-                state,
-                control,
-                model=self.model,
-                tokenizer=self.tokenizer,
-                optimizer=self.optimizer,
-                lr_scheduler=self.lr_scheduler,
-                train_dataloader=self.train_dataloader,
-                eval_dataloader=self.eval_dataloader,
-                **kwargs,
-            )
+            returned = self._call_one(callback, event, args, state, control, **kwargs)
             if returned is not None:
                 control = returned
         return control
+
+    def abort(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
+        """Call ``on_train_abort`` on all of them; an error of one is told in the log, and stops no other.
+
+        Parameters
+        ----------
+        args, state, control
+            See `TrainerCallback`.
+        """
+        for callback in list(self.callbacks):
+            try:
+                self._call_one(callback, "on_train_abort", args, state, control)
+            except Exception:  # what ended training is what is raised
+                _logger.warning(
+                    "callbacks: on_train_abort of %s failed", type(callback).__name__, exc_info=True
+                )
+
+    def _call_one(
+        self,
+        callback: TrainerCallback,
+        event: str,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> TrainerControl | None:
+        method: Callable[..., TrainerControl | None] = getattr(callback, event)
+        return method(
+            args,
+            state,
+            control,
+            model=self.model,
+            tokenizer=self.tokenizer,
+            optimizer=self.optimizer,
+            lr_scheduler=self.lr_scheduler,
+            train_dataloader=self.train_dataloader,
+            eval_dataloader=self.eval_dataloader,
+            **kwargs,
+        )
 
     def _named(self) -> Iterator[tuple[str, TrainerCallback]]:
         """Yield each callback with the name of its class, numbered from the second of a class on."""

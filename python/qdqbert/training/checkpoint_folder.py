@@ -28,7 +28,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from qdqbert.errors import CheckpointError
+from qdqbert.errors import CheckpointError, StateError
 from qdqbert.serialization.atomic import flush_folder, lock, new_file_mode, write_text
 from qdqbert.serialization.folder import read_json
 from qdqbert.serialization.folder_change import sweep
@@ -45,6 +45,7 @@ __all__ = [
     "progress_of",
     "remove_folder",
     "require_intact",
+    "sole_run",
     "write_progress",
 ]
 
@@ -58,6 +59,46 @@ _NAME = re.compile(r"checkpoint-(\d{1,18})")
 _LEFTOVER = re.compile(r"\.(checkpoint-\d{1,18})\.[a-z0-9_]{8}\.(new|old|gone)")
 
 _logger = logging.getLogger(__name__)
+
+
+# ---- one run at a time -------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def sole_run(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder while the block runs; a process that dies lets go of it.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is missing.
+
+    Raises
+    ------
+    StateError
+        If another run has it.
+    OSError
+        If it cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StateError(
+                f"output_dir: another run is training in {folder}, and two would overwrite each other's "
+                "checkpoints; wait for its end, or name another folder"
+            ) from None
+        except OSError:  # some network file systems have no locks
+            yield
+            return
+        try:
+            yield
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # also for children, which have the descriptor too
+    finally:
+        os.close(descriptor)
 
 
 # ---- writing -----------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,7 +97,10 @@ def evaluate_batches(
     kept, expected = predictions.result(), labels.result()
     figures: dict[str, Any] = {}
     if trainer.compute_metrics is not None and kept is not None and expected is not None:
-        figures.update(trainer.compute_metrics(EvalPrediction(kept, expected, inputs_kept.result())))
+        computed = trainer.compute_metrics(EvalPrediction(kept, expected, inputs_kept.result()))
+        if not isinstance(computed, Mapping):
+            raise TypeError(f"compute_metrics: expected a dict of figures, got {type(computed).__name__}")
+        figures.update(computed)
     if scored:
         figures[f"{prefix}_loss"] = loss_sum / scored
     metrics = {

@@ -183,7 +183,7 @@ class Trainer:
             If a loss or the gradients are NaN or infinite; with step, batch and place in the model.
         StateError
             If ``output_dir`` has checkpoints of a run that is not resumed (see ``overwrite_output_dir``), or
-            every parameter is frozen.
+            another run is training in it, or every parameter is frozen.
         CheckpointError
             If there is nothing to resume from, or it does not fit.
         ValueError

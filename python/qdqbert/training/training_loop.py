@@ -19,8 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qdqbert.errors import NonFiniteError, StateError
-from qdqbert.training.checkpoint_folder import checkpoints, clear_leftovers, new_folder, remove_folder
+from qdqbert.errors import NonFiniteError, ShapeError, StateError
+from qdqbert.training.checkpoint_folder import (
+    checkpoints,
+    clear_leftovers,
+    new_folder,
+    remove_folder,
+    sole_run,
+)
 from qdqbert.training.data_fingerprint import data_fingerprint
 from qdqbert.training.early_stopping import best_metric_name
 from qdqbert.training.nonfinite import find_nonfinite, find_nonfinite_gradient
@@ -35,6 +41,8 @@ __all__ = ["TrainingLoop", "batches_of", "items_of", "length_of", "speed_metrics
 
 _logger = logging.getLogger(__name__)
 
+# Errors that can be raised anew with another text; others are given a note.
+_MADE_OF_A_TEXT = (ValueError, TypeError, IndexError, ShapeError)
 _FLOATING_POINT_OPERATIONS = 6  # of a token and a parameter, forward and backward
 
 
@@ -101,6 +109,11 @@ def speed_metrics(split: str, begin: float, samples: int, steps: int, tokens: in
     return figures
 
 
+def _require_dict(where: str, inputs: Any) -> None:
+    if not isinstance(inputs, Mapping):
+        raise TypeError(f"{where}: expected a dict of arrays from the collator, got {type(inputs).__name__}")
+
+
 class TrainingLoop:
     """A run, or the rest of one.
 
@@ -130,7 +143,7 @@ class TrainingLoop:
 
     def run(self) -> TrainOutput:
         """Train to the end."""
-        trainer, args = self.trainer, self.args
+        args = self.args
         max_steps, epochs = self._plan()
         if not any(parameter.requires_grad for parameter in self.model.parameters()):
             raise StateError(
@@ -140,6 +153,11 @@ class TrainingLoop:
             self.model.gradient_checkpointing_enable()
         if args.bf16:
             self.model.bf16_products_enable()
+        with sole_run(Path(args.output_dir)):
+            return self._run(max_steps, epochs)
+
+    def _run(self, max_steps: int, epochs: int) -> TrainOutput:
+        trainer, args = self.trainer, self.args
         self._clear_output()
         trainer.create_optimizer_and_scheduler(num_training_steps=max_steps)
         callbacks = self._start_state(max_steps, epochs)
@@ -155,15 +173,23 @@ class TrainingLoop:
         begin = time.monotonic()
         self.model.zero_grad()
         try:
-            trainer._call("on_train_begin")
-            self._epochs(epochs)
-            self._load_best()
+            try:
+                trainer._call("on_train_begin")
+                self._epochs(epochs)
+                self._load_best()
+            finally:
+                self.model.zero_grad()
+                self.model.eval()
+            output = self._finish(begin)
+            trainer._call("on_train_end")
         except BaseException:
-            trainer._call("on_train_abort")
+            handler.abort(args, trainer.state, trainer.control)
             raise
-        finally:
-            self.model.zero_grad()
-            self.model.eval()
+        return output
+
+    def _finish(self, begin: float) -> TrainOutput:
+        """Log the figures of the whole run, and return them."""
+        trainer, args = self.trainer, self.args
         state, position = trainer.state, self.position
         loss = (position.total_loss + position.loss_sum) / max(state.global_step, 1)
         tokens = self._tokens if args.include_tokens_per_second else 0
@@ -175,7 +201,6 @@ class TrainingLoop:
         trainer.log(metrics)
         if args.save_total_limit == 1:
             self._rotate(keeps_last=False)
-        trainer._call("on_train_end")
         return TrainOutput(state.global_step, loss, metrics)
 
     def _plan(self) -> tuple[int, int]:
@@ -255,7 +280,7 @@ class TrainingLoop:
             trainer._call("on_epoch_begin")
             batches = batches_of(self.loader, position.epoch, position.batch)
             while not (trainer.control.should_epoch_stop or trainer.control.should_training_stop):
-                group = list(itertools.islice(batches, self.args.gradient_accumulation_steps))
+                group = self._read(batches)
                 if not group and position.batch == 0:
                     _logger.warning(
                         "the training data have no batch in epoch %d; training ends", position.epoch
@@ -269,6 +294,16 @@ class TrainingLoop:
             self._log_evaluate_save()
             if trainer.control.should_training_stop:
                 break
+
+    def _read(self, batches: Iterator[Any]) -> list[Any]:
+        """Return the batches of a step; an error of the data or of their collator is told its place."""
+        try:
+            return list(itertools.islice(batches, self.args.gradient_accumulation_steps))
+        except Exception as error:
+            position, count = self.position, self.args.gradient_accumulation_steps
+            which = f"batch {position.batch}" if count == 1 else f"{count} batches from {position.batch} on"
+            error.add_note(f"reading {which} of epoch {position.epoch}")
+            raise
 
     def _step(self, group: Sequence[Any]) -> None:
         """Change the weights once."""
@@ -328,13 +363,15 @@ class TrainingLoop:
     def _batch(self, inputs: Any, where: str) -> float:
         """Add the gradients of one batch, and return its share of the step's loss."""
         trainer = self.trainer
+        _require_dict(where, inputs)
         try:
             loss = float(trainer.training_step(self.model, inputs))
         except NonFiniteError:
             raise
-        except (ValueError, TypeError, IndexError) as error:
-            if type(error).__module__ == "builtins":
+        except Exception as error:
+            if type(error) in _MADE_OF_A_TEXT:
                 raise type(error)(f"{where}: {error}") from error
+            error.add_note(where)
             raise
         if not math.isfinite(loss):
             raise NonFiniteError(f"{where}: the loss is {loss}: {find_nonfinite(self.model, inputs)}")
