@@ -85,6 +85,13 @@ check_complete(const qb_kernels *kernels, qb_error *error)
     return QB_OK;
 }
 
+/* Whether the variant of that name gave the kernel at `index`. */
+static int
+comes_from(const qb_kernels *kernels, size_t index, const char *variant)
+{
+    return kernels->variant[index] != NULL && strcmp(kernels->variant[index], variant) == 0;
+}
+
 qb_status
 qb_cpu_kernels_select(const char *isa, qb_kernels *kernels, qb_error *error)
 {
@@ -108,8 +115,8 @@ qb_cpu_kernels_select(const char *isa, qb_kernels *kernels, qb_error *error)
         }
     }
     QB_TRY(check_complete(&made, error));
-    made.has_bf16 = strcmp(made.variant[QB_KERNEL_INDEX_product_bf16], "ref") != 0 ||
-                    strcmp(made.variant[QB_KERNEL_INDEX_product_f32], "ref") == 0;
+    made.has_bf16 = !comes_from(&made, QB_KERNEL_INDEX_product_bf16, "ref") ||
+                    comes_from(&made, QB_KERNEL_INDEX_product_f32, "ref");
     *kernels = made;
     return QB_OK;
 }
