@@ -12,12 +12,16 @@
 #include "quant/observer.h"
 #include "quant/quantizer.h"
 
+/* Another thread may fork the process at any moment, and the child goes on with what it finds (models/guard.h): a block
+ * is forgotten before it is given back, so that a copy of the pack never names one that is not there. */
 static void
 clear(qb_linear_pack *pack, qb_heap *heap)
 {
-    qb_heap_release(heap, pack->data);
-    qb_heap_release(heap, pack->step);
+    const qb_linear_pack old = *pack;
     *pack = (qb_linear_pack){.form = QB_WEIGHT_NONE};
+    atomic_thread_fence(memory_order_seq_cst);
+    qb_heap_release(heap, old.data);
+    qb_heap_release(heap, old.step);
 }
 
 void

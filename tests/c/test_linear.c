@@ -397,6 +397,63 @@ test_collecting_sees_input_and_weight_and_an_unchanged_weight_once(void)
     qb_device_close(device);
 }
 
+/* What a process that is forked inside a release would find in the packs of a layer. */
+typedef struct watched_packs {
+    const qb_linear *layer;
+    int is_found;
+} watched_packs;
+
+static void *
+watched_allocate(void *context, size_t size, size_t alignment)
+{
+    (void)context;
+    return aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+}
+
+static void
+watched_release(void *context, void *pointer, size_t size, size_t alignment)
+{
+    watched_packs *watched = context;
+    (void)alignment;
+    if (watched->layer != NULL) {
+        const qb_linear_pack *packs[2] = {&watched->layer->pack, &watched->layer->bf16_pack};
+        for (size_t i = 0; i < COUNT(packs); i++) {
+            const void *const named[2] = {packs[i]->data, packs[i]->step};
+            for (size_t j = 0; j < COUNT(named); j++) {
+                const uintptr_t at = (uintptr_t)named[j], block = (uintptr_t)pointer;
+                watched->is_found |= at >= block && at < block + size;
+            }
+        }
+    }
+    free(pointer);
+}
+
+static void
+test_a_block_is_forgotten_before_it_is_given_back(void)
+{
+    watched_packs watched = {NULL, 0};
+    const qb_allocator allocator = {watched_allocate, watched_release, &watched};
+    const qb_device_options options = {.struct_size = sizeof options, .num_threads = 1, .allocator = &allocator};
+    for (int is_quantized = 0; is_quantized < 2; is_quantized++) {
+        qb_device *device = NULL;
+        CHECK(qb_device_open(&options, &device, NULL) == QB_OK);
+        linear_case *c = make_case(device, 3, 30, 33, is_quantized);
+        watched.layer = &c->layer;
+        for (int i = 0; i < 3; i++) {
+            CHECK(prepare(c, NULL) == QB_OK);
+            CHECK(c->layer.pack.data != NULL);
+            c->layer.weight.revision++;
+        }
+        c->parameters[0] = NAN; /* of no use to codes: what was made of it is given back */
+        CHECK(prepare(c, NULL) == (is_quantized ? QB_ERR_VALUE : QB_OK));
+        CHECK((c->layer.pack.data == NULL) == is_quantized);
+        CHECK(!watched.is_found);
+        watched.layer = NULL;
+        free_case(c);
+        qb_device_close(device);
+    }
+}
+
 int
 main(void)
 {
@@ -410,5 +467,6 @@ main(void)
     RUN(test_zero_input_and_zero_rows_give_the_bias);
     RUN(test_ranges_along_the_last_axis_are_served_and_others_refused);
     RUN(test_collecting_sees_input_and_weight_and_an_unchanged_weight_once);
+    RUN(test_a_block_is_forgotten_before_it_is_given_back);
     return check_report();
 }
