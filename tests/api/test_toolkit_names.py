@@ -214,6 +214,7 @@ def test_apply_takes_its_arguments_by_position_as_autograd_does() -> None:
 # ---- start-up ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.uninstrumented
 def test_every_public_module_can_be_imported_first() -> None:
     paths = [*NAMES, *REFUSED, *qdqbert._MODULES]
     for path in dict.fromkeys(paths):

@@ -493,8 +493,13 @@ def test_an_interrupt_leaves_whole_checkpoints_and_says_how_to_go_on(topics, tmp
     whole = subprocess.run(command(topics, tmp_path / "whole"), capture_output=True, text=True, check=True)
     assert "trained 40 steps" in whole.stdout
     output = tmp_path / "out"
+    # A shell lets what it runs in the background ignore SIGINT, and that is inherited.
     process = subprocess.Popen(
-        command(topics, output), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(topics, output),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not any(output.glob("checkpoint-*")):
         assert process.poll() is None

@@ -10,6 +10,8 @@ from qdqbert.data import BatchLoader, TextStream, read
 from qdqbert.tasks import CausalLM, DataError, MaskedLM
 from qdqbert.tasks.corpus import read_corpus
 
+pytestmark = pytest.mark.uninstrumented
+
 TEXT = "\n".join(
     " ".join(f"word{(line * 7 + place) % 13} it" for place in range(line % 9)) for line in range(60)
 )

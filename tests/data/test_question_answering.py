@@ -14,6 +14,8 @@ from qdqbert.tasks import DataError
 from qdqbert.tasks.squad_data import SquadExample, read_squad
 from qdqbert.tasks.squad_features import SquadOptions, features_of
 
+pytestmark = pytest.mark.uninstrumented
+
 CONTEXT = "The  Normans\twere in Normandy, a region in (northern) France.\nÉtudes cafe\u0301 -- 1066-1204!"
 
 

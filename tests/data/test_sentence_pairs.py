@@ -11,6 +11,8 @@ from qdqbert.tasks import DataError
 from qdqbert.tasks.encoding import encode_text
 from qdqbert.tasks.next_sentence import exchange_half
 
+pytestmark = pytest.mark.uninstrumented
+
 COUNT = 101
 WORDS = ("the", "of", "it", "is", "a", "was", "one", "two", "and", "to")
 

@@ -9,6 +9,8 @@ import pytest
 from qdqbert.data import read
 from qdqbert.tasks import NER, DataError
 
+pytestmark = pytest.mark.uninstrumented
+
 TEXT = "Quantization\tB-topic\nof\tO\nNew\tB-place\nYork\tI-place\n\nit\tO\n.\tO\n"
 TAGS = ("B-place", "B-topic", "I-place", "O")
 

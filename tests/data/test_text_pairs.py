@@ -9,6 +9,8 @@ import pytest
 from qdqbert.data import read
 from qdqbert.tasks import MRPC, RTE, SST2, STSB, CoLA, DataError
 
+pytestmark = pytest.mark.uninstrumented
+
 SENTENCES = 'sentence\tlabel\nsay "hi" \\ now\t1\na dull film\t0\nsplendid\t1\n'
 ACCEPTABLE = "gj04\t1\t\tThey drank.\ngj04\t0\t*\tDrank they it.\n"
 ENTAILED = "index\tsentence1\tsentence2\tlabel\n0\ta b\tc\tnot_entailment\n1\td\te f\tentailment\n"

@@ -12,6 +12,8 @@ import pytest
 from qdqbert.tasks.squad_data import SquadExample, read_squad
 from qdqbert.tasks.squad_features import SquadOptions, features_of, split_words
 
+pytestmark = pytest.mark.uninstrumented
+
 RECORDED = json.loads(Path(__file__).with_name("squad_answers.json").read_text())
 OPTIONS = SquadOptions(
     max_seq_length=64, doc_stride=24, max_query_length=20, n_best_size=12, max_answer_length=8
