@@ -150,3 +150,30 @@ def test_the_graph_names_the_oldest_format_that_a_runtime_needs() -> None:
 
     assert proto.ir_version == 8
     assert onnx.helper.find_min_ir_version_for(proto.opset_import) == 8
+
+
+# bfloat16 is in OpenVINO's CPU device; onnxruntime has no products of it on CPUs.
+HALVES = [
+    ("fp16", "onnxruntime"),
+    ("fp16", "onnxruntime optimized"),
+    ("fp16", "openvino"),
+    ("bf16", "openvino"),
+]
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize(("precision", "runtime"), HALVES)
+def test_half_precisions_run(precision: str, runtime: str, quantized: bool) -> None:
+    """See test_precision.py for the bound; a code that moves by a step moves outputs by 0.02 or so."""
+    model, inputs = calibrated("question"), batch("question")
+    if not quantized:
+        qdqbert.quantizers(model, {"*": "off"})
+    proto = exported(model, precision=precision)
+
+    values = RUNTIMES[runtime](proto.SerializeToString(), inputs)
+
+    unit = {"fp16": 2.0**-11, "bf16": 2.0**-8}[precision]
+    for name, value in outputs_of("question", model, inputs).items():
+        bound = 18 * unit * max(1.0, np.abs(value).max()) + (0.1 if quantized else 0.0)
+        assert values[name].dtype == np.float32
+        np.testing.assert_allclose(values[name], value, rtol=0, atol=bound, err_msg=name)

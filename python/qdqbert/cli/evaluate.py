@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``qdqbert eval --task NAME DIR --data FILE ...``: score a checkpoint, float and quantized."""
+"""``qdqbert eval DIR --task NAME --data FILE ...``: score a checkpoint, float and quantized, or a file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from qdqbert.cli.checkpoint import add_rule_arguments, open_checkpoint, parse_rules
 from qdqbert.cli.comparison import add_comparison, comparison_lines, score_entry
 from qdqbert.cli.report import OK, VERIFICATION_FAILED, Report, UsageError
+from qdqbert.cli.runtime import add_runtime_arguments, check_runtime, open_file
 from qdqbert.cli.workload import add_data_argument, add_task_arguments, check_data, data_files, open_task
 from qdqbert.tasks.task import Evaluation, Task
 
@@ -18,7 +19,8 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this verb."""
-    parser.add_argument("folder", metavar="DIR", help="checkpoint folder")
+    parser.add_argument("folder", metavar="DIR", help="checkpoint folder; with --runtime an ONNX file")
+    add_runtime_arguments(parser)
     add_data_argument(parser, "what to score on")
     parser.add_argument(
         "--quantizers",
@@ -36,32 +38,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> Report:
-    """Score with all quantizers off, and as the checkpoint and the rules say."""
-    import qdqbert
-
+    """Score with all quantizers off, and as the checkpoint and the rules say; or a file, in its runtime."""
     rules = parse_rules(arguments)
+    check_runtime(arguments)
     check_data(arguments.data)
-    model, tokenizer, entry = open_checkpoint(arguments.folder, arguments.task)
+    runtime = None
+    if arguments.runtime is None:
+        model, tokenizer, entry = open_checkpoint(arguments.folder, arguments.task)
+        config = model.config
+    else:
+        runtime, config, tokenizer, entry = open_file(arguments)
+        model = None
+        if arguments.against is not None:
+            model, _, _ = open_checkpoint(arguments.against, entry.name)
     if arguments.output is not None and entry.name != "squad":
         raise UsageError("--output: predictions are written for squad only")
     files = data_files(arguments.data, entry, training=False)
-    task = open_task(arguments, entry, files, tokenizer, model.config)
+    task = open_task(arguments, entry, files, tokenizer, config)
     _check_bounds(arguments, task)
     if arguments.limit is not None:
         if arguments.limit < 1:
             raise UsageError(f"--limit: expected at least 1, found {arguments.limit}")
         task = task.select(range(min(arguments.limit, len(task))))
-    has_ranges = any(name.endswith("._amax") for name, _ in model.named_buffers())
-    rows = arguments.quantizers or ("both" if has_ranges else "off")
-    if rules and rows == "off":
-        raise UsageError("--rule, --rules: have no effect on the float row; add --quantizers on or both")
-    scores: dict[str, Evaluation] = {}
-    if rows in ("off", "both"):
-        with qdqbert.quantizers(model, {"*": "off"}):
-            scores["float"] = task.evaluate(model)
-    if rows in ("on", "both"):
-        with qdqbert.quantizers(model, rules) if rules else contextlib.nullcontext():
-            scores["quantized"] = task.evaluate(model)
+    scores = {} if model is None else _score_model(arguments, task, model, rules)
+    if runtime is not None:
+        scores[arguments.runtime] = task.evaluate(runtime)
     last = list(scores.values())[-1]
     if arguments.output is not None:
         last.predictions.save(arguments.output)
@@ -79,6 +80,26 @@ def run(arguments: argparse.Namespace) -> Report:
     if failure:
         lines.append(failure)
     return Report(data, lines, VERIFICATION_FAILED if failure else OK)
+
+
+def _score_model(
+    arguments: argparse.Namespace, task: Task, model: Any, rules: dict[str, Any]
+) -> dict[str, Evaluation]:
+    """Return the rows of a model of this package."""
+    import qdqbert
+
+    has_ranges = any(name.endswith("._amax") for name, _ in model.named_buffers())
+    rows = arguments.quantizers or ("both" if has_ranges else "off")
+    if rules and rows == "off":
+        raise UsageError("--rule, --rules: have no effect on the float row; add --quantizers on or both")
+    scores: dict[str, Evaluation] = {}
+    if rows in ("off", "both"):
+        with qdqbert.quantizers(model, {"*": "off"}):
+            scores["float"] = task.evaluate(model)
+    if rows in ("on", "both"):
+        with qdqbert.quantizers(model, rules) if rules else contextlib.nullcontext():
+            scores["quantized"] = task.evaluate(model)
+    return scores
 
 
 def _check_bounds(arguments: argparse.Namespace, task: Task) -> None:

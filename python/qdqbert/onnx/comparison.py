@@ -3,22 +3,20 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from qdqbert.errors import UnsupportedError
 from qdqbert.modeling_base import QDQBertPreTrainedModel
 from qdqbert.modeling_qdqbert import QDQBertForMultipleChoice
+from qdqbert.onnx.runtime import OnnxRuntimeModel, field_of
 
 __all__ = ["OutputDifference", "compare_with_onnxruntime"]
 
 _ROWS, _CHOICES, _LENGTH = 4, 3, 48
 _ENCODER_LENGTH = 11
-_SPAN_NAMES = {"output_start_logits": "start_logits", "output_end_logits": "end_logits"}
 
 
 class OutputDifference(NamedTuple):
@@ -51,8 +49,8 @@ def compare_with_onnxruntime(
 ) -> list[OutputDifference]:
     """Run a file that `export` wrote in ONNX Runtime, and the model, on random texts.
 
-    Texts have random words and lengths. Positions that are masked are computed by both.  ONNX Runtime is
-    asked for its exact kernels of 8 bits: those that it takes by default saturate on x86 CPUs without VNNI.
+    Texts have random words and lengths. Positions that are masked are computed by both.  ONNX Runtime uses
+    exact kernels, see `OnnxRuntimeModel`.
 
     Parameters
     ----------
@@ -80,8 +78,7 @@ def compare_with_onnxruntime(
     """
     if batches < 1:
         raise ValueError(f"batches: expected at least 1, got {batches}")
-    session = _open(path, optimizes)
-    shapes = {each.name: each.shape for each in session.get_inputs()}
+    runtime = OnnxRuntimeModel(path, optimizes=optimizes)
     rng = np.random.default_rng(seed)
     padding, model.padding = model.padding, "compute"
     was_training = model.training
@@ -91,31 +88,12 @@ def compare_with_onnxruntime(
         for _ in range(batches):
             inputs = _random_inputs(model, rng)
             expected = model(**inputs, return_dict=True)
-            names = [each.name for each in session.get_outputs() if not each.name.startswith("present.")]
-            for name, value in zip(names, session.run(names, _fed(inputs, shapes)), strict=True):
-                found[name] = _difference(name, value, expected[_SPAN_NAMES.get(name, name)], found.get(name))
+            for name, value in runtime.run(inputs).items():
+                found[name] = _difference(name, value, expected[field_of(name)], found.get(name))
     finally:
         model.padding = padding
         model.train(was_training)
     return list(found.values())
-
-
-def _open(path: str | os.PathLike[str], optimizes: bool) -> Any:
-    try:
-        onnxruntime: Any = importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise UnsupportedError(
-            "onnxruntime is not installed; it is needed to run an exported file"
-        ) from error
-    options = onnxruntime.SessionOptions()
-    levels = onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimizes else levels.ORT_DISABLE_ALL
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # a class of its own for every kind of failure, without a common base
-        raise UnsupportedError(f"{os.fspath(path)}: onnxruntime cannot run it: {error}") from error
 
 
 def _random_inputs(model: Any, rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
@@ -137,16 +115,6 @@ def _random_inputs(model: Any, rng: np.random.Generator) -> dict[str, npt.NDArra
         ends = rng.integers(1, _ENCODER_LENGTH + 1, (_ROWS, 1))
         inputs["encoder_attention_mask"] = (np.arange(_ENCODER_LENGTH) < ends).astype(np.int64)
     return inputs
-
-
-def _fed(inputs: dict[str, npt.NDArray[Any]], shapes: dict[str, list[Any]]) -> dict[str, npt.NDArray[Any]]:
-    """Return the inputs, with an empty cache where the file wants one."""
-    return {
-        name: inputs[name]
-        if name in inputs
-        else np.zeros((_ROWS, int(shape[1]), 0, int(shape[3])), np.float32)
-        for name, shape in shapes.items()
-    }
 
 
 def _difference(
