@@ -32,6 +32,14 @@ SHAPES: dict[str, dict[str, int]] = {
         "vocab": 30522,
         "positions": 512,
     },
+    "large": {
+        "layers": 24,
+        "hidden": 1024,
+        "heads": 16,
+        "intermediate": 4096,
+        "vocab": 30522,
+        "positions": 512,
+    },
     "minilm": {
         "layers": 6,
         "hidden": 384,

@@ -253,7 +253,7 @@ def run(name: str, arguments: Any, facts: dict[str, Any], body: dict[str, Any]) 
     for start in arguments.starts or bench.case.starts:
         method, _, bits = start.rpartition("-")
         weights = "mse" if method == "mix" and int(bits) < 8 else "max"
-        for rate, alpha in itertools.product(arguments.learning_rate, bench.case.alphas):
+        for rate, alpha in itertools.product(arguments.learning_rate, arguments.alphas or bench.case.alphas):
             label = f"QAT from {start}, {rate:g}" + (", distilled" if alpha else "")
             if label in rows and f"PTQ {start}" in rows:
                 continue
@@ -277,6 +277,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=sorted(CASES), default=sorted(CASES))
     parser.add_argument("--starts", nargs="*", metavar="METHOD-BITS", help="instead of the case's own")
     parser.add_argument("--learning-rate", nargs="+", type=float, default=[3e-5])
+    parser.add_argument("--alphas", nargs="+", type=float, help="weights of distillation, instead of its own")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--resume", action="store_true", help="keep the rows that the result file has")
     parser.add_argument("--max-steps", type=int, default=-1, help="steps of each training (one epoch)")
