@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> Report:
         task = task.select(range(min(arguments.limit, len(task))))
     scores = {} if model is None else _score_model(arguments, task, model, rules)
     if runtime is not None:
-        scores[arguments.runtime] = task.evaluate(runtime)
+        scores[str(arguments.runtime)] = task.evaluate(runtime)
     last = list(scores.values())[-1]
     if arguments.output is not None:
         last.predictions.save(arguments.output)
