@@ -12,8 +12,17 @@ from ties import ROUNDING, differences_of
 
 import qdqbert
 from graph_runs import check, evaluate, exported, quantize_nodes
+from qdqbert import nn
 from qdqbert.modeling_tree import _ACTIVATION_CLASSES
 from qdqbert.onnx.layer_nodes import least_of_activation
+
+
+def without_quantizers(kind: str) -> Any:
+    model = build(kind, 5)
+    for module in model.modules():
+        if isinstance(module, nn.TensorQuantizer):
+            module.disable()
+    return model
 
 
 @pytest.mark.parametrize("opset", [13, 18, 20])
@@ -120,6 +129,19 @@ def test_the_table_of_words_stands_in_the_file_once() -> None:
         "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.weight_transposed",
     ]
+
+
+@pytest.mark.parametrize("kind", ["question", "causal"])
+def test_a_text_that_is_masked_whole_attends_to_all_alike(kind: str) -> None:
+    """The lowest number absorbs every score; with a higher one they would still tell positions apart."""
+    model = without_quantizers(kind)
+    proto, inputs = exported(model), batch(kind)
+    inputs["attention_mask"][1] = 0
+
+    values = evaluate(proto, inputs)
+
+    for name, value in outputs_of(kind, model, inputs).items():
+        np.testing.assert_allclose(values[name], value, rtol=0, atol=ROUNDING)
 
 
 def test_texts_longer_than_the_positions_are_refused() -> None:

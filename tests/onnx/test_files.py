@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,47 @@ def test_a_folder_is_no_file(tmp_path: Path, model: Any) -> None:
         qdqbert.onnx.export(model, tmp_path)
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         qdqbert.onnx.export(model, tmp_path / "missing" / "model.onnx")
+
+
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path: Path, model: Any) -> None:
+    path = tmp_path / "model.onnx"
+    os.mkfifo(path)
+
+    with pytest.raises(OSError, match="is no regular file and is not replaced"):
+        qdqbert.onnx.export(model, path)
+
+    assert path.is_fifo()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_name_that_is_not_utf8_has_no_second_file(tmp_path: Path, model: Any) -> None:
+    path = tmp_path / os.fsdecode(b"m\xff.onnx")
+
+    with pytest.raises(ValueError, match=r"^path: .*m\\xff.onnx' is not UTF-8.*external_data=False"):
+        qdqbert.onnx.export(model, path, external_data=True)
+
+    assert not list(tmp_path.iterdir())
+    assert qdqbert.onnx.export(model, path) == [path]
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "sentence"),
+    [
+        (b"model.onnx", {}, "path: expected a str or a path, got bytes"),
+        (None, {}, "path: expected a str or a path, got NoneType"),
+        ("model.onnx", {"use_cache": 1}, "use_cache: expected True or False, got 1"),
+        ("model.onnx", {"share_input_quantizers": "no"}, "share_input_quantizers: .* got 'no'"),
+    ],
+)
+def test_arguments_of_another_type_are_named(
+    tmp_path: Path, model: Any, monkeypatch: Any, path: Any, options: dict[str, Any], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(TypeError, match=f"^{sentence}"):
+        qdqbert.onnx.export(model, path, **options)
+
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0, "00"), (127, "7f"), (128, "8001"), (300, "ac02")])

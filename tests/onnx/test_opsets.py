@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
@@ -54,6 +55,10 @@ def test_the_format_is_the_oldest_that_has_the_opset() -> None:
 def test_other_versions_are_refused_with_the_range(version: int) -> None:
     with pytest.raises(UnsupportedError, match=rf"opset: expected 13 .* {newest_opset()} .*got {version}"):
         opset_of(version)
+
+
+def test_integers_of_numpy_are_integers() -> None:
+    assert opset_of(np.int64(17)) == opset_of(17)
 
 
 @pytest.mark.parametrize("version", [True, 17.0, "17"])

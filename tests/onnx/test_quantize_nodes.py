@@ -14,6 +14,7 @@ from ties import MARGIN, ROUNDING, differences_of
 
 from graph_runs import check, dequantize_nodes, evaluate, exported, quantize_nodes, tensors_of
 from qdqbert import StateError, UnsupportedError, nn
+from qdqbert.onnx.layer_nodes import least_of_activation
 
 LAYER = "bert.encoder.layer.1"
 INPUT = f"{LAYER}.intermediate.dense._input_quantizer"
@@ -173,6 +174,25 @@ def test_a_narrow_range_has_a_floor_only_where_a_code_of_minus_128_could_be(mode
     assert sum(name.endswith("_weight_quantizer") for name in without) == 18
 
 
+@pytest.mark.parametrize(("quotient", "needs"), [(127.4, False), (127.6, True), (128.2, True), (300.0, True)])
+def test_a_floor_stands_where_the_least_value_could_round_below(
+    model: Any, quotient: float, needs: bool
+) -> None:
+    make_narrow(model)
+    gelu = f"{LAYER}.output.dense._input_quantizer"
+    all_quantizers(model)[gelu].amax = np.float32(-least_of_activation("gelu") * 127.0 / quotient)
+    linear = model.get_submodule(f"{LAYER}.intermediate.dense")
+    least = np.asarray(linear.weight)[3].min()
+    amax = np.array(all_quantizers(model)[WEIGHT].amax)
+    amax[3] = -least * np.float32(127.0 / quotient)
+    all_quantizers(model)[WEIGHT].amax = amax
+
+    proto = exported(model)
+
+    assert (ops_of(proto, gelu)[0] == "Clip") == needs
+    assert (ops_of(proto, WEIGHT)[0] == "Max") == needs
+
+
 @pytest.mark.parametrize("weights", ["float", "int8"])
 def test_narrow_codes_end_at_minus_127(model: Any, weights: str) -> None:
     make_narrow(model)
@@ -307,6 +327,20 @@ def test_an_unsigned_weight_with_negative_elements_is_refused_by_name(model: Any
 
     with pytest.raises(StateError, match=f"^{WEIGHT}: is unsigned, and the weight has negative elements"):
         exported(model)
+
+
+@pytest.mark.parametrize("weights", ["float", "int8"])
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_a_quantized_weight_that_is_not_finite_is_refused_by_name(
+    model: Any, value: float, weights: str
+) -> None:
+    linear = model.get_submodule(f"{LAYER}.intermediate.dense")
+    weight = np.array(linear.weight)
+    weight[5, 7] = value
+    linear.weight = weight
+
+    with pytest.raises(StateError, match=rf"^{LAYER}\.intermediate\.dense\.weight: has a NaN or an infinity"):
+        exported(model, weights=weights)
 
 
 # ---- ranges of other shapes --------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ logits are off by 1 or so; their exact paths are asked for by name.
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ def run_onnxruntime(
     file: bytes | str, inputs: dict[str, np.ndarray], *, optimizes: bool = False
 ) -> dict[str, np.ndarray]:
     """All outputs; optimized with the exact int8 kernels, or node by node."""
-    onnxruntime = pytest.importorskip("onnxruntime", reason="missing package: onnxruntime")
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimizes else levels.ORT_DISABLE_ALL
@@ -41,7 +43,8 @@ def run_onnxruntime(
 
 def run_openvino(file: bytes, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """All outputs, in float32 with the int8 values, without the fusions that saturate."""
-    openvino = pytest.importorskip("openvino", reason="missing package: openvino")
+    import openvino
+
     core = openvino.Core()
     exact = {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"}
     results = core.compile_model(core.read_model(file), "CPU", exact)(inputs)
@@ -55,10 +58,20 @@ RUNTIMES = {
 }
 
 
+def needs(package: str) -> pytest.MarkDecorator:
+    """Skip before a model is made."""
+    is_missing = importlib.util.find_spec(package) is None
+    return pytest.mark.skipif(is_missing, reason=f"missing package: {package}")
+
+
+NEEDS = {name: needs(name.split()[0]) for name in RUNTIMES}
+EACH_RUNTIME = [pytest.param(name, marks=mark) for name, mark in NEEDS.items()]
+
+
 @pytest.mark.parametrize("weights", ["float", "int8"])
 @pytest.mark.parametrize("opset", OPSETS)
 @pytest.mark.parametrize("kind", CLASSES)
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", EACH_RUNTIME)
 def test_outputs_are_those_of_the_model(runtime: str, kind: str, opset: int, weights: str) -> None:
     model, inputs = calibrated(kind), batch(kind)
 
@@ -69,6 +82,7 @@ def test_outputs_are_those_of_the_model(runtime: str, kind: str, opset: int, wei
         np.testing.assert_allclose(values[name], value, rtol=0, atol=ROUNDING, err_msg=name)
 
 
+@needs("onnxruntime")
 @pytest.mark.parametrize("optimizes", [False, True])
 def test_every_tensor_has_the_codes_that_the_quantizer_gives(optimizes: bool) -> None:
     model = calibrated("question")
@@ -92,6 +106,7 @@ def test_every_tensor_has_the_codes_that_the_quantizer_gives(optimizes: bool) ->
     assert len(quantized_inputs(proto)) == 42
 
 
+@needs("onnxruntime")
 def test_a_file_in_two_parts_is_read(tmp_path: Path) -> None:
     model, inputs = calibrated("question"), batch("question")
 
@@ -102,6 +117,7 @@ def test_a_file_in_two_parts_is_read(tmp_path: Path) -> None:
         np.testing.assert_allclose(values[name], value, rtol=0, atol=ROUNDING)
 
 
+@needs("onnxruntime")
 @pytest.mark.parametrize("kind", ["causal", "decoder", "cross"])
 def test_a_cache_may_be_empty_or_not(kind: str) -> None:
     model, inputs = calibrated(kind), batch(kind)
@@ -128,8 +144,9 @@ def in_part(inputs: dict[str, Any], start: int, end: int) -> dict[str, Any]:
     return {**inputs, **part, "attention_mask": inputs["attention_mask"][:, :end]}
 
 
+@needs("onnxruntime")
 @pytest.mark.parametrize("positions", ["relative_key", "relative_key_query"])
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", EACH_RUNTIME)
 def test_relative_positions(runtime: str, positions: str) -> None:
     model = calibrated("cross", position_embedding_type=positions, num_hidden_layers=1)
     proto = exported(model)
@@ -162,7 +179,9 @@ HALVES = [
 
 
 @pytest.mark.parametrize("quantized", [False, True])
-@pytest.mark.parametrize(("precision", "runtime"), HALVES)
+@pytest.mark.parametrize(
+    ("precision", "runtime"), [pytest.param(*each, marks=NEEDS[each[1]]) for each in HALVES]
+)
 def test_half_precisions_run(precision: str, runtime: str, quantized: bool) -> None:
     """See test_precision.py for the bound; a code that moves by a step moves outputs by 0.02 or so."""
     model, inputs = calibrated("question"), batch("question")

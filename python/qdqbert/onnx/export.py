@@ -82,15 +82,17 @@ def export(
     Raises
     ------
     StateError
-        If a quantizer has no range, or one that is not finite; it is named, and no file is touched.
+        If a quantizer has no range, or one that is not finite, or a weight with a quantizer is not finite;
+        it is named, and no file is touched.
     UnsupportedError
         If something has no form in this opset, or `use_cache` is set for no decoder; likewise.
-    ValueError
-        If an argument is none of those listed.
+    TypeError, ValueError
+        If an argument is none of those listed; likewise.
     NonFiniteError
         If a parameter is beyond float16; the old file is still there.
     OSError
-        If a file cannot be written; the old one is still there.
+        If a file cannot be written, or `path` is a folder, a device or a pipe; what was there is still
+        there.
 
     Examples
     --------
@@ -103,6 +105,9 @@ def export(
     >>> [file.name for file in qdqbert.onnx.export(model, "model.onnx", weights="int8")]
     ['model.onnx']
     """
+    if not (isinstance(external_data, bool) or external_data == "auto"):
+        raise ValueError(f"external_data: expected True, False or 'auto', got {external_data!r}")
+    target = _checked_path(path)
     proto, graph = build(
         model,
         opset=opset,
@@ -112,9 +117,7 @@ def export(
         float8=float8,
         use_cache=use_cache,
     )
-    if not (isinstance(external_data, bool) or external_data == "auto"):
-        raise ValueError(f"external_data: expected True, False or 'auto', got {external_data!r}")
-    return write_model_file(_checked_path(path), proto, graph.initializers, external_data)
+    return write_model_file(target, proto, graph.initializers, external_data)
 
 
 def build(
@@ -144,6 +147,9 @@ def build(
     _require("weights", weights, ("float", "int8"))
     _require("precision", precision, tuple(PRECISIONS))
     _require("float8", float8, ("standard", "tensorrt"))
+    for name, value in (("share_input_quantizers", share_input_quantizers), ("use_cache", use_cache)):
+        if not isinstance(value, bool):
+            raise TypeError(f"{name}: expected True or False, got {value!r}")
     if use_cache and not model.config.is_decoder:
         raise UnsupportedError(
             "use_cache: config.is_decoder is False, and only a decoder keeps keys and values"
@@ -186,6 +192,8 @@ def _require(name: str, value: object, allowed: tuple[str, ...]) -> None:
 
 
 def _checked_path(path: str | os.PathLike[str]) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path: expected a str or a path, got {type(path).__name__}")
     checked = Path(path)
     if checked.is_dir() or not checked.name:
         raise IsADirectoryError(f"path: {os.fspath(path)!r} is a folder, expected a file")

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,7 +75,8 @@ def write_model_file(
     Raises
     ------
     ValueError
-        If one message cannot hold them and `external_data` is false.
+        If one message cannot hold them and `external_data` is false, or there are two files and the name of
+        the first is not UTF-8.
     OSError
         If a file cannot be written; `path` is as it was.
     """
@@ -145,6 +147,12 @@ def _elsewhere(
     for prop in model.metadata_props:
         digest.update(f"{prop.key}\0{prop.value}\0".encode())
     data = path.with_name(f"{path.name}.{digest.hexdigest()[:16]}.data")
+    try:
+        data.name.encode()  # it stands in the model, whose texts are UTF-8
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"path: {os.fsencode(path)!r} is not UTF-8, so a second file has no name; use external_data=False"
+        ) from error
     entries = []
     for each in initializers:
         if each.name not in places:

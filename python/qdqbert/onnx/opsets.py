@@ -7,6 +7,7 @@ the first that can say "one scale for each channel".
 
 from __future__ import annotations
 
+import numbers
 from typing import NamedTuple
 
 import onnx.defs
@@ -73,8 +74,9 @@ def opset_of(version: int) -> Opset:
     UnsupportedError
         If it is out of this range.
     """
-    if isinstance(version, bool) or not isinstance(version, int):
+    if isinstance(version, bool) or not isinstance(version, numbers.Integral):
         raise TypeError(f"opset: expected an integer, got {type(version).__name__}")
+    version = int(version)
     newest = newest_opset()
     if not FIRST <= version <= newest:
         raise UnsupportedError(

@@ -238,6 +238,8 @@ class QuantizeNodes:
             return self._prepared(self.plain_weight(weight, path), _transposed(state), name)
         found = self.range_of(state, name)
         axis = _weight_axis(found.amax, weight.shape, name)
+        if not np.isfinite(weight).all():
+            raise StateError(f"{path}.weight: has a NaN or an infinity, for which there is no code")
         if found.format.lowest == 0.0 and (weight < 0.0).any():
             raise StateError(f"{name}: is unsigned, and the weight has negative elements")
         if self._keeps_codes:
@@ -274,8 +276,6 @@ class QuantizeNodes:
     def _coded_weight(
         self, weight: Floats, state: Mapping[str, Any], found: Range, path: str, axis: int | None
     ) -> Value:
-        if not np.isfinite(weight).all():
-            raise StateError(f"{path}.weight: has a NaN or an infinity, for which there is no code")
         options, amax, form = state["options"], found.amax, found.format
         factor, clip = state["pre_quant_scale"], state["clip"] if options["learn_amax"] else None
 

@@ -8,6 +8,7 @@ old file by ``os.replace``, and the folder entry is flushed too.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import tempfile
@@ -30,8 +31,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises
     ------
     OSError
-        If the file cannot be written, with its name; `path` is as it was and the temporary file is gone.
+        If the file cannot be written, with its name, or `path` is a device, a pipe or a folder; it is as it
+        was and the temporary file is gone.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        # Root may rename a file over /dev/null, and from then on it is one for everybody.
+        raise FileExistsError(errno.EEXIST, "is no regular file and is not replaced", os.fspath(path))
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         lock(descriptor)
