@@ -271,9 +271,13 @@ def add_to(proto: onnx.ModelProto, name: str, value: float) -> None:
 
 
 def set_property(proto: onnx.ModelProto, key: str, value: str) -> None:
-    for each in proto.metadata_props:
-        if each.key == f"qdqbert.{key}":
-            each.value = value
+    found = [each for each in proto.metadata_props if each.key == f"qdqbert.{key}"]
+    prop = found[0] if found else proto.metadata_props.add(key=f"qdqbert.{key}")
+    prop.value = value
+
+
+def edit_tie(proto: onnx.ModelProto, entries: Any) -> None:
+    set_property(proto, "ties", json.dumps({"bert.encoder.layer.1.intermediate.dense.weight": entries}))
 
 
 def edit_ranges(proto: onnx.ModelProto, **changes: Any) -> None:
@@ -339,6 +343,15 @@ def edit_ranges(proto: onnx.ModelProto, **changes: Any) -> None:
         (lambda proto: edit_ranges(proto, amax=10**400), "amax|range"),
         (lambda proto: edit_ranges(proto, clip=[1.0]), "clip: expected two numbers"),
         (lambda proto: edit_ranges(proto, colour=1), "expected amax, pre_quant_scale and clip"),
+        (lambda proto: set_property(proto, "ties", "["), "ties: is not valid JSON"),
+        (lambda proto: set_property(proto, "ties", '{"x": []}'), r"ties\['x'\]: the file has no parameter"),
+        (lambda proto: edit_tie(proto, 7), "expected a list, got 7"),
+        (lambda proto: edit_tie(proto, [[0, 1.0, 2]]), "expected a place below 740 and a number, got"),
+        (lambda proto: edit_tie(proto, [[-1, 1.0]]), "expected a place below 740"),
+        (lambda proto: edit_tie(proto, [[740, 1.0]]), "expected a place below 740"),
+        (lambda proto: edit_tie(proto, [[True, 1.0]]), "expected a place below 740"),
+        (lambda proto: edit_tie(proto, [[0, 1e300]]), "1e.300 is not beside"),
+        (lambda proto: edit_tie(proto, [[0, float("nan")]]), "nan is not beside"),
     ],
 )
 def test_a_file_that_was_changed_is_refused(

@@ -471,8 +471,10 @@ def test_equal_quantizers_of_one_tensor_are_shared_on_request(model: Any) -> Non
         lambda quantizer: setattr(quantizer, "amax", quantizer.amax * np.float32(1.01)),
         lambda quantizer: setattr(quantizer, "narrow_range", True),
         lambda quantizer: quantizer.disable(),
+        lambda quantizer: setattr(quantizer, "pre_quant_scale", np.full(20, 0.5, np.float32)),
+        lambda quantizer: quantizer._handle.set_clip(-1.5, 1.0),
     ],
-    ids=["range", "format", "stage"],
+    ids=["range", "format", "stage", "factor", "bounds"],
 )
 def test_quantizers_that_differ_are_not_shared(model: Any, change: Callable[[Any], None]) -> None:
     name = f"{LAYER}.attention.self.key._input_quantizer"
@@ -482,3 +484,4 @@ def test_quantizers_that_differ_are_not_shared(model: Any, change: Callable[[Any
 
     assert (name in quantize_nodes(proto)) == (not all_quantizers(model)[name]._disabled)
     assert f"{LAYER}.attention.self.value._input_quantizer" not in quantize_nodes(proto)
+    assert differences(model, proto) < ROUNDING

@@ -40,7 +40,8 @@ def export(
 
     The graph is made from the layers of the model: nothing runs and nothing is traced, so batch and sequence
     are free sizes.  It computes what ``model(x)`` computes with ``model.padding = "compute"``, but that the
-    sums are floating-point: codes can differ by one where a quotient is a tie but for rounding.
+    sums are floating-point: codes of activations can differ by one where a quotient is a tie but for
+    rounding.  Elements of float weights on such a tie are written an ulp beside it, on the model's side.
 
     Inputs are ``input_ids``, ``attention_mask`` and ``token_type_ids`` (int64), of a model with
     cross-attention also ``encoder_hidden_states`` and ``encoder_attention_mask``, and with `use_cache`
@@ -173,7 +174,9 @@ def build(
         opset_import=[onnx.OperatorSetIdProto(domain=name, version=version) for name, version in domains],
         metadata_props=[
             onnx.StringStringEntryProto(key=key, value=value)
-            for key, value in metadata_of(model, weights=weights, precision=precision).items()
+            for key, value in metadata_of(
+                model, weights=weights, precision=precision, moves=nodes.moves
+            ).items()
         ],
         graph=onnx.GraphProto(
             name=type(model).__name__,

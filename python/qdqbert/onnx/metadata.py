@@ -12,6 +12,9 @@ ranges             JSON object: name of a quantizer to ``{"amax": ..., "pre_quan
                    high]}``, each where there is one.  A scalar is a number; an array is ``{"shape": [...],
                    "float32": base64}`` of its little-endian elements.  A scale is amax / bound, from which
                    amax cannot be told to the bit
+ties               JSON object: name of a parameter to ``[[place, value], ...]``, elements of the model that
+                   stand an ulp beside in the file (`qdqbert.onnx.weight_ties`), places in the order of the
+                   parameter; left out where there are none
 weights            ``float`` or ``int8``
 precision          ``fp32``, ``fp16`` or ``bf16``
 calibration        methods of the calibrators: ``max``, ``histogram``, or both
@@ -25,19 +28,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from qdqbert.modeling_base import QDQBertPreTrainedModel
+from qdqbert.onnx.weight_ties import Moves
 
 __all__ = ["PREFIX", "checkpoint_digest", "metadata_of", "plain_array"]
 
 PREFIX = "qdqbert."
 
 
-def metadata_of(model: QDQBertPreTrainedModel, *, weights: str, precision: str) -> dict[str, str]:
+def metadata_of(
+    model: QDQBertPreTrainedModel, *, weights: str, precision: str, moves: Mapping[str, Moves]
+) -> dict[str, str]:
     """Return the properties of a file.
 
     Parameters
@@ -45,6 +52,8 @@ def metadata_of(model: QDQBertPreTrainedModel, *, weights: str, precision: str) 
     model : QDQBertPreTrainedModel
     weights, precision : str
         As `qdqbert.onnx.export` was asked for.
+    moves : mapping of str to Moves
+        Elements that are written otherwise than they are.
     """
     from qdqbert import __version__
 
@@ -60,6 +69,11 @@ def metadata_of(model: QDQBertPreTrainedModel, *, weights: str, precision: str) 
         "calibration": ", ".join(methods),
         "checkpoint_sha256": checkpoint_digest(model),
     }
+    if moves:
+        own = {
+            name: [*zip(each.places.tolist(), each.own.tolist(), strict=True)] for name, each in moves.items()
+        }
+        facts["ties"] = json.dumps(own)
     return {PREFIX + key: value for key, value in facts.items()}
 
 

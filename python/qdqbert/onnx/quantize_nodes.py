@@ -5,7 +5,7 @@ A quantizer with the range amax becomes QuantizeLinear and DequantizeLinear with
 ``amax / bound``, one float32 division, as the original's exporter writes it: a scalar without an axis for one
 range per tensor, a vector with its axis otherwise.  ONNX computes ``rint(x / scale)`` where this package
 computes ``rint(x * (bound / amax))``, so codes can differ where ``x / scale`` is a tie but for float32
-rounding, and nowhere else.
+rounding, and nowhere else; those of weights in float32 do not (`qdqbert.onnx.weight_ties`).
 
 What needs more than these two nodes:
 
@@ -41,6 +41,7 @@ from qdqbert.onnx.codes import weight_codes
 from qdqbert.onnx.graph_builder import GraphBuilder, Value, bits_of, scope_of
 from qdqbert.onnx.opsets import Opset
 from qdqbert.onnx.precision import Precision
+from qdqbert.onnx.weight_ties import Moves, moves_off_ties
 
 __all__ = ["Format", "QuantizeNodes", "Range"]
 
@@ -107,6 +108,13 @@ class QuantizeNodes:
         Store weights as codes and DequantizeLinear, not as floats and both.
     uses_tensorrt_float8 : bool
         Write E4M3 as TensorRT's own operators.
+
+    Attributes
+    ----------
+    graph, opset, precision
+        As given.
+    moves : dict of str to Moves
+        Elements of weights that are written otherwise than they are, by the name of the parameter.
     """
 
     def __init__(
@@ -123,6 +131,7 @@ class QuantizeNodes:
         self.precision = precision
         self._keeps_codes = keeps_codes
         self._uses_tensorrt_float8 = uses_tensorrt_float8
+        self.moves: dict[str, Moves] = {}
         self._zero_points: dict[tuple[str, str], Value] = {}
 
     # ---- activations ---------------------------------------------------------------------------------------
@@ -244,7 +253,6 @@ class QuantizeNodes:
             raise StateError(f"{name}: is unsigned, and the weight has negative elements")
         if self._keeps_codes:
             return self._coded_weight(weight, state, found, path, axis)
-        value = self._prepared(self.plain_weight(weight, path), _transposed(state), name)
         used = weight if state["pre_quant_scale"] is None else weight * state["pre_quant_scale"]
         largest = (
             np.abs(used).max(axis=_reduced(found.amax, weight.shape), keepdims=True).reshape(found.amax.shape)
@@ -256,6 +264,13 @@ class QuantizeNodes:
         below = least < -(found.format.bound + 0.49) * scale.astype(np.float64)
         needs_floor = found.format.is_narrow and bool(below.any())
         found = found._replace(scale=scale)
+        is_plain = state["pre_quant_scale"] is None and not state["options"]["learn_amax"]
+        if is_plain and self.precision.kind == "FLOAT":
+            limits = found.format.lowest, found.format.bound
+            moves = moves_off_ties(weight, found.amax, scale, state["options"], limits)
+            if moves is not None:
+                self.moves[f"{path}.weight"] = moves
+        value = self._prepared(self.plain_weight(weight, path), _transposed(state), name)
         return self._pair(value, found, name, axis, needs_floor)
 
     def plain_weight(self, weight: Floats, path: str) -> Value:
@@ -269,8 +284,12 @@ class QuantizeNodes:
             Dotted name of the layer.
         """
         rows, columns = weight.shape
+        moves = self.moves.get(f"{path}.weight")
         return self.precision.parameter(
-            self.graph, f"{path}.weight_transposed", (columns, rows), lambda: weight.T
+            self.graph,
+            f"{path}.weight_transposed",
+            (columns, rows),
+            lambda: (weight if moves is None else moves.applied(weight)).T,
         )
 
     def _coded_weight(

@@ -58,6 +58,7 @@ _CLASSES = (
     "QDQBertModel",
 )
 _MOST_AXES = 8
+_FARTHEST = 2.0**-20  # of an element from its own value, relative
 _SHARING = ("key._input_quantizer", "value._input_quantizer")
 # Keys of a range and the names that they have in a state dict.
 _STATE_NAMES = {"amax": "_amax", "pre_quant_scale": "_pre_quant_scale"}
@@ -126,7 +127,9 @@ def _own(view: GraphView, properties: Mapping[str, str], device: Device | None) 
     """Build the model that the properties describe."""
     kind = _class_of(properties["class"])
     config = _config_of(properties)
-    state = {**_parameters(view), **_ranges(properties)}
+    parameters = _parameters(view)
+    _restore_ties(parameters, properties)
+    state = {**parameters, **_ranges(properties)}
     refuse_disproportion(config, tensors_of_state_dict(state).tensors, "the file")
     arguments: dict[str, Any] = {}
     if kind.__name__ == "QDQBertModel":
@@ -189,6 +192,29 @@ def _parameters(view: GraphView) -> dict[str, npt.NDArray[Any]]:
         elif name.endswith((".weight", ".bias")):
             state[name] = view.reader.values(tensor)
     return state
+
+
+def _restore_ties(state: dict[str, npt.NDArray[Any]], properties: Mapping[str, str]) -> None:
+    """Put back the elements that the file has beside a tie."""
+    where = f"{PREFIX}ties"
+    for name, entries in json_object(properties.get("ties", "{}").encode(), where).items():
+        place = f"{where}[{name!r:.120}]"
+        if name not in state:
+            raise CheckpointError(f"{place}: the file has no parameter of this name")
+        if not isinstance(entries, list):
+            raise CheckpointError(f"{place}: expected a list, got {entries!r:.80}")
+        copied = np.array(state[name], order="C")
+        flat = copied.reshape(-1)
+        for entry in entries:
+            is_pair = isinstance(entry, list) and [type(each) for each in entry] == [int, float]
+            if not is_pair or not 0 <= entry[0] < flat.size:
+                raise CheckpointError(
+                    f"{place}: expected a place below {flat.size} and a number, got {entry!r:.80}"
+                )
+            if not abs(entry[1] - float(flat[entry[0]])) <= _FARTHEST * abs(float(flat[entry[0]])):
+                raise CheckpointError(f"{place}: {entry[1]!r} is not beside {flat[entry[0]]!r} at {entry[0]}")
+            flat[entry[0]] = entry[1]
+        state[name] = copied
 
 
 def _matrix(view: GraphView, tensor: onnx.TensorProto) -> npt.NDArray[Any]:
