@@ -21,12 +21,17 @@ set(qdqbert_flags_avx512 -mavx2 -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl
 set(qdqbert_flags_avx512_bf16 ${qdqbert_flags_avx512}) # the one instruction more is written in assembly
 set(qdqbert_flags_neon "")
 
-# Sources of one variant: its own directory, and for vector variants the shared loops of simd/ compiled against its vec.h.
+# Sources of one variant: its own directory, and for vector variants the shared loops of simd/ compiled against its vec.h,
+# but for those of which it has a file of the same name.
 function(qdqbert_add_cpu_variant library name)
   file(GLOB own CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/kernels/cpu/${name}/*.c")
   set(shared "")
   if(EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/kernels/cpu/${name}/vec.h")
     file(GLOB shared CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/kernels/cpu/simd/*.c")
+    foreach(source IN LISTS own)
+      get_filename_component(stem "${source}" NAME)
+      list(REMOVE_ITEM shared "${CMAKE_CURRENT_SOURCE_DIR}/kernels/cpu/simd/${stem}")
+    endforeach()
   endif()
   set(objects qdqbert_variant_${name})
   add_library(${objects} OBJECT ${own} ${shared})

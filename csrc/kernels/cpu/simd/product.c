@@ -1,19 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Products of floats and of codes on the tile of a variant; product_panels.h has what they share.
- *
- * Code products run on the float tile: codes are packed as int8 and widened to float32 per chunk of a panel and block
- * of rows.  A sum of up to EXACT_DEPTH products of codes is an integer of magnitude 2^24 at most, so float32 holds
- * every partial sum exactly in any order; sums of chunks are added as int32.  A variant with integer instructions
- * replaces the three qs8 slots in its overlay and nothing else.
+ * Products of floats on the tile of a variant; product_panels.h has what they share with other products.
  */
 #include "product_panels.h"
 
 /* Bytes; rows this far apart share the few sets of a level-1 cache. */
 enum { SET_PERIOD = 2048 };
-
-/* ---- float products
- * -------------------------------------------------------------------------------------------------- */
 
 void
 QB_FN(pack_f32_size)(int64_t n, int64_t k, int64_t *panel, size_t *bytes, size_t *scratch)
@@ -89,86 +81,6 @@ QB_FN(product_f32)(const float *a, int64_t lda, int64_t m, const void *packed, i
                 ahead = (fetch){(const char *)(panel + k * TILE_COLUMNS),
                                 chunk.depth * TILE_COLUMNS * (int64_t)sizeof(float)};
             }
-            multiply_panel(&chunk, panel, ahead, &finish, c + column, ldc);
-        }
-    }
-}
-
-/* ---- code products
- * --------------------------------------------------------------------------------------------------- */
-
-void
-QB_FN(pack_qs8_size)(int64_t n, int64_t k, int64_t *panel, size_t *bytes, size_t *scratch)
-{
-    const int64_t padded = (n + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS;
-    const int64_t block_rows = tiles_per_block(k) * TILE_ROWS;
-    *panel = TILE_COLUMNS;
-    *bytes = (size_t)(padded * k);
-    *scratch = (size_t)(block_rows * copied_stride(chunk_depth(k)) + chunk_depth(k) * TILE_COLUMNS) * sizeof(float);
-}
-
-void
-QB_FN(pack_qs8)(const int8_t *b, int64_t column_stride, int64_t depth_stride, int64_t n0, int64_t n1, int64_t n,
-                int64_t k, void *packed)
-{
-    (void)n;
-    for (int64_t column = n0; column < n1; column += TILE_COLUMNS) {
-        int8_t *panel = (int8_t *)packed + column * k;
-        const int64_t columns = n1 - column < TILE_COLUMNS ? n1 - column : TILE_COLUMNS;
-        if (columns < TILE_COLUMNS) {
-            memset(panel, 0, (size_t)(TILE_COLUMNS * k));
-        }
-        if (column_stride == 1) {
-            for (int64_t t = 0; t < k; ++t) {
-                memcpy(panel + t * TILE_COLUMNS, b + column + t * depth_stride, (size_t)columns);
-            }
-            continue;
-        }
-        for (int64_t first = 0; first < k; first += PACK_DEPTH) {
-            const int64_t last = first + PACK_DEPTH < k ? first + PACK_DEPTH : k;
-            for (int64_t j = 0; j < columns; ++j) {
-                const int8_t *source = b + (column + j) * column_stride;
-                for (int64_t t = first; t < last; ++t) {
-                    panel[t * TILE_COLUMNS + j] = source[t * depth_stride];
-                }
-            }
-        }
-    }
-}
-
-/* y = x as float32. */
-static void
-widen_codes(const int8_t *restrict x, int64_t n, float *restrict y)
-{
-    for (int64_t i = 0; i < n; ++i) {
-        y[i] = (float)x[i];
-    }
-}
-
-void
-QB_FN(product_qs8)(const int8_t *a, int64_t lda, int64_t m, const void *packed, int64_t n0, int64_t n1, int64_t n,
-                   int64_t k, const qb_epilogue *epilogue, float *c, int64_t ldc, void *scratch)
-{
-    (void)n;
-    const split s = split_of(m, k);
-    float *rows = scratch;
-    float *panel = rows + tiles_per_block(k) * TILE_ROWS * copied_stride(s.depth);
-    for (int64_t step = 0; step < s.blocks * s.chunks; ++step) {
-        const int64_t first = step % s.chunks * s.depth;
-        block_chunk chunk = block_chunk_of(&s, step / s.chunks, step % s.chunks, k);
-        chunk.rows = rows;
-        chunk.stride = copied_stride(chunk.depth);
-        for (int64_t i = chunk.row0; i < chunk.row1; ++i) {
-            widen_codes(a + i * lda + first, chunk.depth, rows + (i - chunk.row0) * chunk.stride);
-        }
-        for (int64_t column = n0; column < n1; column += TILE_COLUMNS) {
-            const int8_t *codes = (const int8_t *)packed + column * k + first * TILE_COLUMNS;
-            const panel_epilogue finish = panel_epilogue_of(epilogue, 1, column, n1);
-            fetch ahead = {(const char *)codes, 0};
-            if (column + TILE_COLUMNS < n1) {
-                ahead = (fetch){(const char *)(codes + k * TILE_COLUMNS), chunk.depth * TILE_COLUMNS};
-            }
-            widen_codes(codes, chunk.depth * TILE_COLUMNS, panel);
             multiply_panel(&chunk, panel, ahead, &finish, c + column, ldc);
         }
     }

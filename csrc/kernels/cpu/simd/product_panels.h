@@ -17,16 +17,12 @@
 #ifndef QB_KERNELS_CPU_SIMD_PRODUCT_PANELS_H
 #define QB_KERNELS_CPU_SIMD_PRODUCT_PANELS_H
 
-#include <math.h>
 #include <string.h>
 
 #include "kernels/cpu/variant.h"
 #include "product_tile.h"
 
-/* The activations of the variant; one that has none of its own names another's. */
-#ifndef PRODUCT_ACTIVATION
-#define PRODUCT_ACTIVATION QB_FN(activation_f32)
-#endif
+#include "kernels/cpu/simd/product_epilogue.h"
 
 enum {
     EXACT_DEPTH = 1024, /* 1024 * 128 * 128 = 2^24: float32 counts that far */
@@ -38,78 +34,6 @@ enum {
 
 _Static_assert((int)TILE_DEPTH <= (int)EXACT_DEPTH && (int)TILE_DEPTH % (int)LINE_FLOATS == 0,
                "chunks must be exact for codes");
-
-/* The epilogue of one panel, padded to its width, so that loops over it have a constant length. */
-typedef struct panel_epilogue {
-    float step[TILE_COLUMNS];
-    float bias[TILE_COLUMNS]; /* without bias -0 in float products: v + -0 is v, for v = -0 too */
-    float divisor;
-    int64_t columns; /* that are stored, 1 .. TILE_COLUMNS */
-    int scaled;      /* a code product */
-    qb_activation activation;
-} panel_epilogue;
-
-static panel_epilogue
-panel_epilogue_of(const qb_epilogue *epilogue, int scaled, int64_t column, int64_t end)
-{
-    panel_epilogue made;
-    made.columns = end - column < TILE_COLUMNS ? end - column : TILE_COLUMNS;
-    made.divisor = epilogue->divisor;
-    made.activation = epilogue->activation;
-    made.scaled = scaled;
-    for (int64_t j = 0; j < TILE_COLUMNS; ++j) {
-        made.step[j] = scaled && j < made.columns ? epilogue->step[column + j] : 0.0f;
-        made.bias[j] = scaled ? 0.0f : -0.0f;
-        if (epilogue->bias != NULL && j < made.columns) {
-            made.bias[j] = epilogue->bias[column + j];
-        }
-    }
-    return made;
-}
-
-/* y = x (columns of a panel).  A length that the compiler knows is a few registers, another one is a call. */
-static inline void
-copy_columns(float *y, const float *x, int64_t columns)
-{
-    if (columns == TILE_COLUMNS) {
-        memcpy(y, x, TILE_COLUMNS * sizeof(float));
-    }
-    else {
-        memcpy(y, x, (size_t)columns * sizeof(float));
-    }
-}
-
-/* c (rows, columns; row distance ldc) = epilogue of the raw sums in tile (rows, TILE_COLUMNS), which is overwritten.
- * Padding columns take part in the arithmetic and are not stored. */
-static void
-finish_tile(float *restrict tile, int64_t rows, const panel_epilogue *restrict panel, float *restrict c, int64_t ldc)
-{
-    const float divisor = panel->divisor;
-    for (int64_t i = 0; i < rows; ++i) {
-        float *row = tile + i * TILE_COLUMNS;
-        if (panel->scaled) {
-            for (int64_t j = 0; j < TILE_COLUMNS; ++j) {
-                row[j] = fmaf(row[j], panel->step[j], panel->bias[j]);
-            }
-        }
-        else {
-            for (int64_t j = 0; j < TILE_COLUMNS; ++j) {
-                row[j] = row[j] + panel->bias[j];
-            }
-        }
-        if (divisor != 1.0f) {
-            for (int64_t j = 0; j < TILE_COLUMNS; ++j) {
-                row[j] = row[j] / divisor;
-            }
-        }
-    }
-    if (panel->activation != QB_ACTIVATION_NONE) {
-        PRODUCT_ACTIVATION(panel->activation, tile, (size_t)(rows * TILE_COLUMNS), tile);
-    }
-    for (int64_t i = 0; i < rows; ++i) {
-        copy_columns(c + i * ldc, tile + i * TILE_COLUMNS, panel->columns);
-    }
-}
 
 /* ---- blocks of rows and chunks of depth ------------------------------------------------------------------------ */
 

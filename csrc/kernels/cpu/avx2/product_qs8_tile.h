@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The inner loop of the code product on AVX2: up to 4 rows by 16 columns, four depths a step, by Winograd's inner
+ * product ("A new algorithm for inner product", 1968).  In 16 bits,
+ *
+ *     (a0 + b2) (a2 + b0) + (a1 + b3) (a3 + b1) = a0 b0 + a1 b1 + a2 b2 + a3 b3 + (a0 a2 + a1 a3) + (b0 b2 + b1 b3)
+ *
+ * so one VPMADDWD does the work of two, and the two additions that replace the other run on ports that are idle.  The
+ * first bracket is a term of the row alone, the second one of the column alone: the tile starts from minus both.  A sum
+ * of two codes is within 2^8, a product within 2^16 and a pair of products within 2^17, so nothing saturates, -128
+ * included; the sums over depth are taken modulo 2^32, and the result, which fits, is exact.
+ *
+ * One block of assembly per tile, for the reason given in avx512/product_tile.h.  8 accumulators, 4 registers of b, two
+ * broadcasts of a and two for sums fill the register file.  b stays int8 in memory and is widened when it is loaded:
+ * measured against panels that were widened before, on Zen 3, that is never slower, though it costs an instruction,
+ * because a tile is bound by what it loads; and it needs no buffer and half the level-1 cache.
+ *
+ *     a      a step of a row is 8 bytes, its four depths as int16; the rows of a tile lie side by side
+ *     panel  a step is 64 bytes: for columns 0-7 (b2, b3) of each, then (b0, b1); the same of columns 8-15
+ */
+#ifndef QB_KERNELS_CPU_AVX2_PRODUCT_QS8_TILE_H
+#define QB_KERNELS_CPU_AVX2_PRODUCT_QS8_TILE_H
+
+#include <stdint.h>
+
+enum {
+    TILE_ROWS = 4,
+    TILE_COLUMNS = 16,
+    TILE_STEP = 8,                /* depths of one turn of the loop; a chunk is padded to a multiple with zeros */
+    TILE_DEPTH = 1024,            /* of a chunk at most: 16 KiB of a panel and 8 KiB of a share the level-1 cache */
+    TILE_CODE_BYTES = 2,          /* of a code of a */
+    TILE_CACHE_BYTES = 256 * 1024 /* of a level-2 cache of 512 KiB or more, for the rows of a */
+};
+
+/* Four depths, `D` steps of four after the bases. */
+#define LOAD(D)                                                                                                        \
+    "vpmovsxbw " #D "*64(%[b]), %%ymm0\n\t"                                                                            \
+    "vpmovsxbw " #D "*64+16(%[b]), %%ymm1\n\t"                                                                         \
+    "vpmovsxbw " #D "*64+32(%[b]), %%ymm2\n\t"                                                                         \
+    "vpmovsxbw " #D "*64+48(%[b]), %%ymm3\n\t"
+#define ROW(D, R, row, x, y)                                                                                           \
+    "vpbroadcastd " #D "*8*" #R "+8*" #row "(%[a]), %%ymm4\n\t"                                                        \
+    "vpbroadcastd " #D "*8*" #R "+8*" #row "+4(%[a]), %%ymm5\n\t"                                                      \
+    "vpaddw %%ymm0, %%ymm4, %%ymm6\n\t"                                                                                \
+    "vpaddw %%ymm1, %%ymm5, %%ymm7\n\t"                                                                                \
+    "vpmaddwd %%ymm6, %%ymm7, %%ymm6\n\t"                                                                              \
+    "vpaddd %%ymm6, %%ymm" #x ", %%ymm" #x "\n\t"                                                                      \
+    "vpaddw %%ymm2, %%ymm4, %%ymm4\n\t"                                                                                \
+    "vpaddw %%ymm3, %%ymm5, %%ymm5\n\t"                                                                                \
+    "vpmaddwd %%ymm4, %%ymm5, %%ymm4\n\t"                                                                              \
+    "vpaddd %%ymm4, %%ymm" #y ", %%ymm" #y "\n\t"
+#define STEP_1(D, R) LOAD(D) ROW(D, R, 0, 8, 9)
+#define STEP_2(D, R) STEP_1(D, R) ROW(D, R, 1, 10, 11)
+#define STEP_3(D, R) STEP_2(D, R) ROW(D, R, 2, 12, 13)
+#define STEP_4(D, R) STEP_3(D, R) ROW(D, R, 3, 14, 15)
+
+#define START(row, x, y)                                                                                               \
+    "vpbroadcastd 4*" #row "(%[terms]), %%ymm0\n\t"                                                                    \
+    "vmovdqu (%[start]), %%ymm" #x "\n\t"                                                                              \
+    "vmovdqu 32(%[start]), %%ymm" #y "\n\t"                                                                            \
+    "vpsubd %%ymm0, %%ymm" #x ", %%ymm" #x "\n\t"                                                                      \
+    "vpsubd %%ymm0, %%ymm" #y ", %%ymm" #y "\n\t"                                                                      \
+    "add %[stride], %[start]\n\t"
+#define START_1 START(0, 8, 9)
+#define START_2 START_1 START(1, 10, 11)
+#define START_3 START_2 START(2, 12, 13)
+#define START_4 START_3 START(3, 14, 15)
+
+#define STORE(row, x, y)                                                                                               \
+    "vmovdqu %%ymm" #x ", " #row "*64(%[sums])\n\t"                                                                    \
+    "vmovdqu %%ymm" #y ", " #row "*64+32(%[sums])\n\t"
+#define STORE_1 STORE(0, 8, 9)
+#define STORE_2 STORE_1 STORE(1, 10, 11)
+#define STORE_3 STORE_2 STORE(2, 12, 13)
+#define STORE_4 STORE_3 STORE(3, 14, 15)
+
+/* clang-format off */
+/* sums (R, 16) = start - terms + a (R, depth) times panel (depth, 16), modulo 2^32, depth a multiple of TILE_STEP: row r
+ * of start lies `stride` elements after the one before (0: all are one row), and terms (R) are a0 a2 + a1 a3 of each
+ * row, added up.  A cache line per turn is fetched from `ahead` on, which may be any address. */
+#define DEFINE_TILE(R)                                                                                                 \
+    static void tile_##R(int64_t depth, const void *a, const void *panel, const int32_t *terms, const int32_t *start,  \
+                         int64_t stride, int32_t *sums, const char *ahead)                                             \
+    {                                                                                                                  \
+        int64_t turns = depth / TILE_STEP;                                                                             \
+        __asm__ volatile(START_##R                                                                                     \
+                         "test %[turns], %[turns]\n\t"                                                                 \
+                         "jz 2f\n\t"                                                                                   \
+                         ".p2align 6\n\t"                                                                              \
+                         "1:\n\t"                                                                                      \
+                         "prefetcht1 (%[ahead])\n\t"                                                                   \
+                         STEP_##R(0, R) STEP_##R(1, R)                                                                 \
+                         "add $2*8*" #R ", %[a]\n\t"                                                                   \
+                         "sub $-128, %[b]\n\t"                                                                         \
+                         "add $64, %[ahead]\n\t"                                                                       \
+                         "dec %[turns]\n\t"                                                                            \
+                         "jnz 1b\n\t"                                                                                  \
+                         "2:\n\t"                                                                                      \
+                         STORE_##R                                                                                     \
+                         "vzeroupper\n\t"                                                                              \
+                         : [a] "+&r"(a), [b] "+&r"(panel), [start] "+&r"(start), [ahead] "+&r"(ahead),                 \
+                           [turns] "+&r"(turns)                                                                        \
+                         : [terms] "r"(terms), [stride] "r"(stride * (int64_t)sizeof(int32_t)), [sums] "r"(sums)       \
+                         : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",     \
+                           "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");                              \
+    }
+/* clang-format on */
+
+DEFINE_TILE(1)
+DEFINE_TILE(2)
+DEFINE_TILE(3)
+DEFINE_TILE(4)
+
+static void (*const tiles[TILE_ROWS])(int64_t, const void *, const void *, const int32_t *, const int32_t *, int64_t,
+                                      int32_t *, const char *) = {tile_1, tile_2, tile_3, tile_4};
+
+#endif

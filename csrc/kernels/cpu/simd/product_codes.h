@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Products of codes with integer instructions, around the tile of a variant.  Its product_qs8_tile.h has the tile,
+ * which computes up to TILE_ROWS x TILE_COLUMNS sums over up to TILE_DEPTH depths, and its product_qs8.c how operands
+ * are packed for it:
+ *
+ *     pack_codes  a chunk of the rows of a tile becomes TILE_CODE_BYTES a code in the order in which the tile reads
+ *                 them, padded with zeros to a multiple of TILE_STEP depths, and a term for each row that the tile
+ *                 takes away from its sums;
+ *     pack_qs8    a panel of b is TILE_COLUMNS sums that its columns start from (int32), then TILE_COLUMNS bytes a
+ *                 depth, padded alike; both sides are arranged in steps of TILE_STEP depths, so that a chunk of a
+ *                 panel lies at its depth.
+ *
+ * Order: that of product_panels.h.  Sums of chunks wait in c as int32, where they are exact modulo 2^32.
+ */
+#ifndef QB_KERNELS_CPU_SIMD_PRODUCT_CODES_H
+#define QB_KERNELS_CPU_SIMD_PRODUCT_CODES_H
+
+#include "product_qs8_tile.h"
+
+#include "kernels/cpu/simd/product_epilogue.h"
+
+enum {
+    BLOCK_TILES = 64,                                        /* rows of a block at most, in tiles */
+    STARTS_BYTES = TILE_COLUMNS * sizeof(int32_t),           /* of a panel, before its codes */
+    TERMS_BYTES = BLOCK_TILES * TILE_ROWS * sizeof(int32_t), /* at the start of scratch */
+    AHEAD_BYTES = 64 / TILE_STEP                             /* that a tile fetches ahead per depth */
+};
+
+_Static_assert((int)TILE_DEPTH % (int)TILE_STEP == 0, "chunks must begin with a step");
+
+/* a (rows, depth; row distance lda) as a tile reads it, with the rows' terms.  The variant's. */
+static void pack_codes(const int8_t *a, int64_t lda, int64_t rows, int64_t depth, void *packed, int32_t *terms);
+
+static int64_t
+padded_depth(int64_t k)
+{
+    return (k + TILE_STEP - 1) / TILE_STEP * TILE_STEP;
+}
+
+static int64_t
+panel_bytes(int64_t k)
+{
+    return STARTS_BYTES + TILE_COLUMNS * padded_depth(k);
+}
+
+/* k in chunks of equal depth but for the last. */
+static int64_t
+chunk_depth(int64_t k)
+{
+    const int64_t chunks = (k + TILE_DEPTH - 1) / TILE_DEPTH;
+    return chunks > 1 ? padded_depth((k + chunks - 1) / chunks) : padded_depth(k);
+}
+
+static int64_t
+tiles_per_block(int64_t k)
+{
+    const int64_t tile_bytes = TILE_ROWS * TILE_CODE_BYTES * chunk_depth(k);
+    return tile_bytes * BLOCK_TILES <= TILE_CACHE_BYTES ? BLOCK_TILES : TILE_CACHE_BYTES / tile_bytes;
+}
+
+void
+QB_FN(pack_qs8_size)(int64_t n, int64_t k, int64_t *panel, size_t *bytes, size_t *scratch)
+{
+    *panel = TILE_COLUMNS;
+    *bytes = (size_t)((n + TILE_COLUMNS - 1) / TILE_COLUMNS * panel_bytes(k));
+    *scratch = TERMS_BYTES + (size_t)(tiles_per_block(k) * TILE_ROWS * TILE_CODE_BYTES * chunk_depth(k));
+}
+
+/* One chunk of one block of rows. */
+typedef struct code_chunk {
+    int64_t m, tiles;     /* rows of the product, in so many tiles of nearly equal height */
+    int64_t tile0, tile1; /* of the block */
+    int64_t first, depth; /* depths, padded */
+    int is_first, is_last;
+    const char *rows; /* packed */
+    const int32_t *terms;
+} code_chunk;
+
+static int64_t
+row_of_tile(const code_chunk *chunk, int64_t tile)
+{
+    return chunk->m * tile / chunk->tiles;
+}
+
+/* c (rows, columns of the panel; row distance ldc) = the epilogue of the sums (rows, TILE_COLUMNS). */
+static void
+finish_sums(const int32_t *restrict sums, int64_t rows, const panel_epilogue *restrict panel, float *restrict c,
+            int64_t ldc)
+{
+    if (panel->columns == TILE_COLUMNS && panel->divisor == 1.0f && panel->activation == QB_ACTIVATION_NONE) {
+        for (int64_t i = 0; i < rows; ++i) {
+            for (int64_t j = 0; j < TILE_COLUMNS; ++j) {
+                c[i * ldc + j] = fmaf((float)sums[i * TILE_COLUMNS + j], panel->step[j], panel->bias[j]);
+            }
+        }
+        return;
+    }
+    _Alignas(64) float tile[TILE_ROWS * TILE_COLUMNS];
+    for (int64_t i = 0; i < rows * TILE_COLUMNS; ++i) {
+        tile[i] = (float)sums[i];
+    }
+    finish_tile(tile, rows, panel, c, ldc);
+}
+
+/* Sums of the chunks before, which wait in c (rows, columns): padding columns get zeros. */
+static void
+load_counts(int32_t *sums, int64_t rows, int64_t columns, const float *c, int64_t ldc)
+{
+    if (columns < TILE_COLUMNS) {
+        memset(sums, 0, (size_t)(rows * TILE_COLUMNS) * sizeof *sums);
+    }
+    for (int64_t i = 0; i < rows; ++i) {
+        memcpy(sums + i * TILE_COLUMNS, c + i * ldc, (size_t)columns * sizeof *sums);
+    }
+}
+
+static void
+store_counts(const int32_t *sums, int64_t rows, int64_t columns, float *c, int64_t ldc)
+{
+    for (int64_t i = 0; i < rows; ++i) {
+        memcpy(c + i * ldc, sums + i * TILE_COLUMNS, (size_t)columns * sizeof *sums);
+    }
+}
+
+/* c points to row 0 and the panel's first column.  The panel is followed by another one, which the tiles fetch, or by
+ * none. */
+static void
+multiply_codes(const code_chunk *chunk, const char *panel, int64_t bytes_to_next, const panel_epilogue *finish,
+               float *c, int64_t ldc)
+{
+    _Alignas(64) int32_t sums[TILE_ROWS * TILE_COLUMNS];
+    const char *codes = panel + STARTS_BYTES + chunk->first * TILE_COLUMNS;
+    const int64_t row0 = row_of_tile(chunk, chunk->tile0);
+    for (int64_t t = chunk->tile0; t < chunk->tile1; ++t) {
+        const int64_t row = row_of_tile(chunk, t);
+        const int64_t height = row_of_tile(chunk, t + 1) - row;
+        const int64_t fetched = (t - chunk->tile0) * chunk->depth * AHEAD_BYTES;
+        const int fetches = bytes_to_next > 0 && fetched < chunk->depth * TILE_COLUMNS;
+        const char *rows = chunk->rows + (row - row0) * chunk->depth * TILE_CODE_BYTES;
+        float *out = c + row * ldc;
+        const int32_t *start = (const int32_t *)(const void *)panel;
+        if (!chunk->is_first) {
+            load_counts(sums, height, finish->columns, out, ldc);
+            start = sums;
+        }
+        tiles[height - 1](chunk->depth, rows, codes, chunk->terms + (row - row0), start,
+                          chunk->is_first ? 0 : TILE_COLUMNS, sums,
+                          fetches ? codes + bytes_to_next + fetched : (const char *)sums);
+        if (chunk->is_last) {
+            finish_sums(sums, height, finish, out, ldc);
+        }
+        else {
+            store_counts(sums, height, finish->columns, out, ldc);
+        }
+    }
+}
+
+void
+QB_FN(product_qs8)(const int8_t *a, int64_t lda, int64_t m, const void *packed, int64_t n0, int64_t n1, int64_t n,
+                   int64_t k, const qb_epilogue *epilogue, float *c, int64_t ldc, void *scratch)
+{
+    (void)n;
+    const int64_t per_block = tiles_per_block(k);
+    const int64_t depth = chunk_depth(k);
+    const int64_t chunks = depth > 0 ? (k + depth - 1) / depth : 1;
+    const int64_t tile_count = (m + TILE_ROWS - 1) / TILE_ROWS;
+    const int64_t blocks = (tile_count + per_block - 1) / per_block;
+    int32_t *terms = scratch;
+    char *rows = (char *)scratch + TERMS_BYTES;
+    for (int64_t step = 0; step < blocks * chunks; ++step) {
+        const int64_t block = step / chunks;
+        const int64_t first = step % chunks * depth;
+        const int64_t real = k - first < depth ? k - first : depth;
+        const code_chunk chunk = {.m = m,
+                                  .tiles = tile_count,
+                                  .tile0 = tile_count * block / blocks,
+                                  .tile1 = tile_count * (block + 1) / blocks,
+                                  .first = first,
+                                  .depth = padded_depth(real),
+                                  .is_first = first == 0,
+                                  .is_last = first + depth >= k,
+                                  .rows = rows,
+                                  .terms = terms};
+        const int64_t row0 = row_of_tile(&chunk, chunk.tile0);
+        for (int64_t t = chunk.tile0; t < chunk.tile1; ++t) {
+            const int64_t row = row_of_tile(&chunk, t);
+            pack_codes(a + row * lda + first, lda, row_of_tile(&chunk, t + 1) - row, real,
+                       rows + (row - row0) * chunk.depth * TILE_CODE_BYTES, terms + (row - row0));
+        }
+        for (int64_t column = n0; column < n1; column += TILE_COLUMNS) {
+            const char *panel = (const char *)packed + column / TILE_COLUMNS * panel_bytes(k);
+            const panel_epilogue finish = panel_epilogue_of(epilogue, 1, column, n1);
+            multiply_codes(&chunk, panel, column + TILE_COLUMNS < n1 ? panel_bytes(k) : 0, &finish, c + column, ldc);
+        }
+    }
+}
+
+#endif

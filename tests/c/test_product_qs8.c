@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Products of extreme codes on every variant that this machine runs, bit for bit against the reference: more than 10^6
+ * outputs, of operands that saturating, 16-bit or float32 arithmetic would get wrong, at depths and shapes around every
+ * tile's steps.  test_product.c holds the reference to the definition.
+ */
+#define _DEFAULT_SOURCE /* product_case.h */
+#include "product_case.h"
+
+enum { OUTPUTS_MIN = 1000000 };
+
+static long long outputs; /* compared so far, of one variant */
+
+/* Codes of an operand: of element i of row r. */
+typedef enum pattern {
+    PATTERN_LOWEST,      /* -128 */
+    PATTERN_HIGHEST,     /* 127 */
+    PATTERN_ALTERNATING, /* -128, 127, -128, ... and the next row the other way round */
+    PATTERN_PAIRS,       /* -128, -128, 127, 127, ...: halves of a step of four */
+    PATTERN_ENDS,        /* any of -128, -127, -1, 0, 1, 127 */
+    PATTERN_RANDOM,      /* any code */
+    PATTERN_COUNT
+} pattern;
+
+static int8_t
+code_of(pattern p, int64_t row, int64_t i, unsigned long long *seed)
+{
+    static const int8_t ends[] = {-128, -127, -1, 0, 1, 127};
+    switch (p) {
+    case PATTERN_LOWEST:
+        return -128;
+    case PATTERN_HIGHEST:
+        return 127;
+    case PATTERN_ALTERNATING:
+        return (row + i) % 2 == 0 ? -128 : 127;
+    case PATTERN_PAIRS:
+        return (row + i / 2) % 2 == 0 ? -128 : 127;
+    case PATTERN_ENDS:
+        return ends[(check_random(seed) >> 40) % COUNT(ends)];
+    case PATTERN_RANDOM:
+    case PATTERN_COUNT:
+        break;
+    }
+    return (int8_t)(check_random(seed) >> 40);
+}
+
+/* Every pattern of a against every pattern of b. */
+static void
+compare_patterns(const product_case *p)
+{
+    operands o = operands_make(p, 17);
+    unsigned long long seed = (unsigned long long)p->k;
+    for (pattern a = PATTERN_LOWEST; a < PATTERN_COUNT; ++a) {
+        for (int64_t i = 0; i < p->m * p->k; ++i) {
+            o.qa[i] = code_of(a, i / p->k, i % p->k, &seed);
+        }
+        for (pattern b = PATTERN_LOWEST; b < PATTERN_COUNT; ++b) {
+            for (int64_t i = 0; i < p->n * p->k; ++i) {
+                o.qb[i] = code_of(b, i / p->k, i % p->k, &seed);
+            }
+            compare_operands(p, &o, TYPE_QS8);
+            outputs += p->m * p->n;
+        }
+    }
+    operands_free(&o);
+}
+
+/* ---- facts ------------------------------------------------------------------------------------------------------- */
+
+static void
+test_short_depths_are_exact(void)
+{
+    for (int64_t k = 1; k <= 34; ++k) {
+        const product_case p = {.m = 9, .n = 37, .k = k, .a_gap = k % 3, .c_gap = k % 5, .transposed = k % 2 != 0};
+        compare_patterns(&p);
+    }
+}
+
+static void
+test_every_height_and_width_is_exact(void)
+{
+    for (int64_t m = 1; m <= 15; ++m) {
+        for (int64_t n = 1; n <= 34; n += n % 16 == 0 || n % 16 == 15 ? 1 : 5) {
+            const product_case p = {.m = m, .n = n, .k = 45, .without_bias = 1};
+            compare_patterns(&p);
+        }
+    }
+}
+
+static void
+test_many_outputs_are_exact(void)
+{
+    static const int64_t depths[] = {1, 7, 64};
+    for (size_t t = 0; t < COUNT(depths); ++t) {
+        const product_case p = {.m = 131, .n = 83, .k = depths[t], .transposed = t % 2 != 0};
+        compare_patterns(&p);
+    }
+}
+
+/* Longer than a chunk of any variant, and around the depths at which chunks are cut. */
+static void
+test_depths_of_several_chunks_are_exact(void)
+{
+    static const int64_t depths[] = {767, 768, 1023, 1025, 1531, 2048, 2051, 3075};
+    for (size_t t = 0; t < COUNT(depths); ++t) {
+        const product_case p = {.m = 7, .n = 19, .k = depths[t], .a_gap = 3, .c_gap = 2};
+        compare_patterns(&p);
+    }
+}
+
+static void
+test_the_longest_depths_are_exact(void)
+{
+    static const int64_t depths[] = {QB_DEPTH_MAX - 2, QB_DEPTH_MAX - 1, QB_DEPTH_MAX};
+    for (size_t t = 0; t < COUNT(depths); ++t) {
+        const product_case p = {.m = 5, .n = 3, .k = depths[t], .without_bias = 1};
+        compare_patterns(&p);
+    }
+}
+
+static void
+test_a_million_outputs_were_compared(void)
+{
+    CHECK(outputs >= OUTPUTS_MIN);
+}
+
+int
+main(void)
+{
+    RUN(load_regions);
+    RUN(load_tables);
+    RUN(test_short_depths_are_exact);
+    RUN(test_every_height_and_width_is_exact);
+    RUN(test_many_outputs_are_exact);
+    RUN(test_depths_of_several_chunks_are_exact);
+    RUN(test_the_longest_depths_are_exact);
+    RUN(test_a_million_outputs_were_compared);
+    return check_report();
+}
