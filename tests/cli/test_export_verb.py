@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
+import reference_onnxruntime
 from qdqbert import QDQBertForSequenceClassification
 
 HEADER = {"command", "version", "status"}
@@ -83,6 +84,7 @@ def test_large_tensors_may_lie_beside(qdqbert, quantized, tmp_path):
         (["--opset", "12"], 3, "opset: expected 13"),
         (["--cache"], 3, "use_cache: config.is_decoder is False"),
         (["--tolerance", "-1"], 2, "--tolerance: expected at least 0, found -1.0"),
+        (["--tolerance", "0.1"], 2, "--tolerance: has no effect without --compare-with"),
         (["--weights", "int4"], 2, "invalid choice: 'int4'"),
     ],
 )
@@ -120,10 +122,23 @@ def test_it_is_compared_with_the_model(qdqbert, quantized, tmp_path, weights):
     assert outcome.status == 0
     [difference] = outcome.data["differences"]
     assert (difference["name"], difference["elements"]) == ("logits", 4 * 4 * 44)
-    assert difference["largest"] < 0.05 * difference["magnitude"]
+    assert difference["mean"] < 0.05 * difference["spread"]
     strict = qdqbert("export", quantized, tmp_path / "model.onnx", *words, "--tolerance", "0")
     assert strict.status == (4 if difference["largest"] else 0)
     assert np.isfinite(difference["magnitude"])
+
+
+@pytest.mark.parametrize(("words", "status"), [([], 0), (["--tolerance", "0"], 4)])
+def test_the_comparison_says_what_quantizing_changes(
+    qdqbert, quantized, tmp_path, monkeypatch, words, status
+):
+    reference_onnxruntime.put_in_place(monkeypatch)
+
+    outcome = qdqbert("export", quantized, tmp_path / "m.onnx", "--compare-with", "onnxruntime", *words)
+
+    assert outcome.status == status
+    assert "quantizing changes" in outcome.out
+    assert ("logits: more than 0 of the output" in outcome.out) == (status == 4)
 
 
 def test_without_the_runtime_it_is_said(qdqbert, quantized, tmp_path, monkeypatch):
@@ -135,3 +150,4 @@ def test_without_the_runtime_it_is_said(qdqbert, quantized, tmp_path, monkeypatc
 
     assert outcome.status == 3
     assert "onnxruntime is not installed" in outcome.err
+    assert not (tmp_path / "model.onnx").exists()

@@ -139,10 +139,73 @@ def test_inputs_that_do_not_fit_are_named(session, tmp_path):
 
     with pytest.raises(ValueError, match=r"^position_ids: .*model.onnx has no such input"):
         runtime(**inputs, position_ids=inputs["input_ids"])
-    del inputs["attention_mask"]
-    with pytest.raises(ValueError, match=r"^attention_mask: .*model.onnx needs it, and it is missing"):
+    del inputs["input_ids"]
+    with pytest.raises(ValueError, match=r"^input_ids: .*model.onnx needs it, and it is missing"):
         runtime(**inputs)
     assert session.last.fed == []
+
+
+@pytest.mark.parametrize("kind", ["sequence", "choice", "cross"])
+def test_what_is_left_out_is_what_a_model_takes_for_it(session, tmp_path, kind):
+    model, inputs = calibrated(kind), batch(kind)
+    kept = {name: inputs[name] for name in ("input_ids", "encoder_hidden_states") if name in inputs}
+
+    found = OnnxRuntimeModel(file_of(kind, tmp_path))(**kept)
+
+    np.testing.assert_allclose(found.logits, model(**kept).logits, rtol=0, atol=ROUNDING)
+
+
+def test_inputs_may_be_given_by_place_and_outputs_as_a_tuple(session, tmp_path):
+    runtime, inputs = OnnxRuntimeModel(file_of("question", tmp_path)), batch("question")
+    places = [inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids")]
+
+    start, end = runtime(*places, return_dict=False)
+
+    expected = runtime(**inputs, return_dict=True)
+    assert np.array_equal(start, expected.start_logits)
+    assert np.array_equal(end, expected.end_logits)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "kind", "sentence"),
+    [
+        ("input_ids", lambda ids: ids + 0.5, TypeError, "expected integers, got float64"),
+        ("input_ids", lambda ids: ids - 100, IndexError, "has -.*, expected at least 0"),
+        ("input_ids", lambda ids: ids[0], ValueError, r"expected the axes \(batch_size, seq_len\), got the"),
+        ("input_ids", lambda ids: [[1, 2], [3]], ValueError, "rows of one length expected"),
+        ("input_ids", lambda ids: ids.astype(str), TypeError, "expected numbers, got <U"),
+        ("token_type_ids", lambda ids: ids * 1.0, TypeError, "expected integers, got float64"),
+        ("attention_mask", lambda mask: mask * 0.5, ValueError, r"expected 0 or 1, got 0\.5"),
+        ("attention_mask", lambda mask: mask * 2, ValueError, "expected 0 or 1, got 2"),
+    ],
+)
+def test_what_no_model_takes_is_refused_as_models_do(session, tmp_path, name, change, kind, sentence):
+    runtime, inputs = OnnxRuntimeModel(file_of("question", tmp_path)), batch("question")
+    inputs[name] = change(inputs[name])
+
+    with pytest.raises(kind, match=rf"^{name}: {sentence}"):
+        runtime(**inputs)
+
+    assert session.last.fed == []
+
+
+@pytest.mark.parametrize("kind", [bool, np.float32, np.int32])
+def test_masks_may_have_other_types(session, tmp_path, kind):
+    runtime, inputs = OnnxRuntimeModel(file_of("question", tmp_path)), batch("question")
+
+    found = runtime(**{**inputs, "attention_mask": inputs["attention_mask"].astype(kind)})
+
+    assert np.array_equal(found.start_logits, runtime(**inputs).start_logits)
+
+
+def test_its_text_names_file_class_and_inputs(session, tmp_path):
+    path = file_of("token", tmp_path)
+
+    inputs = "input_ids, attention_mask, token_type_ids"
+    assert (
+        repr(OnnxRuntimeModel(path))
+        == f"OnnxRuntimeModel('{path}', a QDQBertForTokenClassification: {inputs})"
+    )
 
 
 def test_a_failure_of_the_runtime_names_file_and_shapes(session, tmp_path):
@@ -188,6 +251,8 @@ def test_a_missing_file_and_no_threads_are_refused(session, tmp_path):
         OnnxRuntimeModel(tmp_path / "model.onnx")
     with pytest.raises(ValueError, match="num_threads: expected at least 1, got 0"):
         OnnxRuntimeModel(file_of("sequence", tmp_path), num_threads=0)
+    with pytest.raises(TypeError, match=r"num_threads: expected an integer, got 2\.5"):
+        OnnxRuntimeModel(file_of("sequence", tmp_path), num_threads=2.5)
 
 
 def test_without_the_runtime_it_is_said(monkeypatch, tmp_path):

@@ -72,10 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tolerance",
         type=float,
-        default=0.05,
         metavar="X",
-        help="status 4 if an output differs by more than this share of its largest element (0.05: a code at "
-        "a tie may move by one)",
+        help="status 4 if an output differs, root mean square, by more than this share of it (default: 0.05, "
+        "or a quarter of what quantizing changes if that is more, as codes at ties move others)",
     )
 
 
@@ -84,9 +83,15 @@ def run(arguments: argparse.Namespace) -> Report:
     from qdqbert import nn
     from qdqbert.onnx import check, export
     from qdqbert.onnx.comparison import compare_with_onnxruntime
+    from qdqbert.onnx.runtime import require_onnxruntime
 
-    if not 0 <= arguments.tolerance < float("inf"):
-        raise UsageError(f"--tolerance: expected at least 0, found {arguments.tolerance}")
+    tolerance = arguments.tolerance
+    if tolerance is not None and not 0 <= tolerance < float("inf"):
+        raise UsageError(f"--tolerance: expected at least 0, found {tolerance}")
+    if tolerance is not None and arguments.compare_with is None:
+        raise UsageError("--tolerance: has no effect without --compare-with")
+    if arguments.compare_with is not None:
+        require_onnxruntime()
     model = _open(arguments.folder)
     quantizers = [module for module in model.modules() if isinstance(module, nn.TensorQuantizer)]
     if arguments.as_float:
@@ -110,7 +115,7 @@ def run(arguments: argparse.Namespace) -> Report:
     )
     violations = check(written[0]) if arguments.check else []
     differences = compare_with_onnxruntime(model, written[0]) if arguments.compare_with else []
-    is_far = any(not each.largest <= arguments.tolerance * each.magnitude for each in differences)
+    is_far = any(each.is_far(tolerance) for each in differences)
     data: dict[str, Any] = {
         "folder": arguments.folder,
         "class": type(model).__name__,
@@ -122,7 +127,7 @@ def run(arguments: argparse.Namespace) -> Report:
         "compared_with": arguments.compare_with,
         "differences": [each._asdict() for each in differences],
     }
-    lines = _lines(data, violations, differences, arguments.tolerance)
+    lines = _lines(data, violations, differences, tolerance)
     return Report(data, lines, VERIFICATION_FAILED if violations or is_far else OK)
 
 
@@ -149,7 +154,10 @@ def _open(folder: str) -> Any:
 
 
 def _lines(
-    data: dict[str, Any], violations: list[Violation], differences: list[OutputDifference], tolerance: float
+    data: dict[str, Any],
+    violations: list[Violation],
+    differences: list[OutputDifference],
+    tolerance: float | None,
 ) -> list[str]:
     files = ", ".join(f"{Path(name).name} {format_bytes(size)}" for name, size in data["files"].items())
     lines = [
@@ -164,11 +172,23 @@ def _lines(
         )
     if differences:
         rows = [
-            [each.name, f"{each.elements:,}", f"{each.largest:.2g}", f"{each.magnitude:.3g}"]
+            [each.name, f"{each.elements:,}", *(f"{part:.2g}" for part in each[4:]), f"{each.largest:.2g}"]
             for each in differences
         ]
-        header = ["output", "elements", "largest difference", "largest element"]
+        header = [
+            "output",
+            "elements",
+            "difference",
+            "of outputs of",
+            "quantizing changes",
+            "largest difference",
+        ]
         lines += ["", f"{data['compared_with']} against the model:", *format_table(header, rows)]
-        if any(not each.largest <= tolerance * each.magnitude for each in differences):
-            lines.append(f"more than {tolerance:g} of the largest element")
+        lines.append("in root mean square, but for the last")
+        far = [each.name for each in differences if each.is_far(tolerance)]
+        if far:
+            allowed = "0.05 of the output or a quarter of what quantizing changes"
+            if tolerance is not None:
+                allowed = f"{tolerance:g} of the output"
+            lines.append(f"{', '.join(far)}: more than {allowed}")
     return lines

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.device import get_num_threads
-from qdqbert.errors import CheckpointError, UnsupportedError
+from qdqbert.errors import CheckpointError, ShapeError, UnsupportedError
 from qdqbert.modeling_outputs import (
     BaseModelOutputWithPoolingAndCrossAttentions,
     CausalLMOutputWithCrossAttentions,
@@ -24,7 +24,7 @@ from qdqbert.modeling_outputs import (
 from qdqbert.onnx.metadata import PREFIX
 from qdqbert.serialization.folder import json_object
 
-__all__ = ["OnnxRuntimeModel", "field_of"]
+__all__ = ["OnnxRuntimeModel", "field_of", "require_onnxruntime"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -35,11 +35,18 @@ _OUTPUT_CLASSES: tuple[type[ModelOutput], ...] = (
     CausalLMOutputWithCrossAttentions,
     BaseModelOutputWithPoolingAndCrossAttentions,
 )
-_TYPES = {
+_TYPES: dict[str, type[np.generic]] = {
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
+}
+_STATES = "encoder_hidden_states"
+# Inputs that may be left out: whose shape they have, and their value.
+_DEFAULTS = {
+    "attention_mask": ("input_ids", 1),
+    "token_type_ids": ("input_ids", 0),
+    "encoder_attention_mask": (_STATES, 1),
 }
 _CACHE = "past_key_values."
 _CACHE_AXES = 4
@@ -81,8 +88,8 @@ class OnnxRuntimeModel:
         If there is no such file, or what it says of its configuration cannot be read.
     UnsupportedError
         If ONNX Runtime is not installed or cannot run the file, or no output is one that a model has.
-    ValueError
-        If `num_threads` is less than 1.
+    TypeError, ValueError
+        If `num_threads` is no integer, or less than 1.
 
     Examples
     --------
@@ -113,13 +120,23 @@ class OnnxRuntimeModel:
         self.model_class: str | None = properties.get(f"{PREFIX}class")
         self.config = _config(self.path, properties.get(f"{PREFIX}config"))
 
-    def __call__(self, **inputs: npt.ArrayLike) -> Any:
+    def __call__(
+        self,
+        input_ids: npt.ArrayLike | None = None,
+        attention_mask: npt.ArrayLike | None = None,
+        token_type_ids: npt.ArrayLike | None = None,
+        *,
+        return_dict: bool | None = None,
+        **inputs: npt.ArrayLike | None,
+    ) -> Any:
         """Compute the outputs that the file has.
 
         Parameters
         ----------
-        **inputs : array_like
-            By name, as a model takes them.
+        input_ids, attention_mask, token_type_ids, **inputs : array_like, optional
+            As a model takes them: masks that are left out are 1, types 0.
+        return_dict : bool, optional
+            False: return a tuple.
 
         Returns
         -------
@@ -128,18 +145,30 @@ class OnnxRuntimeModel:
 
         Raises
         ------
-        ValueError
-            If an input is missing or the file has none of that name.
+        TypeError, ValueError, IndexError
+            If an input is missing, has another type or number of axes, or a negative id, or the file has none
+            of that name; it is named.
         UnsupportedError
             If ONNX Runtime fails on these inputs.
         """
+        inputs |= {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+        }
         values = {self._fields[name]: value for name, value in self.run(inputs).items()}
         for kind in _OUTPUT_CLASSES:
             if values.keys() <= _field_names(kind):
-                return kind(**values)
+                output = kind(**values)
+                return output.to_tuple() if return_dict is False else output
         raise UnsupportedError(f"{self.path}: no model has all of {', '.join(values)}")
 
-    def run(self, inputs: Mapping[str, npt.ArrayLike]) -> Arrays:
+    def __repr__(self) -> str:
+        """Return file, class and inputs."""
+        named = "" if self.model_class is None else f", a {self.model_class}"
+        return f"OnnxRuntimeModel({self.path!r}{named}: {', '.join(self.input_names)})"
+
+    def run(self, inputs: Mapping[str, npt.ArrayLike | None]) -> Arrays:
         """Compute the outputs under the names that the file gives them.
 
         Parameters
@@ -154,10 +183,10 @@ class OnnxRuntimeModel:
 
         Raises
         ------
-        ValueError, UnsupportedError
+        TypeError, ValueError, IndexError, UnsupportedError
             As a call does.
         """
-        given = {name: np.asarray(value) for name, value in inputs.items() if value is not None}
+        given = {name: _array(name, value) for name, value in inputs.items() if value is not None}
         fed = self._fed(given)
         names = list(self._fields)
         try:
@@ -171,9 +200,13 @@ class OnnxRuntimeModel:
         fed: Arrays = {}
         for name, (kind, shape) in self._inputs.items():
             if name in given:
-                fed[name] = np.ascontiguousarray(given[name], _TYPES[kind])
+                fed[name] = _converted(name, given[name], _TYPES[kind], shape)
             elif name.startswith(_CACHE):
                 fed[name] = self._empty_cache(name, kind, shape, given)
+            elif name in _DEFAULTS and _DEFAULTS[name][0] in given:
+                like, value = _DEFAULTS[name]
+                sizes = given[like].shape[:-1] if like == _STATES else given[like].shape
+                fed[name] = np.full(sizes, value, _TYPES[kind])
             else:
                 raise ValueError(f"{name}: {self.path} needs it, and it is missing")
         for name in given.keys() - fed.keys():
@@ -192,6 +225,22 @@ class OnnxRuntimeModel:
         return np.zeros((rows, shape[1], 0, shape[3]), _TYPES[kind])
 
 
+def require_onnxruntime() -> Any:
+    """Return the package ``onnxruntime``.
+
+    Raises
+    ------
+    UnsupportedError
+        If it is not installed.
+    """
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise UnsupportedError(
+            "onnxruntime is not installed; it is needed to run an exported file (`pip install onnxruntime`)"
+        ) from error
+
+
 def field_of(name: str) -> str:
     """Return the field of a model's output that an output of a file is.
 
@@ -208,21 +257,46 @@ def field_of(name: str) -> str:
     return _FIELDS.get(name, name)
 
 
+def _array(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ShapeError(f"{name}: rows of one length expected: {error}") from error
+
+
+def _converted(
+    name: str, value: npt.NDArray[Any], kind: type[np.generic], shape: list[Any]
+) -> npt.NDArray[Any]:
+    """Return an input in the type of the file; refuse what the conversion or a Gather would make another."""
+    if value.ndim != len(shape):
+        axes = ", ".join(map(str, shape))
+        raise ShapeError(f"{name}: expected the axes ({axes}), got the shape {value.shape}")
+    if value.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: expected numbers, got {value.dtype}")
+    converted = np.ascontiguousarray(value, kind)
+    if np.issubdtype(kind, np.integer):
+        is_mask = name.endswith("mask")
+        if value.dtype.kind == "f" and not is_mask:
+            raise TypeError(f"{name}: expected integers, got {value.dtype}")
+        if is_mask and not ((value == 0) | (value == 1)).all():
+            raise ValueError(f"{name}: expected 0 or 1, got {value[(value != 0) & (value != 1)].flat[0]}")
+        if not is_mask and converted.size and converted.min() < 0:
+            raise IndexError(f"{name}: has {converted.min()}, expected at least 0")
+    return converted
+
+
 def _field_names(kind: type[ModelOutput]) -> set[str]:
     return {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
 
 
 def _open(path: str, optimizes: bool, num_threads: int | None) -> Any:
+    if num_threads is not None and (isinstance(num_threads, bool) or not isinstance(num_threads, int)):
+        raise TypeError(f"num_threads: expected an integer, got {num_threads!r}")
     if num_threads is not None and num_threads < 1:
         raise ValueError(f"num_threads: expected at least 1, got {num_threads}")
     if not os.path.isfile(path):
         raise CheckpointError(f"{path}: there is no such file")
-    try:
-        onnxruntime: Any = importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise UnsupportedError(
-            "onnxruntime is not installed; it is needed to run an exported file"
-        ) from error
+    onnxruntime = require_onnxruntime()
     options = onnxruntime.SessionOptions()
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimizes else levels.ORT_DISABLE_ALL
