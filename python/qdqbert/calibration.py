@@ -31,6 +31,7 @@ from qdqbert.errors import CheckpointError, StateError
 from qdqbert.forward_passes import progress_bar, require_batches, run_batch
 from qdqbert.module import Module
 from qdqbert.nn import TensorQuantizer
+from qdqbert.quantization_settings import calibration_note
 from qdqbert.rules import QuantizerState, changing_quantizers, named_quantizers
 from qdqbert.serialization.atomic import replacing
 from qdqbert.serialization.statistics_file import FORMAT, read_statistics
@@ -325,11 +326,24 @@ class Calibration(Copyable):
             moment.  The model is then as it was.
         """
         _require_weight_method(weights)
-        self._load(self.ranges(method, **options), weights, options.get("percentile", 99.99))
+        percentile = options.get("percentile", 99.99)
+        others = [f"{key}={value}" for key, value in options.items() if key != "percentile"]
+        text = " ".join([f"percentile {percentile}" if method == "percentile" else method, *others])
+        self._load(self.ranges(method, **options), weights, percentile, method=text)
         return self
 
-    def _load(self, ranges: Mapping[str, Array], weights: str | None, percentile: float = 99.99) -> None:
-        """Give every quantizer its range and switch it to quantizing, or leave all as they are."""
+    def _load(
+        self,
+        ranges: Mapping[str, Array],
+        weights: str | None,
+        percentile: float = 99.99,
+        *,
+        method: str = "search",
+    ) -> None:
+        """Give every quantizer its range and switch it to quantizing, or leave all as they are.
+
+        What `method` says is noted in the model, for ``config.json`` and exported files.
+        """
         before = [(quantizer, QuantizerState.of(quantizer)) for _, quantizer in self._all]
         with changing_quantizers(quantizer for quantizer, _ in before):
             try:
@@ -344,6 +358,23 @@ class Calibration(Copyable):
                 for quantizer, state in before:
                     state.apply(quantizer)
                 raise
+        self._note(method, weights, percentile)
+
+    def _note(self, activations: str, weights: str | None, percentile: float) -> None:
+        """Note how the ranges of a whole model were chosen."""
+        from qdqbert.modeling_base import QDQBertPreTrainedModel
+
+        if not isinstance(self.model, QDQBertPreTrainedModel):
+            return
+        engine, note = self.model._engine, None
+        is_left = any(
+            quantizer._handle.stages & STAGE_DISABLED and quantizer._handle.amax() is not None
+            for _, quantizer in self._all
+        )
+        if weights is not None and not is_left:  # one that is off keeps a range that was chosen before
+            text = f"percentile {percentile}" if weights == "percentile" else weights
+            note = calibration_note(activations, text, engine.core.quantizers())
+        engine.calibration = note
 
     def search(
         self,

@@ -300,7 +300,8 @@ class CheckpointModule(Module):
     def _saved_config(self) -> str:
         """Text of ``config.json``."""
         quantizers = self._core_quantizers()
-        section = describe(quantizers, self._engine.input_desc, self._engine.weight_desc)
+        engine = self._engine
+        section = describe(quantizers, engine.input_desc, engine.weight_desc, engine.calibration)
         config = type(self.config).from_dict(self.config.to_dict())
         config.torch_dtype = "float32"
         store_section(config, section)

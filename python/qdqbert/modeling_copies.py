@@ -20,7 +20,7 @@ from qdqbert.copies import Copyable, constructed
 from qdqbert.modeling_engine import Engine
 from qdqbert.module import Module
 from qdqbert.nn.quantizer_state import handle_state, set_handle_state
-from qdqbert.quantization_settings import describe_descriptors, store_section
+from qdqbert.quantization_settings import CalibrationNote, describe_descriptors, store_section
 
 __all__ = ["CopyableModel"]
 
@@ -66,6 +66,7 @@ class CopyableModel(Module, Copyable):
             "bf16_products": engine.bf16_products,
             "input_desc": engine.input_desc,
             "weight_desc": engine.weight_desc,
+            "calibration": engine.calibration and tuple(engine.calibration),
             "parameters": {
                 name.removeprefix(prefix): view
                 for name, (_, view) in bound.parameters.items()
@@ -94,6 +95,8 @@ class CopyableModel(Module, Copyable):
         engine.padding = state["padding"]
         engine.dropout_seed, engine.dropout_step = state.get("dropout", (0, 0))  # older pickles have none
         engine.bf16_products = state.get("bf16_products", False)  # nor this
+        note = state.get("calibration")  # nor this
+        engine.calibration = None if note is None else CalibrationNote(*note)
         for name, (index, _) in engine.handles.bound.parameters.items():
             engine.core.parameter_write(index)[...] = state["parameters"][name]
         for name, handle in engine.handles.bound.quantizers.items():

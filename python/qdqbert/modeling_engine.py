@@ -34,7 +34,13 @@ from qdqbert.nn.quant_mixin import require_fake_quant
 from qdqbert.nn.tensor_quantizer import descriptor_options
 from qdqbert.quant_descriptor import QuantDescriptor
 from qdqbert.quant_modules import new_model_descriptors, set_up_new_model
-from qdqbert.quantization_settings import SECTION, read_descriptors, section_of
+from qdqbert.quantization_settings import (
+    SECTION,
+    CalibrationNote,
+    note_of,
+    read_descriptors,
+    section_of,
+)
 from qdqbert.recording import Reach, Recording
 from qdqbert.sessions import Loan, SessionPool
 
@@ -139,7 +145,9 @@ class Engine:
         device: Device | None,
     ) -> None:
         config.validate()
-        descriptors = read_descriptors(section_of(config))
+        section = section_of(config)
+        descriptors = read_descriptors(section)
+        self.calibration: CalibrationNote | None = note_of(section)
         is_from_file = descriptors is not None
         if descriptors is None:
             descriptors = new_model_descriptors()

@@ -8,12 +8,15 @@ a saved folder does not say how it was made.  Here a folder does::
         "quant_method": "qdqbert",
         "input": {"num_bits": 8, "calib_method": "histogram"},
         "weight": {"num_bits": 8, "axis": [0]},
-        "quantizers": {"bert.encoder.layer.0.attention.output.add_local_input_quantizer": {"disabled": true}}
+        "quantizers": {"bert.encoder.layer.0.attention.output.add_local_input_quantizer": {"disabled": true}},
+        "calibration": {"activations": "percentile 99.99", "weights": "max", "ranges_sha256": "9f86d0..."}
     }
 
 ``input`` and ``weight`` are the arguments of the two descriptors; ``quantizers`` lists those that deviate
-from theirs. Without the section the class attributes of ``QuantLinear`` decide, as in the original.  Where
-all settings are the package's own defaults and there are no ranges the section is left out.
+from theirs; ``calibration`` says how `qdqbert.calibrate` or a search chose the ranges, and is left out if it
+was done otherwise or a range is another since, which the digest tells.  Without the section the class
+attributes of ``QuantLinear`` decide, as in the original.  Where all settings are the package's own defaults
+and there are no ranges the section is left out.
 
 The key is not ``quantization_config``, where transformers keeps the settings of its own methods: version 4.39
 refuses a folder whose method it does not know, later ones warn; a key that no method has is ignored by all.
@@ -22,8 +25,11 @@ Folders of qdqbert 0.1 have their section there and are read.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from qdqbert._core import STAGE_CLIP, STAGE_DISABLED, STAGE_QUANT, Quantizer
 from qdqbert.errors import CheckpointError
@@ -39,19 +45,94 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SECTION",
+    "CalibrationNote",
     "apply_deviations",
+    "calibration_note",
     "describe",
     "describe_descriptors",
     "deviations_of",
     "is_float",
+    "note_of",
     "read_descriptors",
     "section_of",
     "store_section",
 ]
 
 METHOD = "qdqbert"
+_BASE_PREFIX = "bert."
 SECTION = "qdqbert_quantization"
 _FORMER_SECTION = "quantization_config"
+
+
+class CalibrationNote(NamedTuple):
+    """How the ranges of a model were chosen.
+
+    Attributes
+    ----------
+    activations, weights : str
+        Method and its options: ``"percentile 99.99"``, ``"max"``, ``"search"``.
+    ranges_sha256 : str
+        Of the ranges that it chose.
+    """
+
+    activations: str
+    weights: str
+    ranges_sha256: str
+
+    def fits(self, quantizers: Iterable[tuple[str, Quantizer]]) -> bool:
+        """Whether the ranges are still those.
+
+        Parameters
+        ----------
+        quantizers : iterable of (str, _core.Quantizer)
+        """
+        return self.ranges_sha256 == _ranges_digest(quantizers)
+
+
+def calibration_note(
+    activations: str, weights: str, quantizers: Iterable[tuple[str, Quantizer]]
+) -> CalibrationNote:
+    """Return the note for ranges that have just been chosen.
+
+    Parameters
+    ----------
+    activations, weights : str
+        As in `CalibrationNote`.
+    quantizers : iterable of (str, _core.Quantizer)
+    """
+    return CalibrationNote(activations, weights, _ranges_digest(quantizers))
+
+
+def note_of(section: Any) -> CalibrationNote | None:
+    """Return what the settings say of a calibration, or None.
+
+    Parameters
+    ----------
+    section : object
+        As `section_of` gives it, and `read_descriptors` takes it.
+
+    Raises
+    ------
+    CheckpointError
+        If it is built otherwise.
+    """
+    fields = section.get("calibration") if section else None
+    if fields is None:
+        return None
+    names = CalibrationNote._fields
+    if not isinstance(fields, Mapping) or not all(isinstance(fields.get(name), str) for name in names):
+        raise CheckpointError(f"{SECTION}.calibration: expected {', '.join(names)}, got {fields!r:.120}")
+    return CalibrationNote(*(fields[name] for name in names))
+
+
+def _ranges_digest(quantizers: Iterable[tuple[str, Quantizer]]) -> str:
+    """SHA-256 of names, without the base model's prefix, and ranges."""
+    digest = hashlib.sha256()
+    named = {name.removeprefix(_BASE_PREFIX): quantizer.amax() for name, quantizer in quantizers}
+    for name, amax in sorted((name, amax) for name, amax in named.items() if amax is not None):
+        digest.update(name.encode() + b"\0")
+        digest.update(np.ascontiguousarray(amax, "<f4").tobytes())
+    return digest.hexdigest()
 
 
 def section_of(config: QDQBertConfig) -> Any:
@@ -116,7 +197,10 @@ def _descriptor(section: Mapping[str, Any], key: str) -> QuantDescriptor:
 
 
 def describe(
-    quantizers: Iterable[tuple[str, Quantizer]], input_desc: QuantDescriptor, weight_desc: QuantDescriptor
+    quantizers: Iterable[tuple[str, Quantizer]],
+    input_desc: QuantDescriptor,
+    weight_desc: QuantDescriptor,
+    note: CalibrationNote | None = None,
 ) -> dict[str, Any] | None:
     """Return the section for a model, or None if all settings are the defaults and there are no ranges.
 
@@ -125,7 +209,10 @@ def describe(
     quantizers : iterable of (str, _core.Quantizer)
     input_desc, weight_desc : QuantDescriptor
         What the quantizers were made from.
+    note : CalibrationNote, optional
+        Kept if it fits.
     """
+    quantizers = list(quantizers)
     deviations: dict[str, dict[str, Any]] = {}
     has_ranges = False
     for name, quantizer in quantizers:
@@ -139,7 +226,10 @@ def describe(
     )
     if is_default and not deviations and not has_ranges:
         return None
-    return {**describe_descriptors(input_desc, weight_desc), "quantizers": deviations}
+    section = {**describe_descriptors(input_desc, weight_desc), "quantizers": deviations}
+    if note is not None and note.fits(quantizers):
+        section["calibration"] = note._asdict()
+    return section
 
 
 def describe_descriptors(input_desc: QuantDescriptor, weight_desc: QuantDescriptor) -> dict[str, Any]:

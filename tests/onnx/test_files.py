@@ -85,6 +85,16 @@ def test_the_second_file_goes_with_the_model_that_named_it(tmp_path: Path, model
     assert sorted(tmp_path.iterdir()) == sorted([path, other, of_other])
 
 
+@pytest.mark.parametrize("change", ["weights", "ranges"])
+def test_the_second_file_of_other_numbers_has_another_name(tmp_path: Path, model: Any, change: str) -> None:
+    other = calibrated("question", 3) if change == "weights" else calibrated("question", method="mse")
+
+    _, mine = qdqbert.onnx.export(model, tmp_path / "model.onnx", external_data=True)
+    _, theirs = qdqbert.onnx.export(other, tmp_path / "model.onnx", external_data=True)
+
+    assert mine.name != theirs.name
+
+
 def test_models_beyond_one_message_have_a_second_file(
     tmp_path: Path, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

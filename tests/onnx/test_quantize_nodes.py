@@ -440,6 +440,46 @@ def test_learned_ranges_clip_to_both_bounds() -> None:
     assert differences(model, proto) < ROUNDING
 
 
+@pytest.mark.parametrize("weights", ["float", "int8"])
+def test_learned_ranges_of_weights_clip_to_both_bounds(weights: str) -> None:
+    from onnx_models import build
+
+    from qdqbert.tensor_quant import QuantDescriptor
+
+    saved = nn.QuantLinear.default_quant_desc_weight
+    nn.QuantLinear.set_default_quant_desc_weight(QuantDescriptor(num_bits=8, learn_amax=True, amax=0.4))
+    try:
+        model = build("question", 14)
+    finally:
+        nn.QuantLinear.set_default_quant_desc_weight(saved)
+    for name, quantizer in all_quantizers(model).items():
+        if name.endswith("_weight_quantizer"):
+            quantizer._handle.set_clip(-0.3, 0.1)
+        else:
+            quantizer.amax = np.float32(4.0)
+
+    proto = exported(model, weights=weights)
+
+    check(proto)
+    node = dequantize_nodes(proto)[WEIGHT]
+    values = evaluate(proto, batch("question"), [node.output[0]])[node.output[0]]
+    assert (values.min(), values.max()) == (np.float32(-0.3), 42 * (np.float32(0.3) / np.float32(127.0)))
+    linear = model.get_submodule(f"{LAYER}.intermediate.dense")
+    np.testing.assert_allclose(
+        values.T, all_quantizers(model)[WEIGHT](linear.weight), rtol=3 * 2.0**-23, atol=0
+    )
+
+
+def test_the_floor_of_a_weight_counts_the_scale_before_it(model: Any) -> None:
+    make_narrow(model)
+    all_quantizers(model)[WEIGHT].pre_quant_scale = np.full(20, 2.0, np.float32)
+
+    proto = exported(model)
+
+    output = quantize_nodes(proto)[WEIGHT].output[0]
+    assert evaluate(proto, batch("question"), [output])[output].min() == -127
+
+
 def test_a_quantizer_that_still_calibrates_is_named_in_the_log(
     model: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

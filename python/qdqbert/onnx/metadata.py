@@ -17,7 +17,8 @@ ties               JSON object: name of a parameter to ``[[place, value], ...]``
                    parameter; left out where there are none
 weights            ``float`` or ``int8``
 precision          ``fp32``, ``fp16`` or ``bf16``
-calibration        methods of the calibrators: ``max``, ``histogram``, or both
+calibration        how `qdqbert.calibrate` or a search chose the ranges, ``percentile 99.99; weights max``;
+                   left out if it was done otherwise, or a range is another since
 checkpoint_sha256  of all parameters in the order of their names: each name in UTF-8, a zero byte, and the
                    elements, float32 little-endian
 =================  ===========================================================================================
@@ -58,7 +59,7 @@ def metadata_of(
     from qdqbert import __version__
 
     engine = model._engine
-    methods = sorted({engine.input_desc.calib_method, engine.weight_desc.calib_method})
+    note = engine.calibration
     facts = {
         "version": __version__,
         "class": _class_name(model),
@@ -66,9 +67,10 @@ def metadata_of(
         "ranges": json.dumps(_ranges(model), sort_keys=True),
         "weights": weights,
         "precision": precision,
-        "calibration": ", ".join(methods),
         "checkpoint_sha256": checkpoint_digest(model),
     }
+    if note is not None and note.fits(model._core_quantizers()):
+        facts["calibration"] = f"{note.activations}; weights {note.weights}"
     if moves:
         own = {
             name: [*zip(each.places.tolist(), each.own.tolist(), strict=True)] for name, each in moves.items()
