@@ -31,7 +31,7 @@ from qdqbert.errors import CheckpointError, StateError
 from qdqbert.forward_passes import progress_bar, require_batches, run_batch
 from qdqbert.module import Module
 from qdqbert.nn import TensorQuantizer
-from qdqbert.quantization_settings import calibration_note
+from qdqbert.quantization_settings import note_method
 from qdqbert.rules import QuantizerState, changing_quantizers, named_quantizers
 from qdqbert.serialization.atomic import replacing
 from qdqbert.serialization.statistics_file import FORMAT, read_statistics
@@ -327,9 +327,9 @@ class Calibration(Copyable):
         """
         _require_weight_method(weights)
         percentile = options.get("percentile", 99.99)
-        others = [f"{key}={value}" for key, value in options.items() if key != "percentile"]
-        text = " ".join([f"percentile {percentile}" if method == "percentile" else method, *others])
-        self._load(self.ranges(method, **options), weights, percentile, method=text)
+        others = "".join(f" {key}={value}" for key, value in options.items() if key != "percentile")
+        text = f"percentile {percentile}" if method == "percentile" else method
+        self._load(self.ranges(method, **options), weights, percentile, method=text + others)
         return self
 
     def _load(
@@ -358,23 +358,7 @@ class Calibration(Copyable):
                 for quantizer, state in before:
                     state.apply(quantizer)
                 raise
-        self._note(method, weights, percentile)
-
-    def _note(self, activations: str, weights: str | None, percentile: float) -> None:
-        """Note how the ranges of a whole model were chosen."""
-        from qdqbert.modeling_base import QDQBertPreTrainedModel
-
-        if not isinstance(self.model, QDQBertPreTrainedModel):
-            return
-        engine, note = self.model._engine, None
-        is_left = any(
-            quantizer._handle.stages & STAGE_DISABLED and quantizer._handle.amax() is not None
-            for _, quantizer in self._all
-        )
-        if weights is not None and not is_left:  # one that is off keeps a range that was chosen before
-            text = f"percentile {percentile}" if weights == "percentile" else weights
-            note = calibration_note(activations, text, engine.core.quantizers())
-        engine.calibration = note
+        note_method(self.model, method, weights, percentile)
 
     def search(
         self,

@@ -42,16 +42,17 @@ from qdqbert.quant_descriptor import (
 
 if TYPE_CHECKING:
     from qdqbert.configuration_qdqbert import QDQBertConfig
+    from qdqbert.module import Module
 
 __all__ = [
     "SECTION",
     "CalibrationNote",
     "apply_deviations",
-    "calibration_note",
     "describe",
     "describe_descriptors",
     "deviations_of",
     "is_float",
+    "note_method",
     "note_of",
     "read_descriptors",
     "section_of",
@@ -89,18 +90,30 @@ class CalibrationNote(NamedTuple):
         return self.ranges_sha256 == _ranges_digest(quantizers)
 
 
-def calibration_note(
-    activations: str, weights: str, quantizers: Iterable[tuple[str, Quantizer]]
-) -> CalibrationNote:
-    """Return the note for ranges that have just been chosen.
+def note_method(model: Module, activations: str, weights: str | None, percentile: float) -> None:
+    """Note in a whole model how its ranges were chosen, just now; in a part of one nothing is noted.
 
     Parameters
     ----------
-    activations, weights : str
+    model : Module
+    activations : str
         As in `CalibrationNote`.
-    quantizers : iterable of (str, _core.Quantizer)
+    weights : str or None
+        Method for weights; None: they were left as they are, and nothing is known of the whole.
+    percentile : float
+        That `weights` means if it is ``"percentile"``.
     """
-    return CalibrationNote(activations, weights, _ranges_digest(quantizers))
+    from qdqbert.modeling_base import QDQBertPreTrainedModel
+
+    if not isinstance(model, QDQBertPreTrainedModel):
+        return
+    quantizers, note = model._core_quantizers(), None
+    # One that is off keeps a range that was chosen before.
+    is_left = any(each.stages & STAGE_DISABLED and each.amax() is not None for _, each in quantizers)
+    if weights is not None and not is_left:
+        text = f"percentile {percentile}" if weights == "percentile" else weights
+        note = CalibrationNote(activations, text, _ranges_digest(quantizers))
+    model._engine.calibration = note
 
 
 def note_of(section: Any) -> CalibrationNote | None:
