@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from onnx_models import batch, calibrated
 
 import qdqbert
 from graph_runs import evaluate, exported
-from qdqbert.onnx import files
+from qdqbert.onnx import files, from_onnx, reading
 from qdqbert.onnx.export import build
 
 
@@ -93,6 +94,52 @@ def test_the_second_file_of_other_numbers_has_another_name(tmp_path: Path, model
     _, theirs = qdqbert.onnx.export(other, tmp_path / "model.onnx", external_data=True)
 
     assert mine.name != theirs.name
+
+
+def test_writers_of_one_path_take_turns(tmp_path: Path, model: Any) -> None:
+    path, models = tmp_path / "model.onnx", [model, calibrated("question", 3)]
+    failures: list[Exception] = []
+
+    def write(mine: Any) -> None:
+        try:
+            for _ in range(6):
+                qdqbert.onnx.export(mine, path, external_data=True)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(each,)) for each in models]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        if path.exists():
+            from_onnx(path)  # whichever it is, it is whole
+    for thread in threads:
+        thread.join()
+
+    assert not failures
+    assert len(list(tmp_path.iterdir())) == 2
+    from_onnx(path)
+
+
+def test_a_model_that_is_replaced_while_it_is_read_is_read_again(
+    tmp_path: Path, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = tmp_path / "model.onnx", calibrated("question", 3)
+    qdqbert.onnx.export(model, path, external_data=True)
+    read_message, reads = reading.read_message, []
+
+    def replaced_once(file: Any) -> onnx.ModelProto:
+        proto = read_message(file)
+        reads.append(file)
+        if len(reads) == 1:
+            qdqbert.onnx.export(other, path, external_data=True)
+        return proto
+
+    monkeypatch.setattr(reading, "read_message", replaced_once)
+    read = from_onnx(path)
+
+    assert len(reads) == 2
+    assert read.qa_outputs.bias.tobytes() == other.qa_outputs.bias.tobytes()
 
 
 def test_models_beyond_one_message_have_a_second_file(

@@ -276,6 +276,13 @@ def set_property(proto: onnx.ModelProto, key: str, value: str) -> None:
     prop.value = value
 
 
+def rename_tensor(proto: onnx.ModelProto, name: str, other: str) -> None:
+    for tensor in proto.graph.initializer:
+        tensor.name = other if tensor.name == name else tensor.name
+    for node in proto.graph.node:
+        node.input[:] = [other if each == name else each for each in node.input]
+
+
 def edit_tie(proto: onnx.ModelProto, entries: Any) -> None:
     set_property(proto, "ties", json.dumps({"bert.encoder.layer.1.intermediate.dense.weight": entries}))
 
@@ -345,6 +352,10 @@ def edit_ranges(proto: onnx.ModelProto, **changes: Any) -> None:
         (lambda proto: edit_ranges(proto, colour=1), "expected amax, pre_quant_scale and clip"),
         (lambda proto: set_property(proto, "ties", "["), "ties: is not valid JSON"),
         (lambda proto: set_property(proto, "ties", '{"x": []}'), r"ties\['x'\]: the file has no parameter"),
+        (
+            lambda proto: rename_tensor(proto, "bert.embeddings.position_embeddings.weight", "x"),
+            r"the file has no bert\.embeddings\.position_embeddings\.weight",
+        ),
         (lambda proto: edit_tie(proto, 7), "expected a list, got 7"),
         (lambda proto: edit_tie(proto, [[0, 1.0, 2]]), "expected a place below 740 and a number, got"),
         (lambda proto: edit_tie(proto, [[-1, 1.0]]), "expected a place below 740"),

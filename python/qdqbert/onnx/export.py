@@ -49,6 +49,8 @@ def export(
     question answering ``output_start_logits`` and ``output_end_logits`` as in the original's example, and
     with `use_cache` ``present.0.key`` and so on.
 
+    Nobody else may change the model until this returns; `from_onnx` refuses a file that is half of each.
+
     Parameters
     ----------
     model : QDQBertPreTrainedModel

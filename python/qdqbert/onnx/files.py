@@ -9,8 +9,8 @@ not for two copies of all.
 
 Protobuf's messages end at 2 GB.  Larger models, and others on request, have their large tensors in a second
 file, ``model.onnx.<16 hexadecimal digits>.data``, whose name follows from what is in it.  It is there, whole,
-before the model that names it takes its place, and one that a former model left is removed after that:
-whoever opens ``model.onnx`` finds what belongs to it, whatever stopped the writer.
+before the model that names it takes its place, and one that a former model left is removed after that; one
+writer at a time does so.  Whoever opens ``model.onnx`` finds what belongs to it, whatever stopped the writer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -28,7 +28,7 @@ import numpy as np
 import onnx
 
 from qdqbert.onnx.graph_builder import Initializer
-from qdqbert.serialization.atomic import replacing
+from qdqbert.serialization.atomic import lock, new_file_mode, replacing
 
 __all__ = ["LARGEST_MESSAGE", "message_bytes", "write_model_file"]
 
@@ -82,6 +82,18 @@ def write_model_file(
     """
     entries = [_inline(each) for each in initializers]
     size = _message_size(model, entries)
+    with _one_writer(path):
+        return _written(path, model, initializers, entries, size, external_data)
+
+
+def _written(
+    path: Path,
+    model: onnx.ModelProto,
+    initializers: Sequence[Initializer],
+    entries: list[_Entry],
+    size: int,
+    external_data: bool | str,
+) -> list[Path]:
     if external_data is False and size > LARGEST_MESSAGE:
         raise ValueError(
             f"external_data: False, but the model has {size:,} bytes and one file holds {LARGEST_MESSAGE:,}"
@@ -182,6 +194,37 @@ def _bytes_of(initializer: Initializer) -> memoryview:
     if array.nbytes != initializer.nbytes:
         raise AssertionError(f"{initializer.name}: {array.nbytes} bytes, announced {initializer.nbytes}")
     return array.reshape(-1).view(np.uint8).data
+
+
+@contextlib.contextmanager
+def _one_writer(path: Path) -> Iterator[None]:
+    """Wait until no other export writes to a path: the last to remove would remove what the other wrote.
+
+    The lock is on a file of its own, as a training run has the one of its folder.
+    """
+    place = path.with_name(f".{path.name}.lock")
+    while True:
+        descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, new_file_mode())
+        try:
+            lock(descriptor)
+            # Whoever had it may have removed the file before the lock was ours; then it locks nothing.
+            if not _is_at(descriptor, place):
+                continue
+            try:
+                yield
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    place.unlink()
+            return
+        finally:
+            os.close(descriptor)
+
+
+def _is_at(descriptor: int, place: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(place))
+    except FileNotFoundError:
+        return False
 
 
 def _remove_former(path: Path, kept: Path | None) -> None:

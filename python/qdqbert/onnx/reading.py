@@ -58,6 +58,7 @@ _CLASSES = (
     "QDQBertModel",
 )
 _MOST_AXES = 8
+_READS = 5  # of a file that is replaced while it is read
 _FARTHEST = 2.0**-20  # of an element from its own value, relative
 _SHARING = ("key._input_quantizer", "value._input_quantizer")
 # Keys of a range and the names that they have in a state dict.
@@ -104,6 +105,27 @@ def from_onnx(path: str | os.PathLike[str], *, device: Device | None = None) -> 
     True
     """
     file = Path(path)
+    for _ in range(_READS - 1):
+        before = _identity(file)
+        try:
+            return _read(file, device)
+        except CheckpointError:
+            # An export that took its place in between has removed the second file of the former.
+            if _identity(file) == before:
+                raise
+    return _read(file, device)
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Return what tells a file from one that took its place; None if it cannot be seen."""
+    try:
+        facts = os.stat(file)
+    except (OSError, ValueError):
+        return None
+    return facts.st_ino, facts.st_mtime_ns
+
+
+def _read(file: Path, device: Device | None) -> QDQBertPreTrainedModel:
     proto = read_message(file)
     opsets = {
         "" if is_default_domain(each.domain) else each.domain: each.version for each in proto.opset_import
@@ -120,7 +142,7 @@ def from_onnx(path: str | os.PathLike[str], *, device: Device | None = None) -> 
         return model_of_graph(view, device)
     except (CheckpointError, UnsupportedError) as error:
         kind = CheckpointError if isinstance(error, CheckpointError) else UnsupportedError
-        raise kind(f"{os.fspath(path)}: {error}") from error
+        raise kind(f"{file}: {error}") from error
 
 
 def _own(view: GraphView, properties: Mapping[str, str], device: Device | None) -> QDQBertPreTrainedModel:
