@@ -96,6 +96,18 @@ def test_the_second_file_of_other_numbers_has_another_name(tmp_path: Path, model
     assert mine.name != theirs.name
 
 
+def test_what_a_killed_writer_left_goes_with_the_next_export(tmp_path: Path, model: Any) -> None:
+    path = tmp_path / "model.onnx"
+    dead = [".model.onnx.k3j_x9ab.tmp", ".model.onnx.0123456789abcdef.data.abcdefgh.tmp", ".model.onnx.lock"]
+    others = [".model.onnx.tmp", ".other.onnx.k3j_x9ab.tmp", "model.onnx.0123.data"]
+    for name in (*dead, *others):
+        (tmp_path / name).write_bytes(b"x")
+
+    qdqbert.onnx.export(model, path)
+
+    assert {each.name for each in tmp_path.iterdir()} == {path.name, *others}
+
+
 def test_writers_of_one_path_take_turns(tmp_path: Path, model: Any) -> None:
     path, models = tmp_path / "model.onnx", [model, calibrated("question", 3)]
     failures: list[Exception] = []

@@ -228,8 +228,10 @@ def _is_at(descriptor: int, place: Path) -> bool:
 
 
 def _remove_former(path: Path, kept: Path | None) -> None:
-    """Remove second files of models that stood at a path before."""
-    pattern = re.compile(re.escape(path.name) + r"\.[0-9a-f]{16}\.data")
+    """Remove second files of models that stood at a path before, and what killed writers have left."""
+    name, second = re.escape(path.name), r"\.[0-9a-f]{16}\.data"
+    # No other writer is alive: see `_one_writer`.
+    pattern = re.compile(rf"{name}{second}|\.{name}({second})?\.[a-z0-9_]{{8}}\.tmp")
     for each in path.parent.iterdir():
         if each != kept and pattern.fullmatch(each.name):
             with contextlib.suppress(FileNotFoundError):

@@ -27,7 +27,7 @@ _OTHER_FORMATS = {
     "rust_model.ot": "a checkpoint of rust-bert",
     "adapter_model.safetensors": "a PEFT adapter, not a whole model; merge it into its base model",
     "adapter_model.bin": "a PEFT adapter, not a whole model; merge it into its base model",
-    "model.onnx": "an exported graph, not a checkpoint",
+    "model.onnx": "an exported graph, not a checkpoint (qdqbert.onnx.from_onnx reads those of a BERT)",
     "openvino_model.xml": "an exported graph, not a checkpoint",
     "model.pt": "a PyTorch file of another name; if it is a state dict, name it pytorch_model.bin",
     "model.pth": "a PyTorch file of another name; if it is a state dict, name it pytorch_model.bin",
