@@ -13,12 +13,13 @@ else()
 endif()
 
 # name -> flags; the order is the order of strength
-set(qdqbert_variants_x86 avx2 avx512 avx512_bf16)
+set(qdqbert_variants_x86 avx2 avx512 avx512_vnni avx512_bf16)
 set(qdqbert_variants_arm64 neon)
 set(qdqbert_variants_none "")
 set(qdqbert_flags_avx2 -mavx2 -mfma)
 set(qdqbert_flags_avx512 -mavx2 -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512)
-set(qdqbert_flags_avx512_bf16 ${qdqbert_flags_avx512}) # the one instruction more is written in assembly
+set(qdqbert_flags_avx512_vnni ${qdqbert_flags_avx512}) # the one instruction more is written in assembly
+set(qdqbert_flags_avx512_bf16 ${qdqbert_flags_avx512}) # as in avx512_vnni
 set(qdqbert_flags_neon "")
 
 # Sources of one variant: its own directory, and for vector variants the shared loops of simd/ compiled against its vec.h,

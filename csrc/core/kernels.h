@@ -29,7 +29,7 @@ typedef struct qb_kernels {
 
 /* One variant of the CPU kernels: a directory below kernels/cpu and this descriptor. */
 typedef struct qb_cpu_variant {
-    const char *name;                     /* "ref", "openblas", "avx2", "avx512", "avx512_bf16", "neon" */
+    const char *name;                     /* "ref", "openblas", "avx2", "avx512", "avx512_vnni", ... */
     uint32_t required_features;           /* QB_CPU_... bits, all of which the CPU and the system must offer */
     int is_side_branch;                   /* 1: chosen only by its own name, skipped on the way to stronger ones */
     void (*overlay)(qb_kernels *kernels); /* sets the slots that this variant improves, with QB_OVERLAY */
@@ -39,7 +39,8 @@ enum {
     QB_CPU_AVX2 = 1,   /* AVX2 and FMA */
     QB_CPU_AVX512 = 2, /* AVX-512 F, BW, DQ, VL */
     QB_CPU_NEON = 4,   /* Advanced SIMD with fma */
-    QB_CPU_AVX512_BF16 = 8
+    QB_CPU_AVX512_BF16 = 8,
+    QB_CPU_AVX512_VNNI = 16
 };
 
 /* In a variant's overlay: slot `name` becomes `name__<variant>`. */

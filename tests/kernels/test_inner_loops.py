@@ -23,8 +23,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\t(\S+)\s*(.*?)\s*$")
-# what multiplies -> heights of tiles, each a loop of its own: floats of avx512 and avx2, codes of avx2
-MULTIPLIES = {"vfmadd231ps": 14 + 6, "vpmaddwd": 4}
+# what multiplies -> heights of tiles, each a loop of its own (floats of two variants, codes of two)
+MULTIPLIES = {"vfmadd231ps": 14 + 6, "vpmaddwd": 4, "vpdpbusd": 14}
 
 
 @cache

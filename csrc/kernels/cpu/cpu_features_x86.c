@@ -16,6 +16,9 @@ qb_cpu_features(void)
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
             features |= QB_CPU_AVX512;
+            if (__builtin_cpu_supports("avx512vnni")) {
+                features |= QB_CPU_AVX512_VNNI;
+            }
             if (__builtin_cpu_supports("avx512bf16")) {
                 features |= QB_CPU_AVX512_BF16;
             }

@@ -9,7 +9,7 @@
 #include "kernels/cpu/simd/product_codes.h"
 
 enum {
-    STEP_DEPTHS = 4,                              /* of one step of the tile, of which TILE_STEP holds two */
+    STEP_DEPTHS = 4,                              /* of one step of the tile, of which CODE_STEP holds two */
     STEPS_AT_ONCE = 4,                            /* a register of 16 codes */
     DEPTHS_AT_ONCE = STEPS_AT_ONCE * STEP_DEPTHS, /* of a block that is packed */
     STEP_BYTES = STEP_DEPTHS * TILE_COLUMNS       /* of a panel */
@@ -58,7 +58,7 @@ store_four_rows(const __m256i codes[TILE_ROWS], int64_t steps, char *packed)
 static void
 store_rows(const __m256i codes[TILE_ROWS], int64_t rows, int64_t steps, char *packed)
 {
-    enum { BYTES = STEP_DEPTHS * TILE_CODE_BYTES };
+    enum { BYTES = STEP_DEPTHS * CODE_BYTES };
     for (int64_t r = 0; r < rows; ++r) {
         char row[sizeof(__m256i)];
         _mm256_storeu_si256((void *)row, codes[r]);
@@ -98,7 +98,7 @@ pack_codes(const int8_t *a, int64_t lda, int64_t rows, int64_t depth, void *pack
         else {
             store_rows(codes, rows, stored, next);
         }
-        next += stored * rows * STEP_DEPTHS * TILE_CODE_BYTES;
+        next += stored * rows * STEP_DEPTHS * CODE_BYTES;
     }
     for (int64_t r = 0; r < rows; ++r) {
         terms[r] = sum_of(sums[r]);

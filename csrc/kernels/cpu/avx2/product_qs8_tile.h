@@ -23,13 +23,16 @@
 
 #include <stdint.h>
 
+#include "kernels/cpu/avx2/vec.h"
+
 enum {
     TILE_ROWS = 4,
     TILE_COLUMNS = 16,
-    TILE_STEP = 8,                /* depths of one turn of the loop; a chunk is padded to a multiple with zeros */
-    TILE_DEPTH = 1024,            /* of a chunk at most: 16 KiB of a panel and 8 KiB of a share the level-1 cache */
-    TILE_CODE_BYTES = 2,          /* of a code of a */
-    TILE_CACHE_BYTES = 256 * 1024 /* of a level-2 cache of 512 KiB or more, for the rows of a */
+    CODE_STEP = 8,                /* depths of one turn of the loop; a chunk is padded to a multiple with zeros */
+    CODE_DEPTH = 1024,            /* of a chunk at most: 16 KiB of a panel and 8 KiB of a share the level-1 cache */
+    CODE_BYTES = 2,               /* of a code of a */
+    CODE_AHEAD_BYTES = 8,         /* that a tile fetches ahead per depth: a cache line per turn */
+    CODE_CACHE_BYTES = 256 * 1024 /* of a level-2 cache of 512 KiB or more, for the rows of a */
 };
 
 /* Four depths, `D` steps of four after the bases. */
@@ -75,14 +78,12 @@ enum {
 #define STORE_4 STORE_3 STORE(3, 14, 15)
 
 /* clang-format off */
-/* sums (R, 16) = start - terms + a (R, depth) times panel (depth, 16), modulo 2^32, depth a multiple of TILE_STEP: row r
- * of start lies `stride` elements after the one before (0: all are one row), and terms (R) are a0 a2 + a1 a3 of each
- * row, added up.  A cache line per turn is fetched from `ahead` on, which may be any address. */
+/* The contract of multiply_tile (simd/product_codes.h) for R rows, whose terms are a0 a2 + a1 a3, added up. */
 #define DEFINE_TILE(R)                                                                                                 \
     static void tile_##R(int64_t depth, const void *a, const void *panel, const int32_t *terms, const int32_t *start,  \
                          int64_t stride, int32_t *sums, const char *ahead)                                             \
     {                                                                                                                  \
-        int64_t turns = depth / TILE_STEP;                                                                             \
+        int64_t turns = depth / CODE_STEP;                                                                             \
         __asm__ volatile(START_##R                                                                                     \
                          "test %[turns], %[turns]\n\t"                                                                 \
                          "jz 2f\n\t"                                                                                   \
@@ -111,7 +112,13 @@ DEFINE_TILE(2)
 DEFINE_TILE(3)
 DEFINE_TILE(4)
 
-static void (*const tiles[TILE_ROWS])(int64_t, const void *, const void *, const int32_t *, const int32_t *, int64_t,
-                                      int32_t *, const char *) = {tile_1, tile_2, tile_3, tile_4};
+static void
+multiply_tile(int64_t rows, int64_t depth, const void *a, const void *panel, const int32_t *terms, const int32_t *start,
+              int64_t stride, int32_t *sums, const char *ahead)
+{
+    static void (*const tiles[TILE_ROWS])(int64_t, const void *, const void *, const int32_t *, const int32_t *,
+                                          int64_t, int32_t *, const char *) = {tile_1, tile_2, tile_3, tile_4};
+    tiles[rows - 1](depth, a, panel, terms, start, stride, sums, ahead);
+}
 
 #endif

@@ -87,6 +87,13 @@ vec_store_n(float *p, vec_f32 v, size_t n)
 }
 
 static inline vec_f32
+vec_load_s32(const int32_t *p)
+{
+    return (vec_f32){_mm256_cvtepi32_ps(_mm256_loadu_si256((const void *)p)),
+                     _mm256_cvtepi32_ps(_mm256_loadu_si256((const void *)(p + 8)))};
+}
+
+static inline vec_f32
 vec_load_s8(const int8_t *p)
 {
     const __m128i codes = _mm_loadu_si128((const void *)p);

@@ -73,6 +73,12 @@ vec_store_n(float *p, vec_f32 v, size_t n)
 }
 
 static inline vec_f32
+vec_load_s32(const int32_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_loadu_si512(p));
+}
+
+static inline vec_f32
 vec_load_s8(const int8_t *p)
 {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p)));

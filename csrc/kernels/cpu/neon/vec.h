@@ -66,6 +66,13 @@ vec_store_n(float *p, vec_f32 v, size_t n)
 }
 
 static inline vec_f32
+vec_load_s32(const int32_t *p)
+{
+    return (vec_f32){vcvtq_f32_s32(vld1q_s32(p)), vcvtq_f32_s32(vld1q_s32(p + 4)), vcvtq_f32_s32(vld1q_s32(p + 8)),
+                     vcvtq_f32_s32(vld1q_s32(p + 12))};
+}
+
+static inline vec_f32
 vec_load_s8(const int8_t *p)
 {
     const int8x16_t codes = vld1q_s8(p);

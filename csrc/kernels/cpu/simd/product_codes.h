@@ -1,33 +1,39 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Products of codes with integer instructions, around the tile of a variant.  Its product_qs8_tile.h has the tile,
- * which computes up to TILE_ROWS x TILE_COLUMNS sums over up to TILE_DEPTH depths, and its product_qs8.c how operands
- * are packed for it:
+ * Products of codes with integer instructions, around the tile of a variant.  Its product_qs8_tile.h has the vectors of
+ * simd.h and the tile:
  *
- *     pack_codes  a chunk of the rows of a tile becomes TILE_CODE_BYTES a code in the order in which the tile reads
- *                 them, padded with zeros to a multiple of TILE_STEP depths, and a term for each row that the tile
- *                 takes away from its sums;
- *     pack_qs8    a panel of b is TILE_COLUMNS sums that its columns start from (int32), then TILE_COLUMNS bytes a
- *                 depth, padded alike; both sides are arranged in steps of TILE_STEP depths, so that a chunk of a
- *                 panel lies at its depth.
+ *     multiply_tile  sums (rows, TILE_COLUMNS) = start - terms + a (rows, depth) times panel (depth, TILE_COLUMNS),
+ *                    modulo 2^32, rows <= TILE_ROWS, depth <= CODE_DEPTH a multiple of CODE_STEP.  Row r of start
+ *                    lies r * stride elements after the first (stride 0: all are one row); sums may be start.
+ *                    CODE_AHEAD_BYTES a depth are fetched from `ahead` on, which may be any address.
+ *
+ * Its product_qs8.c has how operands are packed for it:
+ *
+ *     pack_codes     a chunk of the rows of a tile becomes CODE_BYTES a code in the order in which the tile reads
+ *                    them, padded to a multiple of CODE_STEP depths, and `terms`, one of each row, where the tile takes
+ *                    any away;
+ *     pack_qs8       a panel of b is TILE_COLUMNS sums that its columns start from (int32), then TILE_COLUMNS bytes a
+ *                    depth, padded with zeros alike, in steps of CODE_STEP depths, so that a chunk lies at its depth.
  *
  * Order: that of product_panels.h.  Sums of chunks wait in c as int32, where they are exact modulo 2^32.
  */
 #ifndef QB_KERNELS_CPU_SIMD_PRODUCT_CODES_H
 #define QB_KERNELS_CPU_SIMD_PRODUCT_CODES_H
 
+#include "kernels/cpu/variant.h"
 #include "product_qs8_tile.h"
 
 #include "kernels/cpu/simd/product_epilogue.h"
 
 enum {
-    BLOCK_TILES = 64,                                        /* rows of a block at most, in tiles */
-    STARTS_BYTES = TILE_COLUMNS * sizeof(int32_t),           /* of a panel, before its codes */
-    TERMS_BYTES = BLOCK_TILES * TILE_ROWS * sizeof(int32_t), /* at the start of scratch */
-    AHEAD_BYTES = 64 / TILE_STEP                             /* that a tile fetches ahead per depth */
+    LANES = 16,                                             /* of a vector */
+    BLOCK_TILES = 64,                                       /* rows of a block at most, in tiles */
+    STARTS_BYTES = TILE_COLUMNS * sizeof(int32_t),          /* of a panel, before its codes */
+    TERMS_BYTES = BLOCK_TILES * TILE_ROWS * sizeof(int32_t) /* at the start of scratch */
 };
 
-_Static_assert((int)TILE_DEPTH % (int)TILE_STEP == 0, "chunks must begin with a step");
+_Static_assert((int)CODE_DEPTH % (int)CODE_STEP == 0, "chunks must begin with a step");
 
 /* a (rows, depth; row distance lda) as a tile reads it, with the rows' terms.  The variant's. */
 static void pack_codes(const int8_t *a, int64_t lda, int64_t rows, int64_t depth, void *packed, int32_t *terms);
@@ -35,7 +41,7 @@ static void pack_codes(const int8_t *a, int64_t lda, int64_t rows, int64_t depth
 static int64_t
 padded_depth(int64_t k)
 {
-    return (k + TILE_STEP - 1) / TILE_STEP * TILE_STEP;
+    return (k + CODE_STEP - 1) / CODE_STEP * CODE_STEP;
 }
 
 static int64_t
@@ -48,15 +54,15 @@ panel_bytes(int64_t k)
 static int64_t
 chunk_depth(int64_t k)
 {
-    const int64_t chunks = (k + TILE_DEPTH - 1) / TILE_DEPTH;
+    const int64_t chunks = (k + CODE_DEPTH - 1) / CODE_DEPTH;
     return chunks > 1 ? padded_depth((k + chunks - 1) / chunks) : padded_depth(k);
 }
 
 static int64_t
 tiles_per_block(int64_t k)
 {
-    const int64_t tile_bytes = TILE_ROWS * TILE_CODE_BYTES * chunk_depth(k);
-    return tile_bytes * BLOCK_TILES <= TILE_CACHE_BYTES ? BLOCK_TILES : TILE_CACHE_BYTES / tile_bytes;
+    const int64_t tile_bytes = TILE_ROWS * CODE_BYTES * chunk_depth(k);
+    return tile_bytes * BLOCK_TILES <= CODE_CACHE_BYTES ? BLOCK_TILES : CODE_CACHE_BYTES / tile_bytes;
 }
 
 void
@@ -64,7 +70,7 @@ QB_FN(pack_qs8_size)(int64_t n, int64_t k, int64_t *panel, size_t *bytes, size_t
 {
     *panel = TILE_COLUMNS;
     *bytes = (size_t)((n + TILE_COLUMNS - 1) / TILE_COLUMNS * panel_bytes(k));
-    *scratch = TERMS_BYTES + (size_t)(tiles_per_block(k) * TILE_ROWS * TILE_CODE_BYTES * chunk_depth(k));
+    *scratch = TERMS_BYTES + (size_t)(tiles_per_block(k) * TILE_ROWS * CODE_BYTES * chunk_depth(k));
 }
 
 /* One chunk of one block of rows. */
@@ -83,24 +89,33 @@ row_of_tile(const code_chunk *chunk, int64_t tile)
     return chunk->m * tile / chunk->tiles;
 }
 
-/* c (rows, columns of the panel; row distance ldc) = the epilogue of the sums (rows, TILE_COLUMNS). */
+/* c (rows, columns of the panel; row distance ldc) = the epilogue of the sums (rows, TILE_COLUMNS): that of
+ * finish_tile, whose loops gcc 12 turns into many times as many instructions when it sees them together with the tile.
+ */
 static void
-finish_sums(const int32_t *restrict sums, int64_t rows, const panel_epilogue *restrict panel, float *restrict c,
-            int64_t ldc)
+finish_sums(const int32_t *sums, int64_t rows, const panel_epilogue *panel, float *c, int64_t ldc)
 {
-    if (panel->columns == TILE_COLUMNS && panel->divisor == 1.0f && panel->activation == QB_ACTIVATION_NONE) {
-        for (int64_t i = 0; i < rows; ++i) {
-            for (int64_t j = 0; j < TILE_COLUMNS; ++j) {
-                c[i * ldc + j] = fmaf((float)sums[i * TILE_COLUMNS + j], panel->step[j], panel->bias[j]);
-            }
+    _Alignas(64) float tile[TILE_ROWS * TILE_COLUMNS];
+    const int is_direct = panel->columns == TILE_COLUMNS && panel->activation == QB_ACTIVATION_NONE;
+    const int divides = panel->divisor != 1.0f;
+    const vec_f32 divisor = vec_set(panel->divisor);
+    for (int64_t i = 0; i < rows; ++i) {
+        float *row = is_direct ? c + i * ldc : tile + i * TILE_COLUMNS;
+        for (int64_t j = 0; j < TILE_COLUMNS; j += LANES) {
+            const vec_f32 sum = vec_load_s32(sums + i * TILE_COLUMNS + j);
+            const vec_f32 y = vec_fma(sum, vec_load(panel->step + j), vec_load(panel->bias + j));
+            vec_store(row + j, divides ? vec_div(y, divisor) : y);
         }
+    }
+    if (is_direct) {
         return;
     }
-    _Alignas(64) float tile[TILE_ROWS * TILE_COLUMNS];
-    for (int64_t i = 0; i < rows * TILE_COLUMNS; ++i) {
-        tile[i] = (float)sums[i];
+    if (panel->activation != QB_ACTIVATION_NONE) {
+        PRODUCT_ACTIVATION(panel->activation, tile, (size_t)(rows * TILE_COLUMNS), tile);
     }
-    finish_tile(tile, rows, panel, c, ldc);
+    for (int64_t i = 0; i < rows; ++i) {
+        copy_columns(c + i * ldc, tile + i * TILE_COLUMNS, panel->columns);
+    }
 }
 
 /* Sums of the chunks before, which wait in c (rows, columns): padding columns get zeros. */
@@ -135,18 +150,18 @@ multiply_codes(const code_chunk *chunk, const char *panel, int64_t bytes_to_next
     for (int64_t t = chunk->tile0; t < chunk->tile1; ++t) {
         const int64_t row = row_of_tile(chunk, t);
         const int64_t height = row_of_tile(chunk, t + 1) - row;
-        const int64_t fetched = (t - chunk->tile0) * chunk->depth * AHEAD_BYTES;
+        const int64_t fetched = (t - chunk->tile0) * chunk->depth * CODE_AHEAD_BYTES;
         const int fetches = bytes_to_next > 0 && fetched < chunk->depth * TILE_COLUMNS;
-        const char *rows = chunk->rows + (row - row0) * chunk->depth * TILE_CODE_BYTES;
+        const char *rows = chunk->rows + (row - row0) * chunk->depth * CODE_BYTES;
         float *out = c + row * ldc;
         const int32_t *start = (const int32_t *)(const void *)panel;
         if (!chunk->is_first) {
             load_counts(sums, height, finish->columns, out, ldc);
             start = sums;
         }
-        tiles[height - 1](chunk->depth, rows, codes, chunk->terms + (row - row0), start,
-                          chunk->is_first ? 0 : TILE_COLUMNS, sums,
-                          fetches ? codes + bytes_to_next + fetched : (const char *)sums);
+        multiply_tile(height, chunk->depth, rows, codes, chunk->terms + (row - row0), start,
+                      chunk->is_first ? 0 : TILE_COLUMNS, sums,
+                      fetches ? codes + bytes_to_next + fetched : (const char *)sums);
         if (chunk->is_last) {
             finish_sums(sums, height, finish, out, ldc);
         }
@@ -186,7 +201,7 @@ QB_FN(product_qs8)(const int8_t *a, int64_t lda, int64_t m, const void *packed, 
         for (int64_t t = chunk.tile0; t < chunk.tile1; ++t) {
             const int64_t row = row_of_tile(&chunk, t);
             pack_codes(a + row * lda + first, lda, row_of_tile(&chunk, t + 1) - row, real,
-                       rows + (row - row0) * chunk.depth * TILE_CODE_BYTES, terms + (row - row0));
+                       rows + (row - row0) * chunk.depth * CODE_BYTES, terms + (row - row0));
         }
         for (int64_t column = n0; column < n1; column += TILE_COLUMNS) {
             const char *panel = (const char *)packed + column / TILE_COLUMNS * panel_bytes(k);

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The epilogue of products that are computed in tiles of TILE_COLUMNS columns: what every tile's sums go through,
- * whatever multiplied them.
+ * The epilogue of products that are computed in tiles of TILE_COLUMNS columns, for one panel of them, whatever
+ * multiplies.
  */
 #ifndef QB_KERNELS_CPU_SIMD_PRODUCT_EPILOGUE_H
 #define QB_KERNELS_CPU_SIMD_PRODUCT_EPILOGUE_H
 
-#include <math.h>
 #include <string.h>
 
 #include "kernels/cpu/variant.h"
@@ -53,38 +52,6 @@ copy_columns(float *y, const float *x, int64_t columns)
     }
     else {
         memcpy(y, x, (size_t)columns * sizeof(float));
-    }
-}
-
-/* c (rows, columns; row distance ldc) = epilogue of the raw sums in tile (rows, TILE_COLUMNS), which is overwritten.
- * Padding columns take part in the arithmetic and are not stored. */
-static void
-finish_tile(float *restrict tile, int64_t rows, const panel_epilogue *restrict panel, float *restrict c, int64_t ldc)
-{
-    const float divisor = panel->divisor;
-    for (int64_t i = 0; i < rows; ++i) {
-        float *row = tile + i * TILE_COLUMNS;
-        if (panel->scaled) {
-            for (int64_t j = 0; j < TILE_COLUMNS; ++j) {
-                row[j] = fmaf(row[j], panel->step[j], panel->bias[j]);
-            }
-        }
-        else {
-            for (int64_t j = 0; j < TILE_COLUMNS; ++j) {
-                row[j] = row[j] + panel->bias[j];
-            }
-        }
-        if (divisor != 1.0f) {
-            for (int64_t j = 0; j < TILE_COLUMNS; ++j) {
-                row[j] = row[j] / divisor;
-            }
-        }
-    }
-    if (panel->activation != QB_ACTIVATION_NONE) {
-        PRODUCT_ACTIVATION(panel->activation, tile, (size_t)(rows * TILE_COLUMNS), tile);
-    }
-    for (int64_t i = 0; i < rows; ++i) {
-        copy_columns(c + i * ldc, tile + i * TILE_COLUMNS, panel->columns);
     }
 }
 

@@ -9,6 +9,7 @@
  *   vec_load(p)  vec_store(p, v)          16 elements, no alignment needed
  *   vec_load_n(p, n, fill)                the first n < 16 elements, `fill` in the other lanes, nothing else is read
  *   vec_store_n(p, v, n)                  the first n < 16 lanes, nothing else is written
+ *   vec_load_s32(p)                       int32 to float, rounded to nearest even
  *   vec_load_s8(p)  vec_load_s8_n(p, n)   int8 to float; absent lanes are 0
  *   vec_store_s8(p, v), ..._n             integral floats in [-128, 127] to int8
  *   vec_store_trunc_s32(p, v)             floats in [0, 2^31) to int32, towards zero
