@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -17,6 +18,8 @@ from onnx import TensorProto, helper
 import quantized_graph as graphs
 from qdqbert import CheckpointError
 from qdqbert.onnx import check
+from qdqbert.onnx.graph_view import GraphView
+from qdqbert.onnx.tensor_values import TensorReader
 from shared_data import Shared
 
 GOLDEN = [f"{name}_opset{opset}.onnx" for name in ("qa", "mlm", "seqcls_single_label") for opset in (13, 17)]
@@ -273,3 +276,35 @@ def test_package_is_loaded_on_use_alone() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, env={**os.environ}
     )
     assert result.stdout.split() == ["False", "True"]
+
+
+def test_a_long_chain_with_many_takers_is_walked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    length = 300
+    names = ["x", *(f"t{index}" for index in range(length))]
+    turns = [onnx.helper.make_node("Transpose", [a], [b]) for a, b in itertools.pairwise(names)]
+    products = [onnx.helper.make_node("MatMul", [names[-1]] * 2, [f"m{index}"]) for index in range(length)]
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [3, 3]) for name in ("x", "m0")]
+    graph = onnx.helper.make_graph([*turns, *products], "chain", ends[:1], ends[1:])
+    steps = []
+    producer = GraphView.producer
+
+    def counted(view: GraphView, name: str) -> onnx.NodeProto | None:
+        steps.append(name)
+        return producer(view, name)
+
+    monkeypatch.setattr(GraphView, "producer", counted)
+    check(onnx.helper.make_model(graph))
+
+    assert len(steps) < 40 * length  # some for each node and rule; each product alone would take 300
+
+
+def test_a_source_is_the_same_from_everywhere_on_the_way() -> None:
+    names = ["x", "a", "b", "c"]
+    nodes = [onnx.helper.make_node("Identity", [a], [b]) for a, b in itertools.pairwise(names)]
+    nodes.append(onnx.helper.make_node("Cast", ["round"], ["round"], to=1))
+    view = GraphView(onnx.helper.make_graph(nodes, "g", [], []), TensorReader(None), {"": 17})
+
+    for order in (names, names[::-1]):
+        assert [view.source(name) for name in order] == ["x"] * 4
+    assert view.source("c", frozenset()) == "c"
+    assert view.source("round") == "round"

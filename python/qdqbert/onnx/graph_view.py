@@ -150,6 +150,7 @@ class GraphView:
                 self._consumers.setdefault(name, []).append(Consumer(node, place))
         self._described = {each.name: each for each in (*graph.value_info, *graph.output, *graph.input)}
         self._values: dict[str, Array | None] = {}
+        self._sources: dict[frozenset[str], dict[str, str]] = {}
 
     @property
     def opset(self) -> int:
@@ -186,14 +187,18 @@ class GraphView:
         through : frozenset of str
             Operators to go through.
         """
-        seen: set[str] = set()
-        while name not in seen:
-            seen.add(name)
+        # Ends are kept for every tensor on the way, or a long chain with many takers is walked for each.
+        known = self._sources.setdefault(through, {})
+        walked: dict[str, None] = {}
+        while name not in walked and name not in known:
+            walked[name] = None
             node = self.producer(name)
             if node is None or op_of(node) not in through or not node.input:
                 break
             name = node.input[0]
-        return name
+        end = known.get(name, name)
+        known.update(dict.fromkeys(walked, end))
+        return end
 
     def constant(self, name: str) -> onnx.TensorProto | None:
         """Return the tensor of an initializer or of a node Constant; through Cast and Identity.
