@@ -100,12 +100,12 @@ class OnnxRuntimeModel:
     def __init__(
         self, path: str | os.PathLike[str], *, optimizes: bool = True, num_threads: int | None = None
     ) -> None:
-        self.path = os.fspath(path)
+        self.path: str = os.fspath(path)
         self._session = _open(self.path, optimizes, num_threads)
         inputs = self._session.get_inputs()
         self._inputs = {each.name: (each.type, list(each.shape)) for each in inputs}
-        self.input_names = tuple(self._inputs)
-        self.output_names = tuple(each.name for each in self._session.get_outputs())
+        self.input_names: tuple[str, ...] = tuple(self._inputs)
+        self.output_names: tuple[str, ...] = tuple(each.name for each in self._session.get_outputs())
         for name, (kind, _) in self._inputs.items():
             if kind not in _TYPES:
                 raise UnsupportedError(f"{self.path}: input {name} is {kind}, which no model has")
@@ -118,7 +118,7 @@ class OnnxRuntimeModel:
             )
         properties = dict(self._session.get_modelmeta().custom_metadata_map)
         self.model_class: str | None = properties.get(f"{PREFIX}class")
-        self.config = _config(self.path, properties.get(f"{PREFIX}config"))
+        self.config: QDQBertConfig | None = _config(self.path, properties.get(f"{PREFIX}config"))
 
     def __call__(
         self,
