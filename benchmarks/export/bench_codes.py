@@ -89,17 +89,6 @@ def weights_that_differ(path: pathlib.Path, model: Any) -> int:
     return count
 
 
-def session(path: pathlib.Path, optimizes: bool, threads: int) -> Any:
-    """Open a file in ONNX Runtime as the package opens it."""
-    onnxruntime = require("onnxruntime")
-    options = onnxruntime.SessionOptions()
-    levels = onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimizes else levels.ORT_DISABLE_ALL
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
 # ---- counting ----------------------------------------------------------------------------------
 
 
@@ -155,7 +144,7 @@ def windows(folder: str, count: int) -> Iterator[systems.Inputs]:
 
 def run(arguments: Any, folder: str, work: pathlib.Path) -> dict[str, Any]:
     """Both settings of the optimizer on the same questions."""
-    qdqbert = require("qdqbert")
+    qdqbert, runtime = require("qdqbert"), require("qdqbert.onnx.runtime")
     model = systems.qdqbert_model(folder, arguments.threads, HEAD)
     task = require("qdqbert.tasks.squad").SQuAD.read(
         shared("data", "squad", "train-du44-v1.1.json"),
@@ -172,19 +161,21 @@ def run(arguments: Any, folder: str, work: pathlib.Path) -> dict[str, Any]:
     texts = list(windows(folder, arguments.questions))
     expected = [model(**inputs) for inputs in texts]
     for setting, optimizes in (("node by node", False), ("optimized", True)):
-        inner = session(work / "inner.onnx", optimizes, arguments.threads)
+        inner = runtime.open_session(
+            str(work / "inner.onnx"), optimizes=optimizes, num_threads=arguments.threads
+        )
         names = [each.name for each in inner.get_outputs()]
         total: dict[str, dict[str, float]] = {}
         for inputs in texts[: arguments.inner]:
             values = dict(zip(names, inner.run(names, inputs), strict=True))
             add(total, compare_codes({**values, **inputs}, nodes, modules))
         del inner
-        plain = session(path, optimizes, arguments.threads)
+        plain = runtime.OnnxRuntimeModel(path, optimizes=optimizes, num_threads=arguments.threads)
         largest, other_answers = [], 0
         started = time.perf_counter()
         for inputs, ours in zip(texts, expected, strict=True):
-            start, end = plain.run(["output_start_logits", "output_end_logits"], inputs)
-            pairs = ((start, ours.start_logits), (end, ours.end_logits))
+            theirs = plain(**inputs)
+            pairs = [(theirs[name], ours[name]) for name in ("start_logits", "end_logits")]
             largest.append(max(float(np.abs(a - b).max()) for a, b in pairs))
             other_answers += any(int(a.argmax()) != int(b.argmax()) for a, b in pairs)
         body["settings"][setting] = {

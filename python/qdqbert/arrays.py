@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "as_float32", "as_float_array", "axis_tuple"]
+__all__ = ["Array", "as_float32", "as_float_array", "axis_tuple", "digest_of"]
 
 Array = npt.NDArray[Any]
 
@@ -96,3 +97,24 @@ def axis_tuple(axis: object) -> tuple[int, ...] | None:
     if len(numbers) != len(axes):
         raise TypeError(f"axis: expected int, sequence of int or None, got {axis!r}")
     return tuple(numbers)
+
+
+def digest_of(named: Iterable[tuple[str, Array]]) -> str:
+    """Return the SHA-256, in hexadecimal, over named arrays in the order of their names.
+
+    Parameters
+    ----------
+    named : iterable of (str, ndarray)
+        Each adds its name in UTF-8, a zero byte, and its elements, float32 little-endian.
+
+    Examples
+    --------
+    >>> first, second = np.float32([1.5]), np.float32([[2.0]])
+    >>> digest_of([("b", second), ("a", first)]) == digest_of([("a", first), ("b", second)])
+    True
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(named, key=lambda each: each[0]):
+        digest.update(name.encode() + b"\0")
+        digest.update(np.ascontiguousarray(value, "<f4").data)
+    return digest.hexdigest()

@@ -25,13 +25,11 @@ Folders of qdqbert 0.1 have their section there and are read.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from qdqbert._core import STAGE_CLIP, STAGE_DISABLED, STAGE_QUANT, Quantizer
+from qdqbert.arrays import digest_of
 from qdqbert.errors import CheckpointError
 from qdqbert.nn.tensor_quantizer import descriptor_options
 from qdqbert.quant_descriptor import (
@@ -140,12 +138,8 @@ def note_of(section: Any) -> CalibrationNote | None:
 
 def _ranges_digest(quantizers: Iterable[tuple[str, Quantizer]]) -> str:
     """SHA-256 of names, without the base model's prefix, and ranges."""
-    digest = hashlib.sha256()
-    named = {name.removeprefix(_BASE_PREFIX): quantizer.amax() for name, quantizer in quantizers}
-    for name, amax in sorted((name, amax) for name, amax in named.items() if amax is not None):
-        digest.update(name.encode() + b"\0")
-        digest.update(np.ascontiguousarray(amax, "<f4").tobytes())
-    return digest.hexdigest()
+    named = ((name.removeprefix(_BASE_PREFIX), quantizer.amax()) for name, quantizer in quantizers)
+    return digest_of((name, amax) for name, amax in named if amax is not None)
 
 
 def section_of(config: QDQBertConfig) -> Any:

@@ -173,17 +173,17 @@ def test_inputs_may_be_given_by_place_and_outputs_as_a_tuple(session, tmp_path):
         ("input_ids", lambda ids: ids - 100, IndexError, "has -.*, expected at least 0"),
         ("input_ids", lambda ids: ids[0], ValueError, r"expected the axes \(batch_size, seq_len\), got the"),
         ("input_ids", lambda ids: [[1, 2], [3]], ValueError, "rows of one length expected"),
-        ("input_ids", lambda ids: ids.astype(str), TypeError, "expected numbers, got <U"),
+        ("input_ids", lambda ids: ids.astype(str), TypeError, "expected integers, got <U"),
         ("token_type_ids", lambda ids: ids * 1.0, TypeError, "expected integers, got float64"),
-        ("attention_mask", lambda mask: mask * 0.5, ValueError, r"expected 0 or 1, got 0\.5"),
-        ("attention_mask", lambda mask: mask * 2, ValueError, "expected 0 or 1, got 2"),
+        ("attention_mask", lambda mask: mask * 0.5, ValueError, r"is 0\.5, expected 0 or 1"),
+        ("attention_mask", lambda mask: mask * 2, ValueError, "has 2, expected 0 or 1"),
     ],
 )
 def test_what_no_model_takes_is_refused_as_models_do(session, tmp_path, name, change, kind, sentence):
     runtime, inputs = OnnxRuntimeModel(file_of("question", tmp_path)), batch("question")
     inputs[name] = change(inputs[name])
 
-    with pytest.raises(kind, match=rf"^{name}: {sentence}"):
+    with pytest.raises(kind, match=rf"^{name}(\[.*\])?:? {sentence}"):
         runtime(**inputs)
 
     assert session.last.fed == []

@@ -150,7 +150,7 @@ class _Sums:
 
     def __init__(self) -> None:
         self._elements = 0
-        self._largest: tuple[float, float] = (0.0, 0.0)
+        self._largest = np.zeros(2)
         self._squares = np.zeros(3)
 
     def add(self, value: npt.NDArray[Any], expected: npt.NDArray[Any], unquantized: npt.NDArray[Any]) -> None:
@@ -158,12 +158,9 @@ class _Sums:
         parts = (value - wide, wide, unquantized - wide)
         self._elements += value.size
         # np.maximum keeps a NaN, which max() may drop.
-        self._largest = tuple(
-            float(np.maximum(old, np.abs(part).max()))
-            for old, part in zip(self._largest, parts[:2], strict=True)
-        )  # type: ignore[assignment]
+        self._largest = np.maximum(self._largest, [np.abs(part).max() for part in parts[:2]])
         self._squares += [float(np.square(part).sum()) for part in parts]
 
     def difference(self, name: str) -> OutputDifference:
         means = np.sqrt(self._squares / self._elements).tolist()
-        return OutputDifference(name, self._elements, *self._largest, *means)
+        return OutputDifference(name, self._elements, *self._largest.tolist(), *means)

@@ -80,20 +80,15 @@ def write_model_file(
     OSError
         If a file cannot be written; `path` is as it was.
     """
-    entries = [_inline(each) for each in initializers]
-    size = _message_size(model, entries)
     with _one_writer(path):
-        return _written(path, model, initializers, entries, size, external_data)
+        return _written(path, model, initializers, external_data)
 
 
 def _written(
-    path: Path,
-    model: onnx.ModelProto,
-    initializers: Sequence[Initializer],
-    entries: list[_Entry],
-    size: int,
-    external_data: bool | str,
+    path: Path, model: onnx.ModelProto, initializers: Sequence[Initializer], external_data: bool | str
 ) -> list[Path]:
+    entries = [_inline(each) for each in initializers]
+    size = _message_size(model, entries)
     if external_data is False and size > LARGEST_MESSAGE:
         raise ValueError(
             f"external_data: False, but the model has {size:,} bytes and one file holds {LARGEST_MESSAGE:,}"

@@ -27,7 +27,6 @@ checkpoint_sha256  of all parameters in the order of their names: each name in U
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -35,6 +34,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from qdqbert.arrays import digest_of
 from qdqbert.modeling_base import QDQBertPreTrainedModel
 from qdqbert.onnx.weight_ties import Moves
 
@@ -86,11 +86,7 @@ def checkpoint_digest(model: QDQBertPreTrainedModel) -> str:
     ----------
     model : QDQBertPreTrainedModel
     """
-    digest = hashlib.sha256()
-    for name, value in sorted(model.named_parameters()):
-        digest.update(name.encode() + b"\0")
-        digest.update(np.ascontiguousarray(value, "<f4").data)
-    return digest.hexdigest()
+    return digest_of(model.named_parameters())
 
 
 def plain_array(array: npt.NDArray[np.float32]) -> float | dict[str, Any]:

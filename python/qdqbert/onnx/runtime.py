@@ -15,6 +15,7 @@ import numpy.typing as npt
 from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.device import get_num_threads
 from qdqbert.errors import CheckpointError, ShapeError, UnsupportedError
+from qdqbert.forward_inputs import as_array, as_floats, as_integers, as_mask
 from qdqbert.modeling_outputs import (
     BaseModelOutputWithPoolingAndCrossAttentions,
     CausalLMOutputWithCrossAttentions,
@@ -24,7 +25,7 @@ from qdqbert.modeling_outputs import (
 from qdqbert.onnx.metadata import PREFIX
 from qdqbert.serialization.folder import json_object
 
-__all__ = ["OnnxRuntimeModel", "field_of", "require_onnxruntime"]
+__all__ = ["OnnxRuntimeModel", "field_of", "open_session", "require_onnxruntime"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -101,7 +102,7 @@ class OnnxRuntimeModel:
         self, path: str | os.PathLike[str], *, optimizes: bool = True, num_threads: int | None = None
     ) -> None:
         self.path: str = os.fspath(path)
-        self._session = _open(self.path, optimizes, num_threads)
+        self._session = open_session(self.path, optimizes=optimizes, num_threads=num_threads)
         inputs = self._session.get_inputs()
         self._inputs = {each.name: (each.type, list(each.shape)) for each in inputs}
         self.input_names: tuple[str, ...] = tuple(self._inputs)
@@ -186,7 +187,7 @@ class OnnxRuntimeModel:
         TypeError, ValueError, IndexError, UnsupportedError
             As a call does.
         """
-        given = {name: _array(name, value) for name, value in inputs.items() if value is not None}
+        given = {name: as_array(name, value) for name, value in inputs.items() if value is not None}
         fed = self._fed(given)
         names = list(self._fields)
         try:
@@ -257,39 +258,41 @@ def field_of(name: str) -> str:
     return _FIELDS.get(name, name)
 
 
-def _array(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
-    try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise ShapeError(f"{name}: rows of one length expected: {error}") from error
-
-
-def _converted(
-    name: str, value: npt.NDArray[Any], kind: type[np.generic], shape: list[Any]
-) -> npt.NDArray[Any]:
-    """Return an input in the type of the file; refuse what the conversion or a Gather would make another."""
-    if value.ndim != len(shape):
+def _converted(name: str, value: npt.ArrayLike, kind: type[np.generic], shape: list[Any]) -> npt.NDArray[Any]:
+    """Return an input in the type of the file; refuse what a model refuses, and a Gather would take."""
+    is_float, is_mask = not np.issubdtype(kind, np.integer), name.endswith("mask")
+    read = as_floats if is_float else as_mask if is_mask else as_integers
+    array = np.asarray(read(name, value))
+    if array.ndim != len(shape):
         axes = ", ".join(map(str, shape))
-        raise ShapeError(f"{name}: expected the axes ({axes}), got the shape {value.shape}")
-    if value.dtype.kind not in "biuf":
-        raise TypeError(f"{name}: expected numbers, got {value.dtype}")
-    converted = np.ascontiguousarray(value, kind)
-    if np.issubdtype(kind, np.integer):
-        is_mask = name.endswith("mask")
-        if value.dtype.kind == "f" and not is_mask:
-            raise TypeError(f"{name}: expected integers, got {value.dtype}")
-        if is_mask and not ((value == 0) | (value == 1)).all():
-            raise ValueError(f"{name}: expected 0 or 1, got {value[(value != 0) & (value != 1)].flat[0]}")
-        if not is_mask and converted.size and converted.min() < 0:
-            raise IndexError(f"{name}: has {converted.min()}, expected at least 0")
-    return converted
+        raise ShapeError(f"{name}: expected the axes ({axes}), got the shape {array.shape}")
+    if not is_float:
+        highest = 1 if is_mask else np.iinfo(kind).max  # type: ignore[type-var]
+        wrong = array[(array < 0) | (array > highest)]
+        if wrong.size and is_mask:
+            raise ValueError(f"{name}: has {wrong[0]}, expected 0 or 1")
+        if wrong.size:
+            raise IndexError(f"{name}: has {wrong[0]}, expected at least 0 and at most {highest}")
+    return array.astype(kind, copy=False)
 
 
 def _field_names(kind: type[ModelOutput]) -> set[str]:
     return {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
 
 
-def _open(path: str, optimizes: bool, num_threads: int | None) -> Any:
+def open_session(path: str, *, optimizes: bool = True, num_threads: int | None = None) -> Any:
+    """Open a file in ONNX Runtime, on the CPU, with its exact kernels of 8 bits.
+
+    Parameters
+    ----------
+    path, optimizes, num_threads
+        As for `OnnxRuntimeModel`.
+
+    Raises
+    ------
+    CheckpointError, UnsupportedError, TypeError, ValueError
+        As for `OnnxRuntimeModel`.
+    """
     if num_threads is not None and (isinstance(num_threads, bool) or not isinstance(num_threads, int)):
         raise TypeError(f"num_threads: expected an integer, got {num_threads!r}")
     if num_threads is not None and num_threads < 1:

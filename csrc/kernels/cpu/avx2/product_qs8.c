@@ -1,19 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Products of codes on AVX2: how the operands are packed for the tile of product_qs8_tile.h, whose comment has the
- * arithmetic and the two layouts.  Blocks of STEPS_AT_ONCE steps are read as they lie; what hangs over an edge is
- * copied into a block of zeros first.
+ * arithmetic and the two layouts.  A step of the tile has two of a panel.
  */
 #include <immintrin.h>
 
 #include "kernels/cpu/simd/product_codes.h"
-
-enum {
-    STEP_DEPTHS = 4,                              /* of one step of the tile, of which CODE_STEP holds two */
-    STEPS_AT_ONCE = 4,                            /* a register of 16 codes */
-    DEPTHS_AT_ONCE = STEPS_AT_ONCE * STEP_DEPTHS, /* of a block that is packed */
-    STEP_BYTES = STEP_DEPTHS * TILE_COLUMNS       /* of a panel */
-};
 
 static __m256i
 load_wide(const int8_t *codes)
@@ -46,7 +38,7 @@ store_four_rows(const __m256i codes[TILE_ROWS], int64_t steps, char *packed)
     const __m256i odd01 = _mm256_unpackhi_epi64(codes[0], codes[1]);
     const __m256i even23 = _mm256_unpacklo_epi64(codes[2], codes[3]);
     const __m256i odd23 = _mm256_unpackhi_epi64(codes[2], codes[3]);
-    const __m256i in_order[STEPS_AT_ONCE] = {
+    const __m256i in_order[BLOCK_STEPS] = {
         _mm256_permute2x128_si256(even01, even23, 0x20), _mm256_permute2x128_si256(odd01, odd23, 0x20),
         _mm256_permute2x128_si256(even01, even23, 0x31), _mm256_permute2x128_si256(odd01, odd23, 0x31)};
     for (int64_t s = 0; s < steps; ++s) {
@@ -77,15 +69,15 @@ pack_codes(const int8_t *a, int64_t lda, int64_t rows, int64_t depth, void *pack
     for (int64_t r = 0; r < TILE_ROWS; ++r) {
         sums[r] = _mm256_setzero_si256();
     }
-    for (int64_t step = 0; step < steps; step += STEPS_AT_ONCE) {
+    for (int64_t step = 0; step < steps; step += BLOCK_STEPS) {
         const int64_t first = step * STEP_DEPTHS;
-        const int64_t real = depth - first < DEPTHS_AT_ONCE ? depth - first : DEPTHS_AT_ONCE;
-        const int64_t stored = steps - step < STEPS_AT_ONCE ? steps - step : STEPS_AT_ONCE;
+        const int64_t real = depth - first < BLOCK_DEPTHS ? depth - first : BLOCK_DEPTHS;
+        const int64_t stored = steps - step < BLOCK_STEPS ? steps - step : BLOCK_STEPS;
         __m256i codes[TILE_ROWS];
         for (int64_t r = 0; r < TILE_ROWS; ++r) {
             const int8_t *source = a + (r < rows ? r : 0) * lda + first;
-            int8_t edge[DEPTHS_AT_ONCE] = {0};
-            if (real < DEPTHS_AT_ONCE) {
+            int8_t edge[BLOCK_DEPTHS] = {0};
+            if (real < BLOCK_DEPTHS) {
                 memcpy(edge, source, (size_t)real);
                 source = edge;
             }
@@ -107,10 +99,10 @@ pack_codes(const int8_t *a, int64_t lda, int64_t rows, int64_t depth, void *pack
 
 /* ---- panels of b ----------------------------------------------------------------------------------------------- */
 
-/* Where the columns of a panel start from, so far: minus the sum of b0 b2 + b1 b3. */
-typedef struct panel_starts {
+/* Minus the sum of b0 b2 + b1 b3 of each column. */
+struct column_sums {
     __m256i low, high; /* columns 0-7, 8-15 */
-} panel_starts;
+};
 
 /* One step of eight columns: (b0, b1) of each, and (b2, b3) of each. */
 static __m256i
@@ -127,7 +119,7 @@ static __m256i
 pack_eight_columns(const int8_t *b, int64_t stride, int64_t steps, __m256i start, char *packed)
 {
     const __m128i halves = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
-    __m128i in_order[2][STEPS_AT_ONCE]; /* a step of columns 0-3 and 4-7 */
+    __m128i in_order[2][BLOCK_STEPS]; /* a step of columns 0-3 and 4-7 */
     for (int64_t q = 0; q < 2; ++q) {
         const int8_t *four = b + 4 * q * stride;
         const __m128i c0 = _mm_loadu_si128((const void *)four);
@@ -152,70 +144,22 @@ pack_eight_columns(const int8_t *b, int64_t stride, int64_t steps, __m256i start
     return start;
 }
 
-/* 16 columns whose depths lie side by side. */
-static panel_starts
-pack_block(const int8_t *b, int64_t stride, int64_t steps, panel_starts starts, char *packed)
+static void
+pack_block(const int8_t *b, int64_t stride, int64_t steps, struct column_sums *sums, char *packed)
 {
-    starts.low = pack_eight_columns(b, stride, steps, starts.low, packed);
-    starts.high = pack_eight_columns(b + 8 * stride, stride, steps, starts.high, packed + STEP_BYTES / 2);
-    return starts;
+    sums->low = pack_eight_columns(b, stride, steps, sums->low, packed);
+    sums->high = pack_eight_columns(b + 8 * stride, stride, steps, sums->high, packed + STEP_BYTES / 2);
 }
 
-/* One step of 16 columns that lie side by side, depths `stride` apart. */
-static panel_starts
-pack_depths(const int8_t *b, int64_t stride, panel_starts starts, char *packed)
+static void
+pack_depths(const int8_t *b, int64_t stride, struct column_sums *sums, char *packed)
 {
     const __m128i d0 = _mm_loadu_si128((const void *)b);
     const __m128i d1 = _mm_loadu_si128((const void *)(b + stride));
     const __m128i d2 = _mm_loadu_si128((const void *)(b + 2 * stride));
     const __m128i d3 = _mm_loadu_si128((const void *)(b + 3 * stride));
-    starts.low = pack_step(_mm_unpacklo_epi8(d0, d1), _mm_unpacklo_epi8(d2, d3), starts.low, packed);
-    starts.high = pack_step(_mm_unpackhi_epi8(d0, d1), _mm_unpackhi_epi8(d2, d3), starts.high, packed + STEP_BYTES / 2);
-    return starts;
-}
-
-/* (columns, depths) of b, in any layout, into a block of zeros whose columns lie DEPTHS_AT_ONCE apart. */
-static void
-gather_block(const int8_t *b, int64_t column_stride, int64_t depth_stride, int64_t columns, int64_t depths,
-             int8_t block[TILE_COLUMNS * DEPTHS_AT_ONCE])
-{
-    memset(block, 0, TILE_COLUMNS * DEPTHS_AT_ONCE);
-    for (int64_t j = 0; j < columns; ++j) {
-        for (int64_t t = 0; t < depths; ++t) {
-            block[j * DEPTHS_AT_ONCE + t] = b[j * column_stride + t * depth_stride];
-        }
-    }
-}
-
-static void
-pack_panel(const int8_t *b, int64_t column_stride, int64_t depth_stride, int64_t columns, int64_t k, char *panel)
-{
-    const int64_t steps = padded_depth(k) / STEP_DEPTHS;
-    panel_starts starts = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-    for (int64_t step = 0; step < steps; step += STEPS_AT_ONCE) {
-        const int64_t first = step * STEP_DEPTHS;
-        const int64_t depths = k - first < DEPTHS_AT_ONCE ? k - first : DEPTHS_AT_ONCE;
-        const int64_t stored = steps - step < STEPS_AT_ONCE ? steps - step : STEPS_AT_ONCE;
-        const int is_whole = columns == TILE_COLUMNS && depths == DEPTHS_AT_ONCE;
-        const int8_t *source = b + first * depth_stride;
-        char *packed = panel + STARTS_BYTES + step * STEP_BYTES;
-        if (is_whole && depth_stride == 1) {
-            starts = pack_block(source, column_stride, stored, starts, packed);
-        }
-        else if (is_whole && column_stride == 1) {
-            for (int64_t s = 0; s < STEPS_AT_ONCE; ++s) {
-                starts =
-                    pack_depths(source + s * STEP_DEPTHS * depth_stride, depth_stride, starts, packed + s * STEP_BYTES);
-            }
-        }
-        else {
-            int8_t block[TILE_COLUMNS * DEPTHS_AT_ONCE];
-            gather_block(source, column_stride, depth_stride, columns, depths, block);
-            starts = pack_block(block, DEPTHS_AT_ONCE, stored, starts, packed);
-        }
-    }
-    _mm256_storeu_si256((void *)panel, starts.low);
-    _mm256_storeu_si256((void *)(panel + sizeof starts.low), starts.high);
+    sums->low = pack_step(_mm_unpacklo_epi8(d0, d1), _mm_unpacklo_epi8(d2, d3), sums->low, packed);
+    sums->high = pack_step(_mm_unpackhi_epi8(d0, d1), _mm_unpackhi_epi8(d2, d3), sums->high, packed + STEP_BYTES / 2);
 }
 
 void
@@ -225,7 +169,11 @@ QB_FN(pack_qs8)(const int8_t *b, int64_t column_stride, int64_t depth_stride, in
     (void)n;
     for (int64_t column = n0; column < n1; column += TILE_COLUMNS) {
         const int64_t columns = n1 - column < TILE_COLUMNS ? n1 - column : TILE_COLUMNS;
-        pack_panel(b + column * column_stride, column_stride, depth_stride, columns, k,
-                   (char *)packed + column / TILE_COLUMNS * panel_bytes(k));
+        char *panel = (char *)packed + column / TILE_COLUMNS * panel_bytes(k);
+        struct column_sums starts = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+        pack_columns(b + column * column_stride, column_stride, depth_stride, columns, k, &starts,
+                     panel + STARTS_BYTES);
+        _mm256_storeu_si256((void *)panel, starts.low);
+        _mm256_storeu_si256((void *)(panel + sizeof starts.low), starts.high);
     }
 }

@@ -14,12 +14,8 @@ void activation_f32__avx512(qb_activation activation, const float *x, size_t n, 
 #include "kernels/cpu/simd/product_codes.h"
 
 enum {
-    OFFSET = 128,       /* of a code of a, which makes it a byte without a sign */
-    BLOCK_COLUMNS = 16, /* of a block that is packed */
-    BLOCK_DEPTHS = 16,
-    BLOCK_STEPS = BLOCK_DEPTHS / CODE_STEP,
-    STEP_BYTES = CODE_STEP * TILE_COLUMNS, /* of a panel */
-    QUARTERS = 4                           /* registers of four columns in a step of a block */
+    OFFSET = 128, /* of a code of a, which makes it a byte without a sign */
+    QUARTERS = 4  /* registers of four columns in a step of a block */
 };
 
 /* ---- rows of a ------------------------------------------------------------------------------------------------- */
@@ -42,6 +38,11 @@ pack_codes(const int8_t *a, int64_t lda, int64_t rows, int64_t depth, void *pack
 
 /* ---- panels of b ----------------------------------------------------------------------------------------------- */
 
+/* Of the codes of each column, four in a register. */
+struct column_sums {
+    __m128i of[QUARTERS];
+};
+
 /* Store one step of four columns and add its codes to the columns' sums. */
 static __m128i
 store_step(__m128i codes, __m128i sums, char *packed)
@@ -51,9 +52,8 @@ store_step(__m128i codes, __m128i sums, char *packed)
     return _mm_add_epi32(sums, _mm_madd_epi16(pairs, _mm_set1_epi16(1)));
 }
 
-/* A block of columns whose depths lie side by side, b[j * stride] on being those of column j.  Packs `steps` steps. */
 static void
-pack_columns(const int8_t *b, int64_t stride, int64_t steps, __m128i sums[QUARTERS], char *packed)
+pack_block(const int8_t *b, int64_t stride, int64_t steps, struct column_sums *sums, char *packed)
 {
     for (int64_t q = 0; q < QUARTERS; ++q) {
         const int8_t *four = b + 4 * q * stride;
@@ -68,14 +68,13 @@ pack_columns(const int8_t *b, int64_t stride, int64_t steps, __m128i sums[QUARTE
         const __m128i in_order[BLOCK_STEPS] = {_mm_unpacklo_epi64(low01, low23), _mm_unpackhi_epi64(low01, low23),
                                                _mm_unpacklo_epi64(high01, high23), _mm_unpackhi_epi64(high01, high23)};
         for (int64_t s = 0; s < steps; ++s) {
-            sums[q] = store_step(in_order[s], sums[q], packed + s * STEP_BYTES + q * (int64_t)sizeof(__m128i));
+            sums->of[q] = store_step(in_order[s], sums->of[q], packed + s * STEP_BYTES + q * (int64_t)sizeof(__m128i));
         }
     }
 }
 
-/* One step of a block whose columns lie side by side, depths `stride` apart. */
 static void
-pack_depths(const int8_t *b, int64_t stride, __m128i sums[QUARTERS], char *packed)
+pack_depths(const int8_t *b, int64_t stride, struct column_sums *sums, char *packed)
 {
     const __m128i d0 = _mm_loadu_si128((const void *)b);
     const __m128i d1 = _mm_loadu_si128((const void *)(b + stride));
@@ -88,58 +87,7 @@ pack_depths(const int8_t *b, int64_t stride, __m128i sums[QUARTERS], char *packe
     const __m128i in_order[QUARTERS] = {_mm_unpacklo_epi16(low01, low23), _mm_unpackhi_epi16(low01, low23),
                                         _mm_unpacklo_epi16(high01, high23), _mm_unpackhi_epi16(high01, high23)};
     for (int64_t q = 0; q < QUARTERS; ++q) {
-        sums[q] = store_step(in_order[q], sums[q], packed + q * (int64_t)sizeof(__m128i));
-    }
-}
-
-/* (columns, depths) of b, in any layout, into a block of zeros whose columns lie BLOCK_DEPTHS apart. */
-static void
-gather_block(const int8_t *b, int64_t column_stride, int64_t depth_stride, int64_t columns, int64_t depths,
-             int8_t block[BLOCK_COLUMNS * BLOCK_DEPTHS])
-{
-    memset(block, 0, BLOCK_COLUMNS * BLOCK_DEPTHS);
-    for (int64_t j = 0; j < columns; ++j) {
-        for (int64_t t = 0; t < depths; ++t) {
-            block[j * BLOCK_DEPTHS + t] = b[j * column_stride + t * depth_stride];
-        }
-    }
-}
-
-/* Up to BLOCK_COLUMNS columns of a panel, with what they start from; codes that do not fill a block are copied into
- * one. */
-static void
-pack_half_panel(const int8_t *b, int64_t column_stride, int64_t depth_stride, int64_t columns, int64_t k, char *starts,
-                char *codes)
-{
-    const int64_t steps = padded_depth(k) / CODE_STEP;
-    __m128i sums[QUARTERS];
-    for (int64_t q = 0; q < QUARTERS; ++q) {
-        sums[q] = _mm_setzero_si128();
-    }
-    for (int64_t step = 0; step < steps; step += BLOCK_STEPS) {
-        const int64_t first = step * CODE_STEP;
-        const int64_t depths = k - first < BLOCK_DEPTHS ? k - first : BLOCK_DEPTHS;
-        const int64_t stored = steps - step < BLOCK_STEPS ? steps - step : BLOCK_STEPS;
-        const int is_whole = columns == BLOCK_COLUMNS && depths == BLOCK_DEPTHS;
-        const int8_t *source = b + first * depth_stride;
-        char *packed = codes + step * STEP_BYTES;
-        if (is_whole && depth_stride == 1) {
-            pack_columns(source, column_stride, stored, sums, packed);
-        }
-        else if (is_whole && column_stride == 1) {
-            for (int64_t s = 0; s < BLOCK_STEPS; ++s) {
-                pack_depths(source + s * CODE_STEP * depth_stride, depth_stride, sums, packed + s * STEP_BYTES);
-            }
-        }
-        else {
-            int8_t block[BLOCK_COLUMNS * BLOCK_DEPTHS];
-            gather_block(source, column_stride, depth_stride, columns, depths, block);
-            pack_columns(block, BLOCK_DEPTHS, stored, sums, packed);
-        }
-    }
-    for (int64_t q = 0; q < QUARTERS; ++q) {
-        const __m128i start = _mm_mullo_epi32(sums[q], _mm_set1_epi32(-OFFSET));
-        _mm_storeu_si128((void *)(starts + q * (int64_t)sizeof start), start);
+        sums->of[q] = store_step(in_order[q], sums->of[q], packed + q * (int64_t)sizeof(__m128i));
     }
 }
 
@@ -154,8 +102,14 @@ QB_FN(pack_qs8)(const int8_t *b, int64_t column_stride, int64_t depth_stride, in
             const int64_t left = n1 - column - half;
             const int64_t columns = left < 0 ? 0 : left < BLOCK_COLUMNS ? left : BLOCK_COLUMNS;
             const int64_t at = columns > 0 ? column + half : column; /* nothing is read of an empty half */
-            pack_half_panel(b + at * column_stride, column_stride, depth_stride, columns, k,
-                            panel + half * (int64_t)sizeof(int32_t), panel + STARTS_BYTES + half * CODE_STEP);
+            struct column_sums sums = {
+                {_mm_setzero_si128(), _mm_setzero_si128(), _mm_setzero_si128(), _mm_setzero_si128()}};
+            pack_columns(b + at * column_stride, column_stride, depth_stride, columns, k, &sums,
+                         panel + STARTS_BYTES + half * CODE_STEP);
+            for (int64_t q = 0; q < QUARTERS; ++q) {
+                const __m128i start = _mm_mullo_epi32(sums.of[q], _mm_set1_epi32(-OFFSET));
+                _mm_storeu_si128((void *)(panel + (half + 4 * q) * (int64_t)sizeof(int32_t)), start);
+            }
         }
     }
 }

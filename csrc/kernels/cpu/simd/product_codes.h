@@ -13,6 +13,8 @@
  *     pack_codes     a chunk of the rows of a tile becomes CODE_BYTES a code in the order in which the tile reads
  *                    them, padded to a multiple of CODE_STEP depths, and `terms`, one of each row, where the tile takes
  *                    any away;
+ *     pack_block, pack_depths
+ *                    a block of a panel, see below;
  *     pack_qs8       a panel of b is TILE_COLUMNS sums that its columns start from (int32), then TILE_COLUMNS bytes a
  *                    depth, padded with zeros alike, in steps of CODE_STEP depths, so that a chunk lies at its depth.
  *
@@ -27,13 +29,20 @@
 #include "kernels/cpu/simd/product_epilogue.h"
 
 enum {
-    LANES = 16,                                             /* of a vector */
-    BLOCK_TILES = 64,                                       /* rows of a block at most, in tiles */
-    STARTS_BYTES = TILE_COLUMNS * sizeof(int32_t),          /* of a panel, before its codes */
+    LANES = 16,                                    /* of a vector */
+    BLOCK_TILES = 64,                              /* rows of a block at most, in tiles */
+    STARTS_BYTES = TILE_COLUMNS * sizeof(int32_t), /* of a panel, before its codes */
+    STEP_DEPTHS = 4,                               /* of a panel, that lie together */
+    STEP_BYTES = STEP_DEPTHS * TILE_COLUMNS,       /* of these */
+    BLOCK_COLUMNS = 16,                            /* of a block of b that is packed at once */
+    BLOCK_DEPTHS = 16,
+    BLOCK_STEPS = BLOCK_DEPTHS / STEP_DEPTHS,
     TERMS_BYTES = BLOCK_TILES * TILE_ROWS * sizeof(int32_t) /* at the start of scratch */
 };
 
 _Static_assert((int)CODE_DEPTH % (int)CODE_STEP == 0, "chunks must begin with a step");
+_Static_assert((int)CODE_STEP % (int)STEP_DEPTHS == 0 && (int)TILE_COLUMNS % (int)BLOCK_COLUMNS == 0,
+               "panels must be whole blocks");
 
 /* a (rows, depth; row distance lda) as a tile reads it, with the rows' terms.  The variant's. */
 static void pack_codes(const int8_t *a, int64_t lda, int64_t rows, int64_t depth, void *packed, int32_t *terms);
@@ -72,6 +81,63 @@ QB_FN(pack_qs8_size)(int64_t n, int64_t k, int64_t *panel, size_t *bytes, size_t
     *bytes = (size_t)((n + TILE_COLUMNS - 1) / TILE_COLUMNS * panel_bytes(k));
     *scratch = TERMS_BYTES + (size_t)(tiles_per_block(k) * TILE_ROWS * CODE_BYTES * chunk_depth(k));
 }
+
+/* ---- packing columns of b -------------------------------------------------------------------------------------- */
+
+/* What the starts of BLOCK_COLUMNS columns follow from.  The variant's. */
+struct column_sums;
+
+/* Pack `steps` steps of BLOCK_COLUMNS columns whose depths lie side by side: b[j * stride] on are the BLOCK_DEPTHS
+ * depths of column j.  A step lies STEP_BYTES after the one before.  The variant's. */
+static void pack_block(const int8_t *b, int64_t stride, int64_t steps, struct column_sums *sums, char *packed);
+
+/* Pack one step of BLOCK_COLUMNS columns that lie side by side, depths `stride` apart.  The variant's. */
+static void pack_depths(const int8_t *b, int64_t stride, struct column_sums *sums, char *packed);
+
+/* (columns, depths) of b, in any layout, into a block of zeros whose columns lie BLOCK_DEPTHS apart. */
+static void
+gather_block(const int8_t *b, int64_t column_stride, int64_t depth_stride, int64_t columns, int64_t depths,
+             int8_t block[BLOCK_COLUMNS * BLOCK_DEPTHS])
+{
+    memset(block, 0, BLOCK_COLUMNS * BLOCK_DEPTHS);
+    for (int64_t j = 0; j < columns; ++j) {
+        for (int64_t t = 0; t < depths; ++t) {
+            block[j * BLOCK_DEPTHS + t] = b[j * column_stride + t * depth_stride];
+        }
+    }
+}
+
+/* Up to BLOCK_COLUMNS columns of a panel: blocks are read as they lie; what hangs over an edge is copied into one of
+ * zeros first. */
+static void
+pack_columns(const int8_t *b, int64_t column_stride, int64_t depth_stride, int64_t columns, int64_t k,
+             struct column_sums *sums, char *codes)
+{
+    const int64_t steps = padded_depth(k) / STEP_DEPTHS;
+    for (int64_t step = 0; step < steps; step += BLOCK_STEPS) {
+        const int64_t first = step * STEP_DEPTHS;
+        const int64_t depths = k - first < BLOCK_DEPTHS ? k - first : BLOCK_DEPTHS;
+        const int64_t stored = steps - step < BLOCK_STEPS ? steps - step : BLOCK_STEPS;
+        const int is_whole = columns == BLOCK_COLUMNS && depths == BLOCK_DEPTHS;
+        const int8_t *source = b + first * depth_stride;
+        char *packed = codes + step * STEP_BYTES;
+        if (is_whole && depth_stride == 1) {
+            pack_block(source, column_stride, stored, sums, packed);
+        }
+        else if (is_whole && column_stride == 1) {
+            for (int64_t s = 0; s < BLOCK_STEPS; ++s) {
+                pack_depths(source + s * STEP_DEPTHS * depth_stride, depth_stride, sums, packed + s * STEP_BYTES);
+            }
+        }
+        else {
+            int8_t block[BLOCK_COLUMNS * BLOCK_DEPTHS];
+            gather_block(source, column_stride, depth_stride, columns, depths, block);
+            pack_block(block, BLOCK_DEPTHS, stored, sums, packed);
+        }
+    }
+}
+
+/* ---- one panel against one chunk of one block of rows ---------------------------------------------------------- */
 
 /* One chunk of one block of rows. */
 typedef struct code_chunk {
