@@ -126,7 +126,7 @@ QB_FN(product_bf16)(const float *a, int64_t lda, int64_t m, const void *packed, 
                 ahead = (fetch){(const char *)(panel + pairs * TILE_COLUMNS),
                                 chunk.depth * TILE_COLUMNS * (int64_t)sizeof(float)};
             }
-            multiply_panel(&chunk, panel, ahead, &finish, c + column, ldc);
+            multiply_panel(&chunk, panel, ahead, &finish, c + chunk.row0 * ldc + column, ldc);
         }
     }
 }

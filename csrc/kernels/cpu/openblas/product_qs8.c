@@ -13,8 +13,9 @@
 #include "kernels/cpu/openblas/blas.h"
 #include "kernels/cpu/variant.h"
 
-/* This variant has no activation of its own; the reference's bits are everyone's. */
+/* This variant has neither of its own; the reference's bits are everyone's. */
 void activation_f32__ref(qb_activation activation, const float *x, size_t n, float *y);
+void quantize_qs8__ref(const float *x, size_t n, const qb_quant_range *range, int8_t *codes, uint32_t *nonfinite);
 
 enum { CHUNK = 1024, BLOCK_ROWS = 128, BLOCK_COLUMNS = 256 };
 
@@ -72,29 +73,69 @@ block_sums(const int8_t *a, int64_t lda, int64_t rows, const float *packed, int6
     }
 }
 
-void
-QB_FN(product_qs8)(const int8_t *a, int64_t lda, int64_t m, const void *packed, int64_t n0, int64_t n1, int64_t n,
-                   int64_t k, const qb_epilogue *epilogue, float *c, int64_t ldc, void *scratch)
+/* y (columns) = the epilogue of one row's sums, `column` being the first of them in the whole product. */
+static void
+finish_row(const int32_t *sums, int64_t columns, int64_t column, const qb_epilogue *epilogue, float *y)
 {
-    (void)n;
+    for (int64_t j = 0; j < columns; ++j) {
+        const float bias = epilogue->bias != NULL ? epilogue->bias[column + j] : 0.0f;
+        const float value = fmaf((float)sums[j], epilogue->step[column + j], bias);
+        y[j] = epilogue->divisor != 1.0f ? value / epilogue->divisor : value;
+    }
+    if (epilogue->activation != QB_ACTIVATION_NONE) {
+        activation_f32__ref(epilogue->activation, y, (size_t)columns, y);
+    }
+}
+
+/* Where results go: floats, or codes. */
+typedef struct output {
+    float *floats;
+    int8_t *codes;
+    int64_t stride;
+    const qb_quant_range *range;
+    uint32_t *nonfinite;
+} output;
+
+static void
+multiply(const int8_t *a, int64_t lda, int64_t m, const float *packed, int64_t n0, int64_t n1, int64_t k,
+         const qb_epilogue *epilogue, const output *out, void *scratch)
+{
     int32_t *sums = scratch;
     float *work = (float *)(void *)(sums + BLOCK_ROWS * BLOCK_COLUMNS);
+    float y[BLOCK_COLUMNS];
     for (int64_t row = 0; row < m; row += BLOCK_ROWS) {
         const int64_t rows = smaller(m - row, BLOCK_ROWS);
         for (int64_t column = n0; column < n1; column += BLOCK_COLUMNS) {
             const int64_t columns = smaller(n1 - column, BLOCK_COLUMNS);
-            block_sums(a + row * lda, lda, rows, (const float *)packed + column * k, columns, k, sums, work);
+            block_sums(a + row * lda, lda, rows, packed + column * k, columns, k, sums, work);
             for (int64_t i = 0; i < rows; ++i) {
-                float *out = c + (row + i) * ldc + column;
-                for (int64_t j = 0; j < columns; ++j) {
-                    const float bias = epilogue->bias != NULL ? epilogue->bias[column + j] : 0.0f;
-                    const float y = fmaf((float)sums[i * columns + j], epilogue->step[column + j], bias);
-                    out[j] = epilogue->divisor != 1.0f ? y / epilogue->divisor : y;
+                const int64_t at = (row + i) * out->stride + column;
+                if (out->codes == NULL) {
+                    finish_row(sums + i * columns, columns, column, epilogue, out->floats + at);
+                    continue;
                 }
-                if (epilogue->activation != QB_ACTIVATION_NONE) {
-                    activation_f32__ref(epilogue->activation, out, (size_t)columns, out);
-                }
+                finish_row(sums + i * columns, columns, column, epilogue, y);
+                quantize_qs8__ref(y, (size_t)columns, out->range, out->codes + at, out->nonfinite);
             }
         }
     }
+}
+
+void
+QB_FN(product_qs8)(const int8_t *a, int64_t lda, int64_t m, const void *packed, int64_t n0, int64_t n1, int64_t n,
+                   int64_t k, const qb_epilogue *epilogue, float *c, int64_t ldc, void *scratch)
+{
+    const output out = {.floats = c, .stride = ldc};
+    (void)n;
+    multiply(a, lda, m, packed, n0, n1, k, epilogue, &out, scratch);
+}
+
+void
+QB_FN(product_qs8_codes)(const int8_t *a, int64_t lda, int64_t m, const void *packed, int64_t n0, int64_t n1, int64_t n,
+                         int64_t k, const qb_epilogue *epilogue, const qb_quant_range *range, int8_t *c, int64_t ldc,
+                         uint32_t *nonfinite, void *scratch)
+{
+    const output out = {.codes = c, .stride = ldc, .range = range, .nonfinite = nonfinite};
+    (void)n;
+    multiply(a, lda, m, packed, n0, n1, k, epilogue, &out, scratch);
 }

@@ -12,6 +12,7 @@ overlay(qb_kernels *kernels)
     QB_OVERLAY(kernels, pack_qs8_size, openblas);
     QB_OVERLAY(kernels, pack_qs8, openblas);
     QB_OVERLAY(kernels, product_qs8, openblas);
+    QB_OVERLAY(kernels, product_qs8_codes, openblas);
 }
 
 const qb_cpu_variant qb_cpu_variant_openblas = {

@@ -91,7 +91,7 @@ QB_FN(pack_qs8_size)(int64_t n, int64_t k, int64_t *panel, size_t *bytes, size_t
 {
     *panel = 1;
     *bytes = (size_t)(n * k) * sizeof(int16_t);
-    *scratch = (size_t)k * sizeof(int16_t);
+    *scratch = (size_t)n * sizeof(float) + (size_t)k * sizeof(int16_t);
 }
 
 void
@@ -117,22 +117,41 @@ dot(const int16_t *x, const int16_t *y, int64_t n)
     return sum;
 }
 
+/* Elements n0 .. n1-1 of one row of c; `widened` holds k elements. */
+static void
+compute_code_row(const int8_t *a, const int16_t *packed, int64_t n0, int64_t n1, int64_t k, const qb_epilogue *epilogue,
+                 float *c, int16_t *widened)
+{
+    for (int64_t t = 0; t < k; ++t) {
+        widened[t] = a[t];
+    }
+    for (int64_t j = n0; j < n1; ++j) {
+        const int32_t sum = dot(widened, packed + j * k, k);
+        c[j] = fmaf((float)sum, epilogue->step[j], epilogue->bias != NULL ? epilogue->bias[j] : 0.0f);
+    }
+    finish_row(epilogue, n0, n1, c);
+}
+
 void
 QB_FN(product_qs8)(const int8_t *a, int64_t lda, int64_t m, const void *packed, int64_t n0, int64_t n1, int64_t n,
                    int64_t k, const qb_epilogue *epilogue, float *c, int64_t ldc, void *scratch)
 {
     (void)n;
-    int16_t *row = scratch;
     for (int64_t i = 0; i < m; ++i) {
-        for (int64_t t = 0; t < k; ++t) {
-            row[t] = a[i * lda + t];
-        }
-        float *out = c + i * ldc;
-        for (int64_t j = n0; j < n1; ++j) {
-            const int32_t sum = dot(row, (const int16_t *)packed + j * k, k);
-            out[j] = fmaf((float)sum, epilogue->step[j], epilogue->bias != NULL ? epilogue->bias[j] : 0.0f);
-        }
-        finish_row(epilogue, n0, n1, out);
+        compute_code_row(a + i * lda, packed, n0, n1, k, epilogue, c + i * ldc, scratch);
+    }
+}
+
+void
+QB_FN(product_qs8_codes)(const int8_t *a, int64_t lda, int64_t m, const void *packed, int64_t n0, int64_t n1, int64_t n,
+                         int64_t k, const qb_epilogue *epilogue, const qb_quant_range *range, int8_t *c, int64_t ldc,
+                         uint32_t *nonfinite, void *scratch)
+{
+    float *row = scratch;
+    int16_t *widened = (int16_t *)(void *)(row + n);
+    for (int64_t i = 0; i < m; ++i) {
+        compute_code_row(a + i * lda, packed, n0, n1, k, epilogue, row, widened);
+        QB_FN(quantize_qs8)(row + n0, (size_t)(n1 - n0), range, c + i * ldc + n0, nonfinite);
     }
 }
 

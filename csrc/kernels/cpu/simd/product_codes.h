@@ -18,7 +18,11 @@
  *     pack_qs8       a panel of b is TILE_COLUMNS sums that its columns start from (int32), then TILE_COLUMNS bytes a
  *                    depth, padded with zeros alike, in steps of CODE_STEP depths, so that a chunk lies at its depth.
  *
- * Order: that of product_panels.h.  Sums of chunks wait in c as int32, where they are exact modulo 2^32.
+ * Order (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008): blocks of rows, panels,
+ * chunks of depth, tiles.  All chunks of a block of rows are packed and stay in the level-2 cache while all panels pass
+ * by; a chunk of a panel stays in the level-1 cache while the tiles of the block pass by, whose sums of chunks wait in
+ * scratch.  They are finished GROUP_TILES tiles at a time, so that an activation gets more than a handful of elements
+ * and gets them from the level-1 cache.  Nothing but results is written to c, so it may hold floats or codes.
  */
 #ifndef QB_KERNELS_CPU_SIMD_PRODUCT_CODES_H
 #define QB_KERNELS_CPU_SIMD_PRODUCT_CODES_H
@@ -27,17 +31,17 @@
 #include "product_qs8_tile.h"
 
 #include "kernels/cpu/simd/product_epilogue.h"
+#include "kernels/cpu/simd/lanes.h"
 
 enum {
-    LANES = 16,                                    /* of a vector */
     BLOCK_TILES = 64,                              /* rows of a block at most, in tiles */
+    GROUP_TILES = 8,                               /* whose sums are finished together */
     STARTS_BYTES = TILE_COLUMNS * sizeof(int32_t), /* of a panel, before its codes */
     STEP_DEPTHS = 4,                               /* of a panel, that lie together */
     STEP_BYTES = STEP_DEPTHS * TILE_COLUMNS,       /* of these */
     BLOCK_COLUMNS = 16,                            /* of a block of b that is packed at once */
     BLOCK_DEPTHS = 16,
-    BLOCK_STEPS = BLOCK_DEPTHS / STEP_DEPTHS,
-    TERMS_BYTES = BLOCK_TILES * TILE_ROWS * sizeof(int32_t) /* at the start of scratch */
+    BLOCK_STEPS = BLOCK_DEPTHS / STEP_DEPTHS
 };
 
 _Static_assert((int)CODE_DEPTH % (int)CODE_STEP == 0, "chunks must begin with a step");
@@ -59,7 +63,7 @@ panel_bytes(int64_t k)
     return STARTS_BYTES + TILE_COLUMNS * padded_depth(k);
 }
 
-/* k in chunks of equal depth but for the last. */
+/* k in chunks of equal depth but for the last, of which there is at least one. */
 static int64_t
 chunk_depth(int64_t k)
 {
@@ -68,10 +72,40 @@ chunk_depth(int64_t k)
 }
 
 static int64_t
+chunks_of(int64_t k)
+{
+    const int64_t depth = chunk_depth(k);
+    return depth > 0 ? (k + depth - 1) / depth : 1;
+}
+
+static int64_t
 tiles_per_block(int64_t k)
 {
-    const int64_t tile_bytes = TILE_ROWS * CODE_BYTES * chunk_depth(k);
-    return tile_bytes * BLOCK_TILES <= CODE_CACHE_BYTES ? BLOCK_TILES : CODE_CACHE_BYTES / tile_bytes;
+    const int64_t tile_bytes = TILE_ROWS * CODE_BYTES * padded_depth(k);
+    const int64_t most = tile_bytes > 0 ? CODE_CACHE_BYTES / tile_bytes : BLOCK_TILES;
+    return most > BLOCK_TILES ? BLOCK_TILES : most > 0 ? most : 1;
+}
+
+/* What scratch holds, for a block of rows. */
+typedef struct code_scratch {
+    int32_t *sums;  /* (rows, TILE_COLUMNS) of one panel */
+    int32_t *terms; /* (chunks, rows) */
+    char *codes;    /* packed: tile by tile, chunk by chunk */
+    size_t bytes;   /* of all */
+} code_scratch;
+
+static code_scratch
+code_scratch_of(void *scratch, int64_t k)
+{
+    const int64_t rows = tiles_per_block(k) * TILE_ROWS;
+    const size_t sums = (size_t)rows * TILE_COLUMNS * sizeof(int32_t);
+    const size_t terms =
+        (size_t)((rows * chunks_of(k) + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS) * sizeof(int32_t);
+    char *start = scratch;
+    return (code_scratch){.sums = scratch,
+                          .terms = start == NULL ? NULL : (int32_t *)(void *)(start + sums),
+                          .codes = start == NULL ? NULL : start + sums + terms,
+                          .bytes = sums + terms + (size_t)(rows * CODE_BYTES * padded_depth(k))};
 }
 
 void
@@ -79,7 +113,7 @@ QB_FN(pack_qs8_size)(int64_t n, int64_t k, int64_t *panel, size_t *bytes, size_t
 {
     *panel = TILE_COLUMNS;
     *bytes = (size_t)((n + TILE_COLUMNS - 1) / TILE_COLUMNS * panel_bytes(k));
-    *scratch = TERMS_BYTES + (size_t)(tiles_per_block(k) * TILE_ROWS * CODE_BYTES * chunk_depth(k));
+    *scratch = code_scratch_of(NULL, k).bytes;
 }
 
 /* ---- packing columns of b -------------------------------------------------------------------------------------- */
@@ -137,102 +171,192 @@ pack_columns(const int8_t *b, int64_t column_stride, int64_t depth_stride, int64
     }
 }
 
-/* ---- one panel against one chunk of one block of rows ---------------------------------------------------------- */
+/* ---- results --------------------------------------------------------------------------------------------------- */
 
-/* One chunk of one block of rows. */
-typedef struct code_chunk {
-    int64_t m, tiles;     /* rows of the product, in so many tiles of nearly equal height */
-    int64_t tile0, tile1; /* of the block */
-    int64_t first, depth; /* depths, padded */
-    int is_first, is_last;
-    const char *rows; /* packed */
-    const int32_t *terms;
-} code_chunk;
+/* Where they go: floats, or codes of them. */
+typedef struct code_output {
+    float *floats; /* NULL: codes */
+    int8_t *codes;
+    int64_t stride; /* of rows */
+    const qb_quant_range *range;
+    uint32_t *nonfinite;
+} code_output;
 
-static int64_t
-row_of_tile(const code_chunk *chunk, int64_t tile)
+/* Codes of x (rows, columns of a panel), as quantize_qs8 makes them. */
+static void
+store_codes(const float *x, int64_t rows, int64_t columns, const code_output *out, int8_t *codes)
 {
-    return chunk->m * tile / chunk->tiles;
+    const vec_f32 scale = vec_set(out->range->scale);
+    const vec_f32 lower = vec_set(out->range->lower);
+    const vec_f32 upper = vec_set(out->range->upper);
+    vec_s32 largest = vec_s32_zero();
+    for (int64_t i = 0; i < rows; ++i) {
+        for (int64_t j = 0; j < columns; j += LANES) {
+            const vec_f32 v = vec_load(x + i * TILE_COLUMNS + j);
+            const vec_f32 code = vec_min(upper, vec_max(lower, vec_mul(v, scale)));
+            largest = vec_s32_max(largest, vec_magnitude_bits(v));
+            if (columns - j >= LANES) {
+                vec_store_s8(codes + i * out->stride + j, code);
+            }
+            else {
+                vec_store_s8_n(codes + i * out->stride + j, code, (size_t)(columns - j));
+            }
+        }
+    }
+    if (vec_s32_reduce_max(largest) >= MAGNITUDE_INFINITY) {
+        *out->nonfinite = 1;
+    }
 }
 
-/* c (rows, columns of the panel; row distance ldc) = the epilogue of the sums (rows, TILE_COLUMNS): that of
- * finish_tile, whose loops gcc 12 turns into many times as many instructions when it sees them together with the tile.
- */
+/* The epilogue of the sums (rows, TILE_COLUMNS), into row `row` on and column `column` on of the output.  Padding
+ * columns are 0 before the activation and finite after it. */
 static void
-finish_sums(const int32_t *sums, int64_t rows, const panel_epilogue *panel, float *c, int64_t ldc)
+finish_sums(const int32_t *sums, int64_t rows, const panel_epilogue *panel, const code_output *out, int64_t row,
+            int64_t column)
 {
-    _Alignas(64) float tile[TILE_ROWS * TILE_COLUMNS];
-    const int is_direct = panel->columns == TILE_COLUMNS && panel->activation == QB_ACTIVATION_NONE;
+    _Alignas(64) float group[GROUP_TILES * TILE_ROWS * TILE_COLUMNS];
+    const int64_t at = row * out->stride + column;
+    const int is_direct =
+        out->floats != NULL && panel->columns == TILE_COLUMNS && panel->activation == QB_ACTIVATION_NONE;
     const int divides = panel->divisor != 1.0f;
     const vec_f32 divisor = vec_set(panel->divisor);
+    float *y = is_direct ? out->floats + at : group;
+    const int64_t stride = is_direct ? out->stride : TILE_COLUMNS;
     for (int64_t i = 0; i < rows; ++i) {
-        float *row = is_direct ? c + i * ldc : tile + i * TILE_COLUMNS;
         for (int64_t j = 0; j < TILE_COLUMNS; j += LANES) {
             const vec_f32 sum = vec_load_s32(sums + i * TILE_COLUMNS + j);
-            const vec_f32 y = vec_fma(sum, vec_load(panel->step + j), vec_load(panel->bias + j));
-            vec_store(row + j, divides ? vec_div(y, divisor) : y);
+            const vec_f32 value = vec_fma(sum, vec_load(panel->step + j), vec_load(panel->bias + j));
+            vec_store(y + i * stride + j, divides ? vec_div(value, divisor) : value);
         }
     }
     if (is_direct) {
         return;
     }
     if (panel->activation != QB_ACTIVATION_NONE) {
-        PRODUCT_ACTIVATION(panel->activation, tile, (size_t)(rows * TILE_COLUMNS), tile);
+        PRODUCT_ACTIVATION(panel->activation, group, (size_t)(rows * TILE_COLUMNS), group);
+    }
+    if (out->floats == NULL) {
+        store_codes(group, rows, panel->columns, out, out->codes + at);
+        return;
     }
     for (int64_t i = 0; i < rows; ++i) {
-        copy_columns(c + i * ldc, tile + i * TILE_COLUMNS, panel->columns);
+        copy_columns(out->floats + at + i * out->stride, group + i * TILE_COLUMNS, panel->columns);
     }
 }
 
-/* Sums of the chunks before, which wait in c (rows, columns): padding columns get zeros. */
-static void
-load_counts(int32_t *sums, int64_t rows, int64_t columns, const float *c, int64_t ldc)
+/* ---- a block of rows ------------------------------------------------------------------------------------------- */
+
+/* Rows row0 .. of a product, in tiles of nearly equal height, packed. */
+typedef struct code_block {
+    int64_t m, k;
+    int64_t tiles;                       /* of the product */
+    int64_t tile0, tile1;                /* of the block */
+    int64_t row0, rows;                  /* of the block */
+    int64_t chunks, chunk_depth, padded; /* of k */
+    code_scratch scratch;
+} code_block;
+
+static int64_t
+row_of_tile(const code_block *block, int64_t tile)
 {
-    if (columns < TILE_COLUMNS) {
-        memset(sums, 0, (size_t)(rows * TILE_COLUMNS) * sizeof *sums);
-    }
-    for (int64_t i = 0; i < rows; ++i) {
-        memcpy(sums + i * TILE_COLUMNS, c + i * ldc, (size_t)columns * sizeof *sums);
-    }
+    return block->m * tile / block->tiles;
+}
+
+/* Depths of a chunk, padded. */
+static int64_t
+depth_of_chunk(const code_block *block, int64_t chunk)
+{
+    const int64_t left = block->padded - chunk * block->chunk_depth;
+    return left < block->chunk_depth ? left : block->chunk_depth;
+}
+
+static char *
+packed_rows(const code_block *block, int64_t row, int64_t height, int64_t chunk)
+{
+    return block->scratch.codes +
+           ((row - block->row0) * block->padded + height * chunk * block->chunk_depth) * CODE_BYTES;
 }
 
 static void
-store_counts(const int32_t *sums, int64_t rows, int64_t columns, float *c, int64_t ldc)
+pack_rows(const code_block *block, const int8_t *a, int64_t lda)
 {
-    for (int64_t i = 0; i < rows; ++i) {
-        memcpy(c + i * ldc, sums + i * TILE_COLUMNS, (size_t)columns * sizeof *sums);
-    }
-}
-
-/* c points to row 0 and the panel's first column.  The panel is followed by another one, which the tiles fetch, or by
- * none. */
-static void
-multiply_codes(const code_chunk *chunk, const char *panel, int64_t bytes_to_next, const panel_epilogue *finish,
-               float *c, int64_t ldc)
-{
-    _Alignas(64) int32_t sums[TILE_ROWS * TILE_COLUMNS];
-    const char *codes = panel + STARTS_BYTES + chunk->first * TILE_COLUMNS;
-    const int64_t row0 = row_of_tile(chunk, chunk->tile0);
-    for (int64_t t = chunk->tile0; t < chunk->tile1; ++t) {
-        const int64_t row = row_of_tile(chunk, t);
-        const int64_t height = row_of_tile(chunk, t + 1) - row;
-        const int64_t fetched = (t - chunk->tile0) * chunk->depth * CODE_AHEAD_BYTES;
-        const int fetches = bytes_to_next > 0 && fetched < chunk->depth * TILE_COLUMNS;
-        const char *rows = chunk->rows + (row - row0) * chunk->depth * CODE_BYTES;
-        float *out = c + row * ldc;
-        const int32_t *start = (const int32_t *)(const void *)panel;
-        if (!chunk->is_first) {
-            load_counts(sums, height, finish->columns, out, ldc);
-            start = sums;
+    for (int64_t t = block->tile0; t < block->tile1; ++t) {
+        const int64_t row = row_of_tile(block, t);
+        const int64_t height = row_of_tile(block, t + 1) - row;
+        for (int64_t chunk = 0; chunk < block->chunks; ++chunk) {
+            const int64_t first = chunk * block->chunk_depth;
+            const int64_t depth = block->k - first < block->chunk_depth ? block->k - first : block->chunk_depth;
+            pack_codes(a + row * lda + first, lda, height, depth, packed_rows(block, row, height, chunk),
+                       block->scratch.terms + chunk * block->rows + (row - block->row0));
         }
-        multiply_tile(height, chunk->depth, rows, codes, chunk->terms + (row - row0), start,
-                      chunk->is_first ? 0 : TILE_COLUMNS, sums,
-                      fetches ? codes + bytes_to_next + fetched : (const char *)sums);
-        if (chunk->is_last) {
-            finish_sums(sums, height, finish, out, ldc);
-        }
-        else {
-            store_counts(sums, height, finish->columns, out, ldc);
+    }
+}
+
+/* Add one chunk of tiles tile0 .. tile1-1 to their sums, which begin at `sums`.  The panel is followed by another one,
+ * which the tiles fetch, or by none. */
+static void
+multiply_chunk(const code_block *block, int64_t chunk, int64_t tile0, int64_t tile1, const char *panel,
+               int64_t bytes_to_next, int32_t *sums)
+{
+    const int64_t depth = depth_of_chunk(block, chunk);
+    const char *codes = panel + STARTS_BYTES + chunk * block->chunk_depth * TILE_COLUMNS;
+    const int64_t row0 = row_of_tile(block, tile0);
+    for (int64_t t = tile0; t < tile1; ++t) {
+        const int64_t row = row_of_tile(block, t);
+        const int64_t height = row_of_tile(block, t + 1) - row;
+        const int64_t fetched = (t - block->tile0) * depth * CODE_AHEAD_BYTES;
+        const int fetches = bytes_to_next > 0 && fetched < depth * TILE_COLUMNS;
+        int32_t *of_tile = sums + (row - row0) * TILE_COLUMNS;
+        const int32_t *start = chunk == 0 ? (const int32_t *)(const void *)panel : of_tile;
+        multiply_tile(height, depth, packed_rows(block, row, height, chunk), codes,
+                      block->scratch.terms + chunk * block->rows + (row - block->row0), start,
+                      chunk == 0 ? 0 : TILE_COLUMNS, of_tile,
+                      fetches ? codes + bytes_to_next + fetched : (const char *)of_tile);
+    }
+}
+
+/* One panel, which is columns `column` on of the output. */
+static void
+multiply_codes(const code_block *block, const char *panel, int64_t bytes_to_next, const panel_epilogue *finish,
+               const code_output *out, int64_t column)
+{
+    const int64_t last = block->chunks - 1;
+    for (int64_t chunk = 0; chunk < last; ++chunk) {
+        multiply_chunk(block, chunk, block->tile0, block->tile1, panel, bytes_to_next, block->scratch.sums);
+    }
+    for (int64_t t = block->tile0; t < block->tile1; t += GROUP_TILES) {
+        const int64_t end = block->tile1 - t < GROUP_TILES ? block->tile1 : t + GROUP_TILES;
+        const int64_t row = row_of_tile(block, t);
+        int32_t *sums = block->scratch.sums + (last > 0 ? (row - block->row0) * TILE_COLUMNS : 0);
+        multiply_chunk(block, last, t, end, panel, bytes_to_next, sums);
+        finish_sums(sums, row_of_tile(block, end) - row, finish, out, row, column);
+    }
+}
+
+static void
+multiply(const int8_t *a, int64_t lda, int64_t m, const char *packed, int64_t n0, int64_t n1, int64_t k,
+         const qb_epilogue *epilogue, const code_output *out, void *scratch)
+{
+    const int64_t per_block = tiles_per_block(k);
+    const int64_t tile_count = (m + TILE_ROWS - 1) / TILE_ROWS;
+    const int64_t blocks = (tile_count + per_block - 1) / per_block;
+    code_block block = {.m = m,
+                        .k = k,
+                        .tiles = tile_count,
+                        .chunks = chunks_of(k),
+                        .chunk_depth = chunk_depth(k),
+                        .padded = padded_depth(k),
+                        .scratch = code_scratch_of(scratch, k)};
+    for (int64_t b = 0; b < blocks; ++b) {
+        block.tile0 = tile_count * b / blocks;
+        block.tile1 = tile_count * (b + 1) / blocks;
+        block.row0 = row_of_tile(&block, block.tile0);
+        block.rows = row_of_tile(&block, block.tile1) - block.row0;
+        pack_rows(&block, a, lda);
+        for (int64_t column = n0; column < n1; column += TILE_COLUMNS) {
+            const panel_epilogue finish = panel_epilogue_of(epilogue, 1, column, n1);
+            multiply_codes(&block, packed + column / TILE_COLUMNS * panel_bytes(k),
+                           column + TILE_COLUMNS < n1 ? panel_bytes(k) : 0, &finish, out, column);
         }
     }
 }
@@ -241,40 +365,19 @@ void
 QB_FN(product_qs8)(const int8_t *a, int64_t lda, int64_t m, const void *packed, int64_t n0, int64_t n1, int64_t n,
                    int64_t k, const qb_epilogue *epilogue, float *c, int64_t ldc, void *scratch)
 {
+    const code_output out = {.floats = c, .stride = ldc};
     (void)n;
-    const int64_t per_block = tiles_per_block(k);
-    const int64_t depth = chunk_depth(k);
-    const int64_t chunks = depth > 0 ? (k + depth - 1) / depth : 1;
-    const int64_t tile_count = (m + TILE_ROWS - 1) / TILE_ROWS;
-    const int64_t blocks = (tile_count + per_block - 1) / per_block;
-    int32_t *terms = scratch;
-    char *rows = (char *)scratch + TERMS_BYTES;
-    for (int64_t step = 0; step < blocks * chunks; ++step) {
-        const int64_t block = step / chunks;
-        const int64_t first = step % chunks * depth;
-        const int64_t real = k - first < depth ? k - first : depth;
-        const code_chunk chunk = {.m = m,
-                                  .tiles = tile_count,
-                                  .tile0 = tile_count * block / blocks,
-                                  .tile1 = tile_count * (block + 1) / blocks,
-                                  .first = first,
-                                  .depth = padded_depth(real),
-                                  .is_first = first == 0,
-                                  .is_last = first + depth >= k,
-                                  .rows = rows,
-                                  .terms = terms};
-        const int64_t row0 = row_of_tile(&chunk, chunk.tile0);
-        for (int64_t t = chunk.tile0; t < chunk.tile1; ++t) {
-            const int64_t row = row_of_tile(&chunk, t);
-            pack_codes(a + row * lda + first, lda, row_of_tile(&chunk, t + 1) - row, real,
-                       rows + (row - row0) * chunk.depth * CODE_BYTES, terms + (row - row0));
-        }
-        for (int64_t column = n0; column < n1; column += TILE_COLUMNS) {
-            const char *panel = (const char *)packed + column / TILE_COLUMNS * panel_bytes(k);
-            const panel_epilogue finish = panel_epilogue_of(epilogue, 1, column, n1);
-            multiply_codes(&chunk, panel, column + TILE_COLUMNS < n1 ? panel_bytes(k) : 0, &finish, c + column, ldc);
-        }
-    }
+    multiply(a, lda, m, packed, n0, n1, k, epilogue, &out, scratch);
+}
+
+void
+QB_FN(product_qs8_codes)(const int8_t *a, int64_t lda, int64_t m, const void *packed, int64_t n0, int64_t n1, int64_t n,
+                         int64_t k, const qb_epilogue *epilogue, const qb_quant_range *range, int8_t *c, int64_t ldc,
+                         uint32_t *nonfinite, void *scratch)
+{
+    const code_output out = {.codes = c, .stride = ldc, .range = range, .nonfinite = nonfinite};
+    (void)n;
+    multiply(a, lda, m, packed, n0, n1, k, epilogue, &out, scratch);
 }
 
 #endif

@@ -206,7 +206,7 @@ add_counts(float *tile, int64_t rows, int64_t columns, const float *c, int64_t l
     }
 }
 
-/* c points to row 0 and the panel's first column. */
+/* c points to the first row of the block and the panel's first column. */
 static void
 multiply_panel(const block_chunk *chunk, const float *panel, fetch ahead, const panel_epilogue *finish, float *c,
                int64_t ldc)
@@ -217,7 +217,7 @@ multiply_panel(const block_chunk *chunk, const float *panel, fetch ahead, const 
         const int64_t row = first_row(chunk->split, t);
         const int64_t height = first_row(chunk->split, t + 1) - row;
         const int64_t fetched = (t - chunk->tile0) * chunk->depth * AHEAD_BYTES;
-        float *out = c + row * ldc;
+        float *out = c + (row - chunk->row0) * ldc;
         if (resume) {
             load_sums(tile, height, finish->columns, out, ldc);
         }

@@ -5,18 +5,38 @@
  *
  * Codes are packed as int8 and widened to float32 per chunk of a panel and block of rows.  A sum of up to EXACT_DEPTH
  * products of codes is an integer of magnitude 2^24 at most, so float32 holds every partial sum exactly in any order;
- * sums of chunks are added as int32.
+ * sums of chunks are added as int32.  Where results become codes, a panel's floats wait for that in scratch.
  */
 #include "product_panels.h"
+
+/* What scratch holds. */
+typedef struct code_scratch {
+    float *rows;    /* of a block and chunk, widened */
+    float *panel;   /* of a chunk, widened */
+    float *results; /* (rows of a block, TILE_COLUMNS) */
+    size_t bytes;
+} code_scratch;
+
+static code_scratch
+code_scratch_of(void *scratch, int64_t k)
+{
+    const int64_t block_rows = tiles_per_block(k) * TILE_ROWS;
+    const int64_t rows = block_rows * copied_stride(chunk_depth(k));
+    const int64_t panel = chunk_depth(k) * TILE_COLUMNS;
+    float *start = scratch;
+    return (code_scratch){.rows = start,
+                          .panel = start == NULL ? NULL : start + rows,
+                          .results = start == NULL ? NULL : start + rows + panel,
+                          .bytes = (size_t)(rows + panel + block_rows * TILE_COLUMNS) * sizeof(float)};
+}
 
 void
 QB_FN(pack_qs8_size)(int64_t n, int64_t k, int64_t *panel, size_t *bytes, size_t *scratch)
 {
     const int64_t padded = (n + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS;
-    const int64_t block_rows = tiles_per_block(k) * TILE_ROWS;
     *panel = TILE_COLUMNS;
     *bytes = (size_t)(padded * k);
-    *scratch = (size_t)(block_rows * copied_stride(chunk_depth(k)) + chunk_depth(k) * TILE_COLUMNS) * sizeof(float);
+    *scratch = code_scratch_of(NULL, k).bytes;
 }
 
 void
@@ -57,31 +77,77 @@ widen_codes(const int8_t *restrict x, int64_t n, float *restrict y)
     }
 }
 
+/* One block of rows and one chunk of depth, the rows widened. */
+static block_chunk
+widened_chunk(const split *s, int64_t block, int64_t number, const int8_t *a, int64_t lda, int64_t k, float *rows)
+{
+    block_chunk chunk = block_chunk_of(s, block, number, k);
+    chunk.rows = rows;
+    chunk.stride = copied_stride(chunk.depth);
+    for (int64_t i = chunk.row0; i < chunk.row1; ++i) {
+        widen_codes(a + i * lda + number * s->depth, chunk.depth, rows + (i - chunk.row0) * chunk.stride);
+    }
+    return chunk;
+}
+
+/* Columns `column` on, up to n1 or a panel, of the chunk that begins at depth `first`; c as multiply_panel has it. */
+static void
+multiply_codes(const block_chunk *chunk, const int8_t *packed, int64_t column, int64_t n1, int64_t first, int64_t k,
+               const qb_epilogue *epilogue, float *panel, float *c, int64_t ldc)
+{
+    const int8_t *codes = packed + column * k + first * TILE_COLUMNS;
+    const panel_epilogue finish = panel_epilogue_of(epilogue, 1, column, n1);
+    fetch ahead = {(const char *)codes, 0};
+    if (column + TILE_COLUMNS < n1) {
+        ahead = (fetch){(const char *)(codes + k * TILE_COLUMNS), chunk->depth * TILE_COLUMNS};
+    }
+    widen_codes(codes, chunk->depth * TILE_COLUMNS, panel);
+    multiply_panel(chunk, panel, ahead, &finish, c, ldc);
+}
+
 void
 QB_FN(product_qs8)(const int8_t *a, int64_t lda, int64_t m, const void *packed, int64_t n0, int64_t n1, int64_t n,
                    int64_t k, const qb_epilogue *epilogue, float *c, int64_t ldc, void *scratch)
 {
     (void)n;
     const split s = split_of(m, k);
-    float *rows = scratch;
-    float *panel = rows + tiles_per_block(k) * TILE_ROWS * copied_stride(s.depth);
+    const code_scratch work = code_scratch_of(scratch, k);
     for (int64_t step = 0; step < s.blocks * s.chunks; ++step) {
         const int64_t first = step % s.chunks * s.depth;
-        block_chunk chunk = block_chunk_of(&s, step / s.chunks, step % s.chunks, k);
-        chunk.rows = rows;
-        chunk.stride = copied_stride(chunk.depth);
-        for (int64_t i = chunk.row0; i < chunk.row1; ++i) {
-            widen_codes(a + i * lda + first, chunk.depth, rows + (i - chunk.row0) * chunk.stride);
-        }
+        const block_chunk chunk = widened_chunk(&s, step / s.chunks, step % s.chunks, a, lda, k, work.rows);
         for (int64_t column = n0; column < n1; column += TILE_COLUMNS) {
-            const int8_t *codes = (const int8_t *)packed + column * k + first * TILE_COLUMNS;
-            const panel_epilogue finish = panel_epilogue_of(epilogue, 1, column, n1);
-            fetch ahead = {(const char *)codes, 0};
-            if (column + TILE_COLUMNS < n1) {
-                ahead = (fetch){(const char *)(codes + k * TILE_COLUMNS), chunk.depth * TILE_COLUMNS};
+            multiply_codes(&chunk, packed, column, n1, first, k, epilogue, work.panel, c + chunk.row0 * ldc + column,
+                           ldc);
+        }
+    }
+}
+
+/* Chunk after chunk of one panel, since their sums wait in scratch; so the rows are widened once per panel, or once per
+ * block where there is one chunk. */
+void
+QB_FN(product_qs8_codes)(const int8_t *a, int64_t lda, int64_t m, const void *packed, int64_t n0, int64_t n1, int64_t n,
+                         int64_t k, const qb_epilogue *epilogue, const qb_quant_range *range, int8_t *c, int64_t ldc,
+                         uint32_t *nonfinite, void *scratch)
+{
+    (void)n;
+    const split s = split_of(m, k);
+    const code_scratch work = code_scratch_of(scratch, k);
+    for (int64_t block = 0; block < s.blocks; ++block) {
+        block_chunk chunk = {.split = NULL};
+        for (int64_t column = n0; column < n1; column += TILE_COLUMNS) {
+            const int64_t columns = n1 - column < TILE_COLUMNS ? n1 - column : TILE_COLUMNS;
+            for (int64_t number = 0; number < s.chunks; ++number) {
+                if (s.chunks > 1 || chunk.split == NULL) {
+                    chunk = widened_chunk(&s, block, number, a, lda, k, work.rows);
+                }
+                multiply_codes(&chunk, packed, column, n1, number * s.depth, k, epilogue, work.panel, work.results,
+                               TILE_COLUMNS);
             }
-            widen_codes(codes, chunk.depth * TILE_COLUMNS, panel);
-            multiply_panel(&chunk, panel, ahead, &finish, c + column, ldc);
+            for (int64_t i = chunk.row0; i < chunk.row1; ++i) {
+                QB_FN(quantize_qs8)
+                (work.results + (i - chunk.row0) * TILE_COLUMNS, (size_t)columns, range, c + i * ldc + column,
+                 nonfinite);
+            }
         }
     }
 }

@@ -39,15 +39,11 @@
 #ifndef QB_KERNELS_CPU_SIMD_SIMD_H
 #define QB_KERNELS_CPU_SIMD_SIMD_H
 
+#include "kernels/cpu/simd/lanes.h"
 #include "kernels/cpu/variant.h"
 #include "vec.h"
 
 /* For functions whose constant arguments must vanish into the caller's loop. */
 #define VEC_INLINE static inline __attribute__((always_inline))
-
-enum {
-    LANES = 16,
-    MAGNITUDE_INFINITY = 0x7f800000 /* vec_magnitude_bits: infinity; larger is NaN */
-};
 
 #endif
