@@ -28,7 +28,7 @@ qb_residual_norm_clear(qb_residual_norm *self, qb_heap *heap)
 static qb_site
 site_of(const qb_residual_norm *self)
 {
-    return (qb_site){.a = &self->local, .b = &self->residual, .b_is_weight = 0};
+    return (qb_site){.a = &self->local, .b = &self->residual, .is_add = 1};
 }
 
 qb_status

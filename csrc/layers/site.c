@@ -18,34 +18,60 @@ is_identity(qb_quantizer *const *slot)
     return slot == NULL || *slot == NULL || qb_quantizer_is_identity(*slot);
 }
 
-qb_arithmetic
-qb_site_arithmetic(const qb_site *site, const char **reason)
+typedef struct verdict {
+    qb_arithmetic arithmetic;
+    const char *reason;           /* "" for integer and float */
+    const qb_quantizer *obstacle; /* NULL for those two */
+} verdict;
+
+static verdict
+judge(const qb_site *site)
 {
-    const char *why = "";
-    qb_arithmetic arithmetic = QB_ARITHMETIC_DEQUANTIZED;
     const int a_off = is_identity(site->a);
     const int b_off = is_identity(site->b);
     if (a_off && b_off) {
-        arithmetic = QB_ARITHMETIC_FLOAT;
+        return (verdict){QB_ARITHMETIC_FLOAT, "", NULL};
     }
-    else if (a_off || b_off) {
-        why = "only one of the two operands is quantized";
+    if (a_off || b_off) {
+        qb_quantizer *const *off = a_off ? site->a : site->b;
+        return (verdict){QB_ARITHMETIC_DEQUANTIZED, "only one of the two operands is quantized",
+                         off == NULL ? NULL : *off};
     }
-    else {
-        const char *why_a = qb_quantizer_integer_reason(*site->a);
-        const char *why_b =
-            site->b_is_weight ? qb_quantizer_weight_reason(*site->b) : qb_quantizer_integer_reason(*site->b);
-        if (why_a == NULL && why_b == NULL) {
-            arithmetic = QB_ARITHMETIC_INTEGER;
-        }
-        else {
-            why = why_a != NULL ? why_a : why_b;
-        }
+    const char *why = qb_quantizer_integer_reason(*site->a);
+    if (why != NULL) {
+        return (verdict){QB_ARITHMETIC_DEQUANTIZED, why, *site->a};
     }
+    why = site->b_is_weight ? qb_quantizer_weight_reason(*site->b) : qb_quantizer_integer_reason(*site->b);
+    if (why != NULL) {
+        return (verdict){QB_ARITHMETIC_DEQUANTIZED, why, *site->b};
+    }
+    return (verdict){QB_ARITHMETIC_INTEGER, "", NULL};
+}
+
+qb_arithmetic
+qb_site_arithmetic(const qb_site *site, const char **reason)
+{
+    const verdict found = judge(site);
     if (reason != NULL) {
-        *reason = why;
+        *reason = found.reason;
     }
-    return arithmetic;
+    return found.arithmetic;
+}
+
+const qb_quantizer *
+qb_site_obstacle(const qb_site *site)
+{
+    return judge(site).obstacle;
+}
+
+size_t
+qb_site_kernel(const qb_site *site)
+{
+    const int is_integer = judge(site).arithmetic == QB_ARITHMETIC_INTEGER;
+    if (site->is_add) {
+        return is_integer ? QB_KERNEL_INDEX_add_layer_norm_qs8 : QB_KERNEL_INDEX_add_layer_norm_f32;
+    }
+    return is_integer ? QB_KERNEL_INDEX_product_qs8 : QB_KERNEL_INDEX_product_f32;
 }
 
 const char *

@@ -25,10 +25,16 @@ typedef struct qb_site {
     qb_quantizer *const *a;
     qb_quantizer *const *b;
     int b_is_weight;
+    int is_add; /* the operands are added and normalized, not multiplied */
 } qb_site;
 
 /* *reason (may be NULL) becomes static text: why not integer, or "" for integer and float. */
 qb_arithmetic qb_site_arithmetic(const qb_site *site, const char **reason);
+/* The quantizer that the reason speaks of: the first that does not fit codes, or the one that is off beside one that is
+ * not.  NULL for integer and float. */
+const qb_quantizer *qb_site_obstacle(const qb_site *site);
+/* The kernel that an evaluation combines the operands with: an index of the kernel table (QB_KERNEL_INDEX_...). */
+size_t qb_site_kernel(const qb_site *site);
 /* "integer", "float" or "dequantized". */
 const char *qb_arithmetic_text(qb_arithmetic arithmetic);
 

@@ -16,7 +16,7 @@
  *         def gradient_norm(self, indices=None) -> float: ...
  *         def scale_gradients(self, factor, indices=None) -> None: ...
  *         def quantizers(self) -> list[tuple[str, Quantizer]]: ...
- *         def sites(self) -> list[tuple[str, str, str]]: ...           # (name, path, reason)
+ *         def sites(self) -> list[tuple[str, str, str, str, str, str]]: ...    # the fields of qb_site_info
  *         def needs_probabilities(self) -> bool: ...
  *
  * Views and quantizers hold the model alive.  A writable view is for loaders: it is to be dropped before the next
@@ -478,12 +478,14 @@ model_quantizers(PyObject *self, PyObject *unused)
     return list;
 }
 
-PyDoc_STRVAR(model_sites_doc,
-             "sites($self, /)\n--\n\n"
-             "How every product will be computed, as the quantizers stand now.\n\n"
-             "Returns\n-------\n"
-             "list of (str, str, str)\n"
-             "    Name, path (\"integer\", \"float\" or \"dequantized\"), and the reason of the last, otherwise \"\".");
+PyDoc_STRVAR(
+    model_sites_doc,
+    "sites($self, /)\n--\n\n"
+    "How every product will be computed, as the quantizers stand now.\n\n"
+    "Returns\n-------\n"
+    "list of (str, str, str, str, str, str)\n"
+    "    Name; path (\"integer\", \"float\" or \"dequantized\"); the reason of the last and the quantizer that it\n"
+    "    speaks of, otherwise \"\"; the kernel that combines the operands, and its variant.");
 
 static PyObject *
 model_sites(PyObject *self, PyObject *unused)
@@ -493,7 +495,8 @@ model_sites(PyObject *self, PyObject *unused)
     PyObject *list = PyList_New(0);
     for (int64_t i = 0; list && i < qb_model_site_count(model); ++i) {
         const qb_site_info site = qb_model_site(model, i);
-        PyObject *entry = Py_BuildValue("(sss)", site.name, site.path, site.reason);
+        PyObject *entry =
+            Py_BuildValue("(ssssss)", site.name, site.path, site.reason, site.obstacle, site.kernel, site.variant);
         if (!entry || PyList_Append(list, entry) < 0) {
             Py_CLEAR(list);
         }

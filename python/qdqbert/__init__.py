@@ -68,6 +68,8 @@ _HOMES = {
     "GenerationConfig": "generation",
     "pipeline": "pipelines",
     "Calibration": "calibration",
+    "Explanation": "explanation",
+    "explain": "explanation",
     "Distillation": "distillation",
     "Loss": "loss",
     "calibrate": "calibration",
@@ -153,6 +155,8 @@ if TYPE_CHECKING:
     from qdqbert.errors import ShapeError as ShapeError
     from qdqbert.errors import StateError as StateError
     from qdqbert.errors import UnsupportedError as UnsupportedError
+    from qdqbert.explanation import Explanation as Explanation
+    from qdqbert.explanation import explain as explain
     from qdqbert.generation import GenerationConfig as GenerationConfig
     from qdqbert.loss import Loss as Loss
     from qdqbert.modeling_qdqbert import (

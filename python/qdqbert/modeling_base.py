@@ -231,7 +231,7 @@ class QDQBertPreTrainedModel(TrainableModel, CopyableModel, CheckpointModule):
 
     def execution_sites(self) -> list[tuple[str, str, str]]:
         """Return (name, ``"integer"`` or ``"float"`` or ``"dequantized"``, why) of every product."""
-        return self._engine.core.sites()
+        return [site[:3] for site in self._engine.core.sites()]
 
     def summary(self) -> ModelSummary:
         """Return a table of the model: weights, quantizers, and how each product is computed.

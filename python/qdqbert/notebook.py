@@ -23,6 +23,7 @@ from qdqbert.text_table import shorten
 if TYPE_CHECKING:
     from qdqbert.calibration import Calibration
     from qdqbert.calibration_search import CalibrationSearch
+    from qdqbert.explanation import Explanation
     from qdqbert.quant_descriptor import ScaledQuantDescriptor
     from qdqbert.rules import Changes
 
@@ -30,12 +31,14 @@ __all__ = [
     "calibration_html",
     "changes_html",
     "descriptor_html",
+    "explanation_html",
     "module_html",
     "search_html",
     "summary_html",
 ]
 
 _LONGEST = 120  # columns of a text that came from outside
+_LONGEST_NOTE = 200  # of our own sentences, with a name in them
 _OPEN_DEPTH = 2
 _LABELS_SHOWN = 5
 
@@ -113,6 +116,40 @@ def summary_html(summary: ModelSummary) -> str:
         f"<b>{_text(summary.title)}</b>",
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>",
         *(f"<div>{_text(note)}</div>" for note in notes),
+    )
+
+
+def explanation_html(explanation: Explanation) -> str:
+    """Return the table of an explanation, its totals and notes.
+
+    Parameters
+    ----------
+    explanation : Explanation
+    """
+    lines = []
+    for block in explanation.blocks():
+        if block.title:
+            times = f' <span class="dim">{block.count} x</span>' if block.count > 1 else ""
+            lines.append(
+                f'<tr><td class="block">{_text(block.title)}{times}</td><td></td><td></td><td></td>'
+                f'<td class="block number">{_text(explanation.share(block))}</td></tr>'
+            )
+        for label, row in block.rows:
+            place = ' class="inner"' if block.title else ""
+            how, kernel, codes, work, ranges = (_text(cell) for cell in explanation.cells(row))
+            title = f' title="{ranges}"' if block.count == 1 and ranges else ""
+            lines.append(
+                f'<tr><td{place} title="{_text(row.name)}">{_text(label)}</td>'
+                f'<td><span class="state {row.path}">{how}</span></td><td>{kernel}</td>'
+                f'<td{title}>{codes}</td><td class="number">{work}</td></tr>'
+            )
+    names = (("site", ""), ("computed", ""), ("kernel", ""), ("codes", ""), ("work", ' class="number"'))
+    head = "".join(f"<th{number}>{name}</th>" for name, number in names)
+    below = [*explanation.totals(), *(f"({i}) {note}" for i, note in enumerate(explanation.notes, start=1))]
+    return _page(
+        f"<b>{_text(explanation.heading)}</b>",
+        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>",
+        *(f"<div>{_text(note, _LONGEST_NOTE)}</div>" for note in below),
     )
 
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 from qdqbert._core import STAGE_CALIB, STAGE_DISABLED, STAGE_QUANT
+from qdqbert.layer_blocks import LayerBlock, folded
 from qdqbert.module import Module, ModuleList
 from qdqbert.nn import TensorQuantizer
 from qdqbert.text_table import format_bytes, format_table, shorten
@@ -93,8 +93,7 @@ class SummaryRow:
         return fields
 
 
-@dataclasses.dataclass(frozen=True)
-class Block:
+class Block(LayerBlock[SummaryRow]):
     """Neighbouring rows that share the beginning of their name; equal blocks of a list are one.
 
     Attributes
@@ -106,10 +105,6 @@ class Block:
     rows : tuple of (str, SummaryRow)
         The rest of the name, and the row; of the first block if there are several.
     """
-
-    title: str
-    count: int
-    rows: tuple[tuple[str, SummaryRow], ...]
 
     @property
     def parameters(self) -> int:
@@ -175,38 +170,8 @@ class ModelSummary:
 
     def blocks(self) -> list[Block]:
         """Return the rows as they are shown: grouped, and equal layers once."""
-        folded: list[Block] = []
-        for block in self._single_blocks():
-            last = folded[-1] if folded else None
-            if last is not None and _follows(last, block):
-                title = _numbered(last.title.rpartition(".")[0], _first(last), _first(last) + last.count)
-                folded[-1] = Block(title, last.count + 1, last.rows)
-            else:
-                folded.append(block)
-        return folded
-
-    def _single_blocks(self) -> Iterator[Block]:
-        gathered: list[tuple[str, SummaryRow]] = []
-        title: str | None = None
-        for row in self.rows:
-            head, label = self._split(row.name)
-            if title is not None and head != title:
-                yield _block(title, gathered)
-                gathered = []
-            title = head
-            gathered.append((label, row))
-        if title is not None:
-            yield _block(title, gathered)
-
-    def _split(self, name: str) -> tuple[str, str]:
-        """Cut a name into what heads its block, and the rest."""
-        for path in self._lists:
-            start = f"{path}." if path else ""
-            index, dot, rest = name[len(start) :].partition(".")
-            if name.startswith(start) and index.isdecimal() and dot:
-                return f"{start}{index}", rest
-        head, _, label = name.rpartition(".")
-        return head, label
+        blocks = folded(self.rows, self._lists, lambda row: dataclasses.replace(row, name=""))
+        return [Block(block.title, block.count, block.rows) for block in blocks]
 
     def totals(self) -> list[str]:
         """Return the lines below the table."""
@@ -387,32 +352,3 @@ def _states_text(quantizers: tuple[QuantizerFacts, ...]) -> str:
 
 def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
-
-
-def _block(title: str, rows: list[tuple[str, SummaryRow]]) -> Block:
-    if len(rows) == 1:
-        return Block("", 1, ((rows[0][1].name or rows[0][1].kind, rows[0][1]),))
-    return Block(title, 1, tuple(rows))
-
-
-def _first(block: Block) -> int:
-    """Return the number of the first layer that a block stands for; -1 for one that is no layer."""
-    number = block.title.rpartition(".")[2].partition("-")[0]
-    return int(number) if number.isdecimal() else -1
-
-
-def _numbered(path: str, first: int, last: int) -> str:
-    return f"{path}.{first}-{last}" if path else f"{first}-{last}"
-
-
-def _follows(block: Block, other: Block) -> bool:
-    """Whether two blocks are neighbours in one list and say the same."""
-    if not block.title or not other.title or _first(block) < 0:
-        return False
-    same_list = block.title.rpartition(".")[0] == other.title.rpartition(".")[0]
-    if not same_list or _first(other) != _first(block) + block.count:
-        return False
-    facts = [
-        [(label, dataclasses.replace(row, name="")) for label, row in each.rows] for each in (block, other)
-    ]
-    return facts[0] == facts[1]

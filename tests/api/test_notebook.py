@@ -110,6 +110,7 @@ def everything(hostile: str) -> list[Any]:
     return [
         model,
         model.summary(),
+        qdqbert.explain(model),
         tree,
         odd_class("", child=Holder()),
         summarize(tree),

@@ -13,7 +13,7 @@ import pytest
 from qdqbert import BackendError, CheckpointError, StateError
 from qdqbert.cli.report import Report
 
-VERBS = ("info", "calibrate", "quantize", "eval", "export", "onnx-check", "doctor", "demo")
+VERBS = ("info", "calibrate", "quantize", "eval", "export", "onnx-check", "doctor", "demo", "explain")
 
 
 def failing(monkeypatch, error):

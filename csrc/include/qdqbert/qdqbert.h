@@ -410,11 +410,15 @@ QB_API int64_t qb_model_quantizer_count(const qb_model *model);
 QB_API const char *qb_model_quantizer_name(const qb_model *model, int64_t index);
 QB_API qb_quantizer *qb_model_quantizer(qb_model *model, int64_t index); /* borrowed */
 
-/* Which way a linear layer or product will be computed, for people: "integer", "float", "dequantized", and why. */
+/* Which way a linear layer, a product of attention or a residual add will be computed by an evaluation, for people:
+ * "integer", "float", "dequantized", and why. */
 typedef struct qb_site_info {
-    const char *name;   /* "bert.encoder.layer.0.attention.self.query" */
-    const char *path;   /* "integer", "float" or "dequantized" */
-    const char *reason; /* static text; "" for integer and float */
+    const char *name;     /* "bert.encoder.layer.0.attention.self.query" */
+    const char *path;     /* "integer", "float" or "dequantized" */
+    const char *reason;   /* static text; "" for integer and float */
+    const char *obstacle; /* name of the quantizer that the reason speaks of; "" for integer and float */
+    const char *kernel;   /* what combines the two operands: a name of the kernel table, "product_qs8" */
+    const char *variant;  /* where the device has that kernel from: "avx2" */
 } qb_site_info;
 QB_API int64_t qb_model_site_count(const qb_model *model);
 QB_API qb_site_info qb_model_site(const qb_model *model, int64_t index);

@@ -17,7 +17,14 @@ from qdqbert.tasks.table import TaskEntry, find_task, has_head, task_of_architec
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["add_rule_arguments", "check_output", "open_checkpoint", "parse_rules", "save_checkpoint"]
+__all__ = [
+    "add_rule_arguments",
+    "check_output",
+    "open_checkpoint",
+    "open_model",
+    "parse_rules",
+    "save_checkpoint",
+]
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
@@ -61,6 +68,42 @@ def open_checkpoint(folder: str, task: str | None) -> tuple[Any, Tokenizer, Task
             f"{info['missing_keys'][0]} ({holds}): the model has not been trained for {entry.name}"
         )
     return model, load_tokenizer(folder), entry
+
+
+def open_model(folder: str) -> Any:
+    """Load the model of a folder as the class that its configuration names.
+
+    Parameters
+    ----------
+    folder : str
+
+    Returns
+    -------
+    QDQBertPreTrainedModel
+
+    Raises
+    ------
+    CheckpointError
+        If the folder holds no BERT that is whole.
+    """
+    import qdqbert
+    from qdqbert.serialization.folder import Source, read_json
+
+    named = read_json(Source(folder).require("config.json")).get("architectures")
+    names = [str(name) for name in named] if isinstance(named, list) else []
+    if not names:
+        raise CheckpointError(f"{folder}: config.json names no architecture, so its head is not known")
+    plain = names[0].removeprefix("QDQ").removeprefix("Bert")
+    kind = getattr(qdqbert, f"QDQBert{plain}", None)
+    if not (isinstance(kind, type) and issubclass(kind, qdqbert.QDQBertPreTrainedModel)):
+        raise CheckpointError(f"{folder}: config.json names {names[0]}, which has no class here")
+    model, info = kind.from_pretrained(folder, output_loading_info=True)
+    if info["missing_keys"]:
+        raise CheckpointError(
+            f"{folder}: {len(info['missing_keys'])} weights of {kind.__name__} are missing, e.g. "
+            f"{info['missing_keys'][0]}"
+        )
+    return model
 
 
 def check_output(source: str, output: str) -> None:

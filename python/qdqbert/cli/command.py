@@ -24,6 +24,7 @@ __all__ = ["main"]
 
 _SUMMARIES = {
     "info": "what a checkpoint folder holds: architecture, sizes, quantizers and their ranges",
+    "explain": "how each layer is computed: kernel, codes or floats, why, and what would change it",
     "calibrate": "collect statistics, set the range of every quantizer by one method, save",
     "quantize": "post-training quantization: calibrate by every method, keep the best on held-out data, save",
     "train": "fine-tune a checkpoint on a task, in float or quantization-aware, with checkpoints to resume",

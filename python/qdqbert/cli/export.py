@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qdqbert.cli.checkpoint import open_model
 from qdqbert.cli.report import OK, VERIFICATION_FAILED, Report, UsageError, emphasize
 from qdqbert.errors import CheckpointError
 from qdqbert.text_table import format_bytes, format_table
@@ -92,7 +93,7 @@ def run(arguments: argparse.Namespace) -> Report:
         raise UsageError("--tolerance: has no effect without --compare-with")
     if arguments.compare_with is not None:
         require_onnxruntime()
-    model = _open(arguments.folder)
+    model = open_model(arguments.folder)
     quantizers = [module for module in model.modules() if isinstance(module, nn.TensorQuantizer)]
     if arguments.as_float:
         for quantizer in quantizers:
@@ -129,28 +130,6 @@ def run(arguments: argparse.Namespace) -> Report:
     }
     lines = _lines(data, violations, differences, tolerance)
     return Report(data, lines, VERIFICATION_FAILED if violations or is_far else OK)
-
-
-def _open(folder: str) -> Any:
-    """Load the model of a folder as the class that its configuration names."""
-    import qdqbert
-    from qdqbert.serialization.folder import Source, read_json
-
-    named = read_json(Source(folder).require("config.json")).get("architectures")
-    names = [str(name) for name in named] if isinstance(named, list) else []
-    if not names:
-        raise CheckpointError(f"{folder}: config.json names no architecture, so its head is not known")
-    plain = names[0].removeprefix("QDQ").removeprefix("Bert")
-    kind = getattr(qdqbert, f"QDQBert{plain}", None)
-    if not (isinstance(kind, type) and issubclass(kind, qdqbert.QDQBertPreTrainedModel)):
-        raise CheckpointError(f"{folder}: config.json names {names[0]}, which has no class here")
-    model, info = kind.from_pretrained(folder, output_loading_info=True)
-    if info["missing_keys"]:
-        raise CheckpointError(
-            f"{folder}: {len(info['missing_keys'])} weights of {kind.__name__} are missing, e.g. "
-            f"{info['missing_keys'][0]}"
-        )
-    return model
 
 
 def _lines(
