@@ -124,7 +124,7 @@ test_codes_are_those_of_the_floats_around_the_tiles(void)
 static void
 test_chunks_of_depth_and_blocks_of_rows_are_added_up(void)
 {
-    static const int64_t depths[] = {1023, 1025, 1537, 2051, 3075, 4096};
+    static const int64_t depths[] = {1023, 1025, 1537, 2051, 3075, 4096, 4097, 8203};
     for (size_t t = 0; t < COUNT(depths); ++t) {
         const product_case p = {.m = 131, .n = 37, .k = depths[t], .a_gap = 5, .c_gap = 3, .panels = 1};
         compare_random(&p);

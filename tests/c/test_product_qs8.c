@@ -101,7 +101,7 @@ test_many_outputs_are_exact(void)
 static void
 test_depths_of_several_chunks_are_exact(void)
 {
-    static const int64_t depths[] = {767, 768, 1023, 1025, 1531, 2048, 2051, 3075};
+    static const int64_t depths[] = {767, 1023, 1025, 1531, 2051, 3075, 4096, 4097, 8203};
     for (size_t t = 0; t < COUNT(depths); ++t) {
         const product_case p = {.m = 7, .n = 19, .k = depths[t], .a_gap = 3, .c_gap = 2};
         compare_patterns(&p);
