@@ -98,6 +98,14 @@ qb_device_check_bf16(qb_device *device, qb_error *error)
     return QB_OK;
 }
 
+int64_t
+qb_device_peak(const qb_device *device, int32_t is_integer, int64_t rounds)
+{
+    int64_t operations = 0;
+    (is_integer ? device->kernels.peak_qs8 : device->kernels.peak_f32)(rounds, &operations);
+    return operations;
+}
+
 int32_t
 qb_device_num_threads(const qb_device *device)
 {

@@ -40,5 +40,8 @@ qb_status qb_parallel_for(qb_queue *queue, const qb_interrupt *interrupt, int64_
 
 /* Threads that affinity mask and cgroup quota give this process; >= 1. */
 int32_t qb_available_threads(void);
+/* Threads that the CPU quotas of the groups in `groups_file` (/proc/self/cgroup) are worth below `mount`
+ * (/sys/fs/cgroup), at most QB_MAX_THREADS, rounded up; 0: no limit. */
+int32_t qb_quota_threads(const char *groups_file, const char *mount);
 
 #endif

@@ -7,13 +7,18 @@
  *         def check_bf16(self) -> None: ...           # raises where there are no bf16 products
  *         def kernels(self) -> list[tuple[str, str]]: ...         # (kernel, variant in use)
  *         def memory_statistics(self) -> dict[str, int]: ...
+ *         def peak(self, operands: str, rounds: int, /) -> int: ...       # operations of the products' roof
+ *         def time_product(self, operands: str, rows: int, n: int, k: int, weights: int, repeats: int, /)
+ *             -> NDArray[np.float64]: ...                                 # seconds of each
  *         def __copy__(self) -> Device: ...                       # itself
  *         def __deepcopy__(self, memo) -> Device: ...             # itself
  *
+ *     def cpu_limits() -> dict[str, int]: ...                     # "online", "affinity", "quota", "threads"
  *     def variants() -> list[tuple[str, bool]]: ...               # (name, this CPU can run it), weakest first
  *
  * A device may be used by any number of threads; the C side orders changes of the thread count.
  */
+#include "ndarray.h"
 #include "state.h"
 
 typedef struct device_object {
@@ -205,6 +210,115 @@ device_check_bf16(PyObject *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+/* 1 for "qs8", 0 for "f32", -1 with ValueError. */
+static int
+read_operands(const char *operands)
+{
+    if (strcmp(operands, "qs8") == 0 || strcmp(operands, "f32") == 0) {
+        return operands[0] == 'q';
+    }
+    PyErr_Format(PyExc_ValueError, "operands: expected 'f32' or 'qs8', got '%.100s'", operands);
+    return -1;
+}
+
+PyDoc_STRVAR(device_peak_doc,
+             "peak($self, operands, rounds, /)\n--\n\n"
+             "Run the inner loop of a product on registers alone, in the calling thread, without the GIL.\n\n"
+             "Parameters\n----------\n"
+             "operands : {\"f32\", \"qs8\"}\n"
+             "    Floats or int8 codes.\n"
+             "rounds : int\n"
+             "    Turns of the loop, each some dozens or hundreds of multiply-adds.\n\n"
+             "Returns\n-------\n"
+             "int\n"
+             "    Operations done, 2 for each multiply-add.\n\n"
+             "Raises\n------\n"
+             "ValueError\n"
+             "    If `operands` is another.");
+
+static PyObject *
+device_peak(PyObject *self, PyObject *arguments)
+{
+    const char *operands = NULL;
+    long long rounds = 0;
+    if (!PyArg_ParseTuple(arguments, "sL:peak", &operands, &rounds)) {
+        return NULL;
+    }
+    const int is_integer = read_operands(operands);
+    if (is_integer < 0) {
+        return NULL;
+    }
+    int64_t operations;
+    Py_BEGIN_ALLOW_THREADS
+    operations = qb_device_peak(((device_object *)self)->device, is_integer, (int64_t)rounds);
+    Py_END_ALLOW_THREADS
+    return PyLong_FromLongLong(operations);
+}
+
+PyDoc_STRVAR(device_time_product_doc,
+             "time_product($self, operands, rows, n, k, weights, repeats, /)\n--\n\n"
+             "Time products y (rows, n) = a (rows, k) b' with packed b on all threads of the device.\n\n"
+             "Parameters\n----------\n"
+             "operands : {\"f32\", \"qs8\"}\n"
+             "    Floats or int8 codes.\n"
+             "rows, n, k : int\n"
+             "    1 .. 65,536.\n"
+             "weights : int\n"
+             "    Different b that take turns, as those of a model's layers do, 1 .. 1,024.\n"
+             "repeats : int\n"
+             "    Products that are timed, after one that is not, 1 .. 1,000,000.\n\n"
+             "Returns\n-------\n"
+             "ndarray, shape (repeats,), float64\n"
+             "    Seconds that each took.\n\n"
+             "Raises\n------\n"
+             "ValueError\n"
+             "    If `operands` is another, or a number is out of range.\n"
+             "MemoryError\n"
+             "    If there is no room for the operands.");
+
+static PyObject *
+device_time_product(PyObject *self, PyObject *arguments)
+{
+    const char *operands = NULL;
+    long long rows = 0;
+    long long n = 0;
+    long long k = 0;
+    long long weights = 0;
+    long long repeats = 0;
+    if (!PyArg_ParseTuple(arguments, "sLLLLL:time_product", &operands, &rows, &n, &k, &weights, &repeats)) {
+        return NULL;
+    }
+    const int is_integer = read_operands(operands);
+    qb_py_state *state = is_integer < 0 ? NULL : qb_py_state_of_type(Py_TYPE(self));
+    if (!state) {
+        return NULL;
+    }
+    const qb_product_trial trial = {.struct_size = sizeof trial,
+                                    .is_integer = is_integer,
+                                    .rows = rows,
+                                    .n = n,
+                                    .k = k,
+                                    .weights = weights,
+                                    .repeats = repeats};
+    void *seconds = NULL;
+    const int64_t count = repeats > 0 && repeats <= 1000000 ? repeats : 1; /* C says what is wrong with others */
+    PyObject *array = qb_py_array_new(QB_PY_FLOAT64, 1, &count, &seconds);
+    if (!array) {
+        return NULL;
+    }
+    qb_error error;
+    qb_py_call call;
+    qb_py_call_begin(&call);
+    const qb_status status =
+        qb_device_time_product(((device_object *)self)->device, &trial, &call.interrupt, seconds, &error);
+    qb_py_call_end(&call);
+    if (status != QB_OK) {
+        Py_DECREF(array);
+        return qb_py_raise(state, &error);
+    }
+    return array;
+}
+
 PyDoc_STRVAR(device_copy_doc, "__copy__($self, /)\n--\n\n"
                               "Return this device: what runs on it and its copy run on one.");
 
@@ -227,6 +341,8 @@ static PyMethodDef device_methods[] = {
     {"check_bf16", device_check_bf16, METH_NOARGS, device_check_bf16_doc},
     {"kernels", device_kernels, METH_NOARGS, device_kernels_doc},
     {"memory_statistics", device_memory_statistics, METH_NOARGS, device_memory_statistics_doc},
+    {"peak", device_peak, METH_VARARGS, device_peak_doc},
+    {"time_product", device_time_product, METH_VARARGS, device_time_product_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -290,7 +406,26 @@ variants(PyObject *module, PyObject *unused)
     return list;
 }
 
+PyDoc_STRVAR(cpu_limits_doc,
+             "cpu_limits($module, /)\n--\n\n"
+             "Read how many CPUs there are, and how many this process may use.\n\n"
+             "Returns\n-------\n"
+             "dict of str to int\n"
+             "    \"online\" CPUs, those in the \"affinity\" mask, what the \"quota\" of the cgroup is worth (0: no\n"
+             "    limit), and the \"threads\" of a device by default.");
+
+static PyObject *
+cpu_limits(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    const qb_cpu_limits limits = qb_cpu_limits_read();
+    return Py_BuildValue("{si si si si}", "online", (int)limits.online, "affinity", (int)limits.affinity, "quota",
+                         (int)limits.quota, "threads", (int)limits.threads);
+}
+
 static PyMethodDef device_functions[] = {
+    {"cpu_limits", cpu_limits, METH_NOARGS, cpu_limits_doc},
     {"variants", variants, METH_NOARGS, variants_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -442,7 +442,7 @@ def test_doctor_finds_a_sound_installation(qdqbert):
     data = outcome.data
     assert set(data) == HEADER | {
         *("sound", "qdqbert", "python", "system", "cpu", "packages", "isa", "threads", "variants", "kernels"),
-        *("bf16_refusal", "blas", "missing_files", "self_test"),
+        *("bf16_refusal", "blas", "cpu_limits", "missing_files", "self_test"),
     }
     assert outcome.status == 0
     assert data["sound"]
@@ -451,6 +451,29 @@ def test_doctor_finds_a_sound_installation(qdqbert):
     assert set(data["kernels"].values()) <= set(data["variants"])
     has_bf16 = data["kernels"]["product_f32"] == "ref" or data["kernels"]["product_bf16"] != "ref"
     assert (data["bf16_refusal"] is None) == has_bf16
+
+
+def test_doctor_measures_roof_and_products(qdqbert, monkeypatch):
+    import qdqbert.cli.doctor as doctor
+    from qdqbert import roof
+
+    monkeypatch.setattr(doctor, "_self_test", lambda isas: {"ref, 1 thread": "a"})
+    monkeypatch.setattr(doctor, "_ROOF_S", 0.001)
+    monkeypatch.setattr(doctor, "_PRODUCT_S", 0.001)
+    monkeypatch.setattr(roof, "BERT_PRODUCTS", {"small": ((24, 37), (37, 24))})
+    monkeypatch.setattr(roof, "BERT_ROWS", (11,))
+
+    data = qdqbert("doctor", "--measure", "--json").data
+
+    threads = sorted({1, data["threads"]})
+    kinds = {(kind, count) for kind in ("f32", "qs8") for count in threads}
+    assert {(each["operands"], each["threads"]) for each in data["measured"]["roofs"]} == kinds
+    rates = data["measured"]["products"]["small"]
+    assert len(rates) == 2 * len(kinds)
+    assert all(rate["share"] > 0 for rate in rates)
+    text = qdqbert("doctor", "--measure").out
+    assert "peak loop" in text
+    assert "11, 24, 37" in text
 
 
 def test_doctor_reports_kernels_that_differ(qdqbert, monkeypatch):

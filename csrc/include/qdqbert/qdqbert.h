@@ -116,6 +116,31 @@ QB_API qb_status qb_device_set_num_threads(qb_device *device, int32_t num_thread
 QB_API qb_status qb_device_check_bf16(qb_device *device, qb_error *error);
 QB_API qb_memory_statistics qb_device_memory_statistics(const qb_device *device);
 
+/* The CPUs of this machine, and what this process may use of them. */
+typedef struct qb_cpu_limits {
+    int32_t online;   /* CPUs that run */
+    int32_t affinity; /* those in the affinity mask of the calling thread */
+    int32_t quota;    /* what the CPU quota of the process's cgroup (v2, then v1) is worth, rounded up; 0: no limit */
+    int32_t threads;  /* of a device by default: the smaller of the last two, 1 .. 1024 */
+} qb_cpu_limits;
+QB_API qb_cpu_limits qb_cpu_limits_read(void);
+
+/* The roof of a device's products, in the calling thread alone: the instructions of their inner loop without loads,
+ * `rounds` times over.  Returns the operations done, 2 for each multiply-add. */
+QB_API int64_t qb_device_peak(const qb_device *device, int32_t is_integer, int64_t rounds);
+
+/* A product to be timed: y (rows, n) = a (rows, k) b', with b packed before, on all threads of the device. */
+typedef struct qb_product_trial {
+    uint32_t struct_size;
+    int32_t is_integer; /* operands are int8 codes, otherwise floats */
+    int64_t rows, n, k; /* 1 .. 65,536 each */
+    int64_t weights;    /* different b that take turns, as those of a model's layers do; 1 .. 1,024 */
+    int64_t repeats;    /* products that are timed, after one that is not; 1 .. 1,000,000 */
+} qb_product_trial;
+/* seconds (repeats): what each took.  QB_ERR_VALUE names the number that is out of range. */
+QB_API qb_status qb_device_time_product(qb_device *device, const qb_product_trial *trial, const qb_interrupt *interrupt,
+                                        double *seconds, qb_error *error);
+
 /* Every kernel once, in the order of kernel_list.inc, and the variant that `device` uses for it ("ref", "avx2", ...).
  */
 QB_API size_t qb_kernel_count(void);

@@ -3,11 +3,14 @@
 
 The last check is the one that matters: a small model is run on every kernel variant that this CPU has, with
 one thread and with two, and all logits must be the same to the bit, as the numerics contract says.
+
+``--measure`` tells how fast this machine can multiply, and what share of that the products of BERT reach.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import importlib.metadata
 import platform
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
+_ROOF_S, _PRODUCT_S = 1.0, 0.15  # that each roof and each product is measured
 _PACKAGES = ("numpy", "tokenizers", "safetensors", "huggingface-hub", "tqdm", "onnx")
 _CONTENTS = (
     "LICENSE",
@@ -36,7 +40,13 @@ _CONTENTS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this verb: none of its own."""
+    """Add the arguments of this verb."""
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="also measure the peak loop of this machine, and the share of it that products of BERT's shapes "
+        "reach, on one thread and on all (about half a minute; wants an idle machine)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> Report:
@@ -59,6 +69,7 @@ def run(arguments: argparse.Namespace) -> Report:
         "packages": {name: _version(name) for name in _PACKAGES},
         "isa": device.isa,
         "threads": device.num_threads,
+        "cpu_limits": _core.cpu_limits(),
         "variants": variants,
         "kernels": kernels,
         "bf16_refusal": _bf16_refusal(device),
@@ -66,6 +77,8 @@ def run(arguments: argparse.Namespace) -> Report:
         "missing_files": missing,
         "self_test": digests,
     }
+    if arguments.measure:
+        data["measured"] = _measured(device)
     return Report(data, _lines(data), OK if is_sound else VERIFICATION_FAILED)
 
 
@@ -111,6 +124,61 @@ def _bf16_refusal(device: Device) -> str | None:
     return None
 
 
+def _measured(device: Device) -> dict[str, Any]:
+    """Roofs of the products, and rates of BERT's shapes, on one thread and on all."""
+    from qdqbert import roof
+
+    threads = sorted({1, device.num_threads})
+    roofs = [
+        {
+            "operands": kind,
+            "threads": count,
+            "operations_per_s": roof.measure_roof(device, kind, count, _ROOF_S),
+        }
+        for kind in roof.OPERANDS
+        for count in threads
+    ]
+    rates = {
+        name: [
+            dataclasses.asdict(rate)
+            for rate in roof.measure_products(
+                device.isa, threads, rows=roof.BERT_ROWS, products=shapes, seconds=_PRODUCT_S
+            )
+        ]
+        for name, shapes in roof.BERT_PRODUCTS.items()
+    }
+    return {"roofs": roofs, "products": rates}
+
+
+def _measured_lines(measured: dict[str, Any]) -> list[str]:
+    """Two tables: the roofs, and for each shape rates and shares by operands and threads."""
+    units = {"f32": "GF/s", "qs8": "GOP/s"}
+    roofs = [
+        f"{kind['operands']}, {_threads_text(kind['threads'])}: {kind['operations_per_s'] / 1e9:.0f} "
+        f"{units[kind['operands']]}"
+        for kind in measured["roofs"]
+    ]
+    lines = ["", "peak loop  " + "; ".join(roofs)]
+    for name, rates in measured["products"].items():
+        columns = list(dict.fromkeys((rate["operands"], rate["threads"]) for rate in rates))
+        found: dict[tuple[int, int, int], list[str]] = {}
+        for rate in rates:
+            cells = found.setdefault((rate["rows"], rate["n"], rate["k"]), [])
+            cells.append(f"{rate['operations_per_s'] / 1e9:.0f} ({100 * rate['share']:.0f} %)")
+        header = [f"{name}: rows, N, K", *(f"{kind}, {_threads_text(count)}" for kind, count in columns)]
+        rows = [[", ".join(map(str, shape)), *cells] for shape, cells in found.items()]
+        lines += ["", *format_table(header, rows)]
+    return [
+        *lines,
+        "",
+        "GF/s and GOP/s in the least time, 1 multiply-add = 2; in parentheses: of the peak loop",
+    ]
+
+
+def _threads_text(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"
+
+
 def _self_test(isas: list[str]) -> dict[str, str]:
     """Digest of the logits of a small quantized model, by kernel variant and number of threads."""
     from qdqbert import Calibration, Device, QDQBertConfig, QDQBertForQuestionAnswering
@@ -140,8 +208,16 @@ def _self_test(isas: list[str]) -> dict[str, str]:
             Calibration(model).collect([inputs], progress=False).apply("mse")
             out = model(**inputs)  # fixed ranges: integer products
             digest.update(out.start_logits.tobytes() + out.end_logits.tobytes())
-            digests[f"{isa}, {threads} thread{'s' if threads > 1 else ''}"] = digest.hexdigest()[:16]
+            digests[f"{isa}, {_threads_text(threads)}"] = digest.hexdigest()[:16]
     return digests
+
+
+def _limits_text(limits: dict[str, int]) -> str:
+    """Say what decides on the number of threads."""
+    quota = f"its quota is worth {limits['quota']}" if limits["quota"] else "no quota"
+    return (
+        f"{limits['online']} CPUs, of which the affinity mask allows {limits['affinity']}; {quota} (cgroup)"
+    )
 
 
 def _lines(data: dict[str, Any]) -> list[str]:
@@ -155,7 +231,8 @@ def _lines(data: dict[str, Any]) -> list[str]:
         f"python     {data['python']} ({sys.implementation.name}), {data['system']}",
         f"packages   {versions}",
         f"cpu        {data['cpu']}",
-        f"kernels    {data['isa']}, {data['threads']} threads; compiled in: "
+        f"threads    {data['threads']} by default: {_limits_text(data['cpu_limits'])}",
+        f"kernels    {data['isa']}; compiled in: "
         + ", ".join(name + ("" if ok else " (not on this CPU)") for name, ok in data["variants"].items()),
         f"blas       {data['blas'] or 'none found (kernels of our own do everything)'}",
     ]
@@ -168,6 +245,8 @@ def _lines(data: dict[str, Any]) -> list[str]:
         *format_table(["self-test: logits of", "digest"], list(data["self_test"].items()), left=2),
         "",
     ]
+    if "measured" in data:
+        lines += [*_measured_lines(data["measured"]), ""]
     same = len(set(data["self_test"].values())) == 1
     verdict = (
         "sound: all kernels give the same bits"
