@@ -124,6 +124,24 @@ test_every_epilogue_gives_the_same_bits(void)
     }
 }
 
+/* A variant may multiply where the divisor is a power of two; results that are subnormal, and rounded, included. */
+static void
+test_powers_of_two_divide_as_other_divisors_do(void)
+{
+    static const float divisors[] = {0x1p-3f, 0.5f, 1.0f, 2.0f, 8.0f, 16.0f, 0x1p99f, 0x1p120f, 0x1p-120f, 7.0f};
+    static const float steps[] = {1e-4f, 1e-38f, 3e-41f, 3e30f};
+    for (size_t i = 0; i < COUNT(divisors) * COUNT(steps); ++i) {
+        const product_case p = {.m = 9, .n = 35, .k = 5, .without_bias = 1, .divisor = divisors[i % COUNT(divisors)]};
+        operands o = operands_make(&p, i);
+        for (int64_t j = 0; j < p.n; ++j) {
+            o.step[j] = steps[i / COUNT(divisors)] * (1.0f + (float)j / 64.0f);
+        }
+        compare_operands(&p, &o, TYPE_QS8);
+        compare_operands(&p, &o, TYPE_F32);
+        operands_free(&o);
+    }
+}
+
 static void
 test_ranges_and_layouts_do_not_change_bits(void)
 {
@@ -377,6 +395,7 @@ main(void)
     RUN(test_bits_equal_reference_over_several_blocks_of_rows);
     RUN(test_bits_equal_reference_at_row_distances_of_2_KiB);
     RUN(test_every_epilogue_gives_the_same_bits);
+    RUN(test_powers_of_two_divide_as_other_divisors_do);
     RUN(test_ranges_and_layouts_do_not_change_bits);
     RUN(test_a_range_writes_its_own_columns_only);
     RUN(test_a_range_may_end_inside_a_panel);

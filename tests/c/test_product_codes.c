@@ -152,7 +152,9 @@ test_the_epilogue_comes_before_the_quantizer(void)
                                 .k = 70,
                                 .panels = 1,
                                 .without_bias = activation % 2 != 0,
-                                .divisor = activation % 3 == 0 ? 8.0f : 0.0f,
+                                .divisor = activation % 3 == 0   ? 0.0f
+                                           : activation % 3 == 1 ? 8.0f
+                                                                 : 11.0f,
                                 .activation = activation};
         compare_random(&p);
     }

@@ -218,15 +218,15 @@ finish_sums(const int32_t *sums, int64_t rows, const panel_epilogue *panel, cons
     const int64_t at = row * out->stride + column;
     const int is_direct =
         out->floats != NULL && panel->columns == TILE_COLUMNS && panel->activation == QB_ACTIVATION_NONE;
-    const int divides = panel->divisor != 1.0f;
     const vec_f32 divisor = vec_set(panel->divisor);
+    const vec_f32 factor = vec_set(panel->factor);
     float *y = is_direct ? out->floats + at : group;
     const int64_t stride = is_direct ? out->stride : TILE_COLUMNS;
     for (int64_t i = 0; i < rows; ++i) {
         for (int64_t j = 0; j < TILE_COLUMNS; j += LANES) {
             const vec_f32 sum = vec_load_s32(sums + i * TILE_COLUMNS + j);
             const vec_f32 value = vec_fma(sum, vec_load(panel->step + j), vec_load(panel->bias + j));
-            vec_store(y + i * stride + j, divides ? vec_div(value, divisor) : value);
+            vec_store(y + i * stride + j, panel->factor == 0.0f ? vec_div(value, divisor) : vec_mul(value, factor));
         }
     }
     if (is_direct) {
@@ -248,8 +248,8 @@ finish_sums(const int32_t *sums, int64_t rows, const panel_epilogue *panel, cons
 
 /* Rows row0 .. of a product, in tiles of nearly equal height, packed. */
 typedef struct code_block {
-    int64_t m, k;
-    int64_t tiles;                       /* of the product */
+    int64_t k;
+    int64_t height, higher;              /* of all tiles of the product, and how many of them are a row higher */
     int64_t tile0, tile1;                /* of the block */
     int64_t row0, rows;                  /* of the block */
     int64_t chunks, chunk_depth, padded; /* of k */
@@ -259,7 +259,7 @@ typedef struct code_block {
 static int64_t
 row_of_tile(const code_block *block, int64_t tile)
 {
-    return block->m * tile / block->tiles;
+    return tile * block->height + (tile < block->higher ? tile : block->higher);
 }
 
 /* Depths of a chunk, padded. */
@@ -340,9 +340,9 @@ multiply(const int8_t *a, int64_t lda, int64_t m, const char *packed, int64_t n0
     const int64_t per_block = tiles_per_block(k);
     const int64_t tile_count = (m + TILE_ROWS - 1) / TILE_ROWS;
     const int64_t blocks = (tile_count + per_block - 1) / per_block;
-    code_block block = {.m = m,
-                        .k = k,
-                        .tiles = tile_count,
+    code_block block = {.k = k,
+                        .height = tile_count > 0 ? m / tile_count : 0,
+                        .higher = tile_count > 0 ? m % tile_count : 0,
                         .chunks = chunks_of(k),
                         .chunk_depth = chunk_depth(k),
                         .padded = padded_depth(k),

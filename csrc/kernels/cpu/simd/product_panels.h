@@ -42,6 +42,7 @@ static void
 finish_tile(float *restrict tile, int64_t rows, const panel_epilogue *restrict panel, float *restrict c, int64_t ldc)
 {
     const float divisor = panel->divisor;
+    const float factor = panel->factor;
     for (int64_t i = 0; i < rows; ++i) {
         float *row = tile + i * TILE_COLUMNS;
         if (panel->scaled) {
@@ -54,9 +55,14 @@ finish_tile(float *restrict tile, int64_t rows, const panel_epilogue *restrict p
                 row[j] = row[j] + panel->bias[j];
             }
         }
-        if (divisor != 1.0f) {
+        if (factor == 0.0f) {
             for (int64_t j = 0; j < TILE_COLUMNS; ++j) {
                 row[j] = row[j] / divisor;
+            }
+        }
+        else if (factor != 1.0f) {
+            for (int64_t j = 0; j < TILE_COLUMNS; ++j) {
+                row[j] = row[j] * factor;
             }
         }
     }
