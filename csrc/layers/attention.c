@@ -277,14 +277,17 @@ project(const qb_attention *self, const qb_attention_work *work, const qb_run *r
     } parts[QB_LINEAR_CALLS_MAX] = {{&self->query, &work->query, "query", at->x, at->rows, work->q},
                                     {&self->key, &work->key, "key", at->memory, at->projected, at->new_k},
                                     {&self->value, &work->value, "value", at->memory, at->projected, at->new_v}};
+    qb_coded of_x = {.count = 0};
+    qb_coded of_memory = {.count = 0};
     qb_linear_call calls[QB_LINEAR_CALLS_MAX];
     int32_t ready = 0;
     for (int32_t i = 0; i < QB_LINEAR_CALLS_MAX && parts[i].rows > 0; i++) {
         const qb_path path = {run->path, parts[i].name};
         const qb_run inner = qb_run_enter(run, &path);
         qb_linear_call *call = &calls[ready];
-        QB_TRY(qb_linear_begin(parts[i].layer, parts[i].work, &inner, parts[i].x, parts[i].rows, QB_ACTIVATION_NONE,
-                               parts[i].y, ready > 0 ? call - 1 : NULL, call));
+        QB_TRY(qb_linear_begin(parts[i].layer, parts[i].work, &inner, parts[i].x,
+                               parts[i].x == at->x ? &of_x : &of_memory, parts[i].rows, QB_ACTIVATION_NONE, parts[i].y,
+                               call));
         if (call->arithmetic == QB_ARITHMETIC_DEQUANTIZED) {
             QB_TRY(qb_linear_finish(&inner, call, 1, work->scratch));
         }
@@ -518,6 +521,6 @@ qb_attention_forward(const qb_attention *self, const qb_attention_work *work, co
     QB_TRY(show(self->matmul_k, &at_self, "matmul_k_input_quantizer", work->k, key_rows, features));
     QB_TRY(show(self->matmul_v, &at_self, "matmul_v_input_quantizer", work->v, key_rows, features));
     QB_TRY(attend(self, work, &at_self, inputs));
-    return qb_residual_norm_forward(&self->output, &work->output, &at_output, inputs->output_dropout, work->context,
-                                    rows, y);
+    const qb_residual_norm_inputs of_output = {.dropout = inputs->output_dropout};
+    return qb_residual_norm_forward(&self->output, &work->output, &at_output, &of_output, work->context, rows, y);
 }

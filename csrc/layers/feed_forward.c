@@ -90,6 +90,30 @@ activate(const qb_feed_forward *self, const qb_run *run, const float *pre, int64
     return qb_run_parallel(run, rows * self->intermediate.out_features, GRAIN, activate_range, &job);
 }
 
+/* g, or its codes; *given says which. */
+static qb_status
+make_intermediate(const qb_feed_forward *self, const qb_feed_forward_work *work, const qb_run *run, int64_t rows,
+                  const float *x, qb_coded *given)
+{
+    const int saves = work->x != NULL;
+    const qb_site maker = qb_linear_site(&self->intermediate);
+    const qb_site reader = qb_linear_site(&self->output.dense);
+    const qb_edge edge = {.maker = &maker,
+                          .reader = &reader,
+                          .quantizer = self->output.dense.input_quantizer,
+                          .onlooker = saves ? "backward needs the floats" : NULL};
+    qb_quant_range range;
+    qb_linear_call call;
+    QB_TRY(qb_linear_begin(&self->intermediate, &work->intermediate, run, x, NULL, rows,
+                           saves ? QB_ACTIVATION_NONE : self->activation, saves ? work->pre : work->g, &call));
+    if (qb_edge_refusal(&edge, &range) == NULL) {
+        qb_linear_give_codes(&call, &range, (int8_t *)work->g);
+    }
+    QB_TRY(qb_linear_finish(run, &call, 1, work->intermediate.scratch));
+    *given = qb_linear_given(&call);
+    return saves ? activate(self, run, work->pre, rows, work->g) : QB_OK;
+}
+
 qb_status
 qb_feed_forward_forward(const qb_feed_forward *self, const qb_feed_forward_work *work, const qb_run *run,
                         const qb_dropout_node *dropout, int64_t rows, float *y)
@@ -101,21 +125,14 @@ qb_feed_forward_forward(const qb_feed_forward *self, const qb_feed_forward_work 
     const qb_run at_input = qb_run_enter(run, &input);
     const qb_run at_output = qb_run_enter(run, &output);
     qb_quantizer *const of_x[] = {self->intermediate.input_quantizer, self->output.residual};
-    qb_linear_call call;
+    qb_coded of_g;
     QB_TRY(qb_site_observe(of_x, 2, &at_input, y, rows, self->intermediate.in_features));
-    if (work->x == NULL) {
-        QB_TRY(qb_linear_begin(&self->intermediate, &work->intermediate, &at_intermediate, y, rows, self->activation,
-                               work->g, NULL, &call));
-        QB_TRY(qb_linear_finish(&at_intermediate, &call, 1, work->intermediate.scratch));
-    }
-    else {
+    if (work->x != NULL) {
         QB_TRY(qb_gradient_copy(run, y, rows * self->intermediate.in_features, work->x));
-        QB_TRY(qb_linear_begin(&self->intermediate, &work->intermediate, &at_intermediate, y, rows, QB_ACTIVATION_NONE,
-                               work->pre, NULL, &call));
-        QB_TRY(qb_linear_finish(&at_intermediate, &call, 1, work->intermediate.scratch));
-        QB_TRY(activate(self, run, work->pre, rows, work->g));
     }
-    return qb_residual_norm_forward(&self->output, &work->output, &at_output, dropout, work->g, rows, y);
+    QB_TRY(make_intermediate(self, work, &at_intermediate, rows, y, &of_g));
+    const qb_residual_norm_inputs of_output = {.dropout = dropout, .x = &of_g};
+    return qb_residual_norm_forward(&self->output, &work->output, &at_output, &of_output, work->g, rows, y);
 }
 
 /* ---- backward --------------------------------------------------------------------------------------------------- */

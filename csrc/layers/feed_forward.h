@@ -5,6 +5,8 @@
  *   g = activation(x Wi' + bi)                          x (M, H), g (M, I); the activation is the product's epilogue
  *   y = LayerNorm(Ql(dropout(g Wo' + bo)) + Qr(x))      residual_norm.h
  *
+ * Between two integer products g exists as codes of output.dense's input quantizer only, in the memory of its floats.
+ *
  * Source: QDQBertIntermediate and QDQBertOutput (REFERENCE 1.5).
  */
 #ifndef QB_LAYERS_FEED_FORWARD_H
@@ -21,7 +23,7 @@ typedef struct qb_feed_forward {
 typedef struct qb_feed_forward_work {
     qb_linear_work intermediate;
     qb_residual_norm_work output;
-    float *g;   /* (M, I) lent */
+    float *g;   /* (M, I) lent; or its codes */
     float *x;   /* (M, H) the input, saved; NULL: nobody will ask for gradients */
     float *pre; /* (M, I) x W' + b, saved with it */
 } qb_feed_forward_work;

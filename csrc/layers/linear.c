@@ -16,8 +16,8 @@ qb_linear_init(qb_linear *self, int64_t in_features, int64_t out_features, int i
     };
 }
 
-static qb_site
-site_of(const qb_linear *self)
+qb_site
+qb_linear_site(const qb_linear *self)
 {
     return (qb_site){.a = &self->input_quantizer, .b = &self->weight_quantizer, .b_is_weight = 1};
 }
@@ -25,7 +25,7 @@ site_of(const qb_linear *self)
 qb_status
 qb_linear_visit_weight(qb_linear *self, const qb_visitor *visitor, const qb_path *path)
 {
-    const qb_site site = site_of(self);
+    const qb_site site = qb_linear_site(self);
     QB_TRY(qb_visit_site(visitor, path, "", &site));
     return qb_visit_parameter(visitor, path, "weight", &self->weight);
 }
@@ -63,40 +63,41 @@ qb_linear_plan(const qb_linear *self, qb_linear_work *work, qb_arena *arena, int
 /* ---- forward ---------------------------------------------------------------------------------------------------- */
 
 static qb_status
-begin_integer(const qb_linear_work *work, const qb_run *run, const qb_linear_call *shared, qb_linear_call *call)
+begin_integer(const qb_linear_work *work, const qb_run *run, const float *x, qb_coded *coded, qb_linear_call *call)
 {
     const qb_linear *self = call->layer;
     const int64_t k = self->in_features;
     const qb_path path = {run->path, "_input_quantizer"};
     const qb_run site = qb_run_enter(run, &path);
-    QB_TRY(qb_site_range(self->input_quantizer, &site, call->x, call->product.rows, k, &call->range));
-    const int is_shared = shared != NULL && shared->arithmetic == QB_ARITHMETIC_INTEGER && shared->x == call->x &&
-                          shared->range.scale == call->range.scale && shared->range.lower == call->range.lower &&
-                          shared->range.upper == call->range.upper;
-    if (is_shared) {
-        call->product.a = shared->product.a;
+    qb_quant_range range;
+    QB_TRY(qb_site_range(self->input_quantizer, &site, x, call->product.rows, k, &range));
+    call->product.a = coded == NULL ? NULL : qb_coded_find(coded, &range);
+    if (call->product.a != NULL) {
+        QB_TRY(qb_coded_check(coded, &site, k));
     }
     else {
         const qb_coding coding = {
-            .path = &path, .x = call->x, .codes = work->codes, .count = call->product.rows * k, .range = call->range};
+            .path = &path, .x = x, .codes = work->codes, .count = call->product.rows * k, .range = range};
         QB_TRY(qb_site_encode(run, &coding, 1, k));
         call->product.a = work->codes;
+        if (coded != NULL) {
+            qb_coded_add(coded, &range, work->codes);
+        }
     }
-    const float step = qb_quant_range_step(&call->range);
+    const float step = qb_quant_range_step(&range);
     run->kernels->scale_f32(self->pack.step, step, (size_t)self->out_features, work->step);
     call->product.epilogue.step = work->step;
     return QB_OK;
 }
 
 qb_status
-qb_linear_begin(const qb_linear *self, const qb_linear_work *work, const qb_run *run, const float *x, int64_t rows,
-                qb_activation activation, float *y, const qb_linear_call *shared, qb_linear_call *call)
+qb_linear_begin(const qb_linear *self, const qb_linear_work *work, const qb_run *run, const float *x, qb_coded *coded,
+                int64_t rows, qb_activation activation, float *y, qb_linear_call *call)
 {
-    const qb_site site = site_of(self);
+    const qb_site site = qb_linear_site(self);
     *call = (qb_linear_call){
         .layer = self,
         .arithmetic = qb_site_arithmetic(&site, NULL),
-        .x = x,
         .product = {.a = x,
                     .packed = self->pack.data,
                     .operands = qb_product_float_operands(run),
@@ -112,7 +113,7 @@ qb_linear_begin(const qb_linear *self, const qb_linear_work *work, const qb_run 
     };
     if (call->arithmetic == QB_ARITHMETIC_INTEGER) {
         call->product.operands = QB_OPERANDS_QS8;
-        return begin_integer(work, run, shared, call);
+        return begin_integer(work, run, x, coded, call);
     }
     if (run->uses_bf16) {
         call->product.packed = self->bf16_pack.data;
@@ -127,6 +128,13 @@ qb_linear_begin(const qb_linear *self, const qb_linear_work *work, const qb_run 
     return QB_OK;
 }
 
+void
+qb_linear_give_codes(qb_linear_call *call, const qb_quant_range *range, int8_t *codes)
+{
+    call->product.codes = codes;
+    call->product.range = *range;
+}
+
 qb_status
 qb_linear_finish(const qb_run *run, qb_linear_call *calls, int32_t calls_count, qb_scratch *scratch)
 {
@@ -134,7 +142,25 @@ qb_linear_finish(const qb_run *run, qb_linear_call *calls, int32_t calls_count, 
     for (int32_t i = 0; i < calls_count; i++) {
         products[i] = calls[i].product;
     }
-    return qb_product_run(run, products, calls_count, scratch);
+    QB_TRY(qb_product_run(run, products, calls_count, scratch));
+    for (int32_t i = 0; i < calls_count; i++) {
+        if (products[i].is_nonfinite) {
+            calls[i].product.codes = NULL;
+            products[i].codes = NULL;
+            QB_TRY(qb_product_run(run, &products[i], 1, scratch));
+        }
+    }
+    return QB_OK;
+}
+
+qb_coded
+qb_linear_given(const qb_linear_call *call)
+{
+    qb_coded given = {.lacks_floats = call->product.codes != NULL};
+    if (given.lacks_floats) {
+        qb_coded_add(&given, &call->product.range, call->product.codes);
+    }
+    return given;
 }
 
 qb_status
@@ -145,7 +171,7 @@ qb_linear_forward(const qb_linear *self, const qb_linear_work *work, const qb_ru
     const qb_run site = qb_run_enter(run, &path);
     QB_TRY(qb_site_observe(&self->input_quantizer, 1, &site, x, rows, self->in_features));
     qb_linear_call call;
-    QB_TRY(qb_linear_begin(self, work, run, x, rows, activation, y, NULL, &call));
+    QB_TRY(qb_linear_begin(self, work, run, x, NULL, rows, activation, y, &call));
     return qb_linear_finish(run, &call, 1, work->scratch);
 }
 

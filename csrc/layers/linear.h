@@ -28,6 +28,7 @@
 
 #include "core/arena.h"
 #include "core/run.h"
+#include "layers/coded.h"
 #include "layers/gradient.h"
 #include "layers/product.h"
 #include "layers/scratch.h"
@@ -81,13 +82,13 @@ typedef struct qb_linear_work { /* one per session */
 typedef struct qb_linear_call {
     const qb_linear *layer;
     qb_arithmetic arithmetic;
-    const float *x;       /* as it was given, to recognise a shared input */
-    qb_quant_range range; /* of the input; integer only */
     qb_product product;
 } qb_linear_call;
 
 #define QB_LINEAR_CALLS_MAX 3
 
+/* The site of input and weight. */
+qb_site qb_linear_site(const qb_linear *self);
 void qb_linear_init(qb_linear *self, int64_t in_features, int64_t out_features, int is_quantized);
 /* Give back the packed weights.  The parameters belong to the model. */
 void qb_linear_clear(qb_linear *self, qb_heap *heap);
@@ -115,13 +116,20 @@ qb_status qb_linear_observe_weight(qb_linear *self, const qb_run *run);
 qb_status qb_linear_forward(const qb_linear *self, const qb_linear_work *work, const qb_run *run, const float *x,
                             int64_t rows, qb_activation activation, float *y);
 
-/* The same in two steps, for layers that share an input and want one parallel region: begin prepares the input, without
- * showing it to a collecting quantizer; finish computes up to QB_LINEAR_CALLS_MAX calls.  `shared` (may be NULL) is an
- * earlier call: if its input and range are the same to the bit, its codes are used again. */
+/* The same in two steps, for layers that share an input and want one parallel region, and for those whose input or
+ * output travels in codes (layers/coded.h).  begin prepares the input, without showing it to a collecting quantizer.
+ * `coded` (may be NULL) says which codes of x there are: those of the range to the bit are used, and others that are
+ * made here are added for the layers that share x.  x's floats must be there unless coded->lacks_floats. */
 qb_status qb_linear_begin(const qb_linear *self, const qb_linear_work *work, const qb_run *run, const float *x,
-                          int64_t rows, qb_activation activation, float *y, const qb_linear_call *shared,
-                          qb_linear_call *call);
+                          qb_coded *coded, int64_t rows, qb_activation activation, float *y, qb_linear_call *call);
+/* Between the two: the codes (rows, N) of this range are made instead of y; they may lie in y's memory.  Integer
+ * products only (qb_edge_refusal). */
+void qb_linear_give_codes(qb_linear_call *call, const qb_quant_range *range, int8_t *codes);
+/* Compute up to QB_LINEAR_CALLS_MAX calls.  Where codes were to be given and a result is a NaN or infinity, y is made
+ * after all, so that whoever reads it says where. */
 qb_status qb_linear_finish(const qb_run *run, qb_linear_call *calls, int32_t calls_count, qb_scratch *scratch);
+/* What a finished call has left: the codes, or the floats. */
+qb_coded qb_linear_given(const qb_linear_call *call);
 
 /* What backward of up to `rows` rows needs. */
 void qb_linear_gradient_sizes(const qb_linear *self, const qb_kernels *kernels, int64_t rows, qb_gradient_sizes *sizes);

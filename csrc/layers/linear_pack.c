@@ -34,7 +34,7 @@ qb_linear_clear(qb_linear *self, qb_heap *heap)
 static qb_weight_form
 wanted_form(const qb_linear *self, int uses_bf16)
 {
-    const qb_site site = {.a = &self->input_quantizer, .b = &self->weight_quantizer, .b_is_weight = 1};
+    const qb_site site = qb_linear_site(self);
     const qb_weight_form values = uses_bf16 ? QB_WEIGHT_BF16 : QB_WEIGHT_F32;
     const qb_weight_form quantized = uses_bf16 ? QB_WEIGHT_BF16_QUANT : QB_WEIGHT_F32_QUANT;
     switch (qb_site_arithmetic(&site, NULL)) {

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "layers/product.h"
 
+#include <stdatomic.h>
+
 qb_operands
 qb_product_float_operands(const qb_run *run)
 {
@@ -91,10 +93,12 @@ typedef struct product_job {
     const qb_kernels *kernels;
     const qb_product *products;
     qb_scratch *scratch;
+    _Atomic uint32_t nonfinite; /* bit i: product i was to give codes and holds a NaN or infinity */
 } product_job;
 
+/* *nonfinite becomes 1 if the tile gives codes and holds a NaN or infinity. */
 static void
-compute_tile(const qb_kernels *kernels, const qb_product *product, int64_t tile, void *scratch)
+compute_tile(const qb_kernels *kernels, const qb_product *product, int64_t tile, void *scratch, uint32_t *nonfinite)
 {
     const int64_t k = product->k;
     const int64_t n = product->n;
@@ -106,6 +110,11 @@ compute_tile(const qb_kernels *kernels, const qb_product *product, int64_t tile,
     float *y = product->y + row * n;
     if (product->operands == QB_OPERANDS_QS8) {
         const int8_t *a = (const int8_t *)product->a + row * product->lda;
+        if (product->codes != NULL) {
+            kernels->product_qs8_codes(a, product->lda, rows, packed, n0, n1, n, k, &product->epilogue, &product->range,
+                                       product->codes + row * n, n, nonfinite, scratch);
+            return;
+        }
         kernels->product_qs8(a, product->lda, rows, packed, n0, n1, n, k, &product->epilogue, y, n, scratch);
         return;
     }
@@ -117,17 +126,21 @@ compute_tile(const qb_kernels *kernels, const qb_product *product, int64_t tile,
 static void
 compute_tiles(void *argument, int64_t begin, int64_t end, int32_t worker)
 {
-    const product_job *job = argument;
+    product_job *job = argument;
     const int32_t slot = qb_scratch_claim(job->scratch, worker);
     void *scratch = qb_scratch_arena(job->scratch, slot).base;
     for (int64_t i = begin; i < end; i++) {
         const qb_product *product = job->products;
+        uint32_t nonfinite = 0;
         int64_t tile = i;
         while (tile >= product->row_tiles * product->column_tiles) {
             tile -= product->row_tiles * product->column_tiles;
             product++;
         }
-        compute_tile(job->kernels, product, tile, scratch);
+        compute_tile(job->kernels, product, tile, scratch, &nonfinite);
+        if (nonfinite != 0) {
+            atomic_fetch_or_explicit(&job->nonfinite, 1u << (product - job->products), memory_order_relaxed);
+        }
     }
     qb_scratch_release(job->scratch, slot);
 }
@@ -141,7 +154,13 @@ qb_product_run(const qb_run *run, qb_product *products, int32_t count, qb_scratc
         set_tiling(&products[i], run, count);
         tiles += products[i].row_tiles * products[i].column_tiles;
     }
-    return qb_run_parallel(run, tiles, 1, compute_tiles, &job);
+    atomic_init(&job.nonfinite, 0);
+    QB_TRY(qb_run_parallel(run, tiles, 1, compute_tiles, &job));
+    const uint32_t nonfinite = atomic_load_explicit(&job.nonfinite, memory_order_relaxed);
+    for (int32_t i = 0; i < count; i++) {
+        products[i].is_nonfinite = (int)(nonfinite >> i & 1u);
+    }
+    return QB_OK;
 }
 
 /* ---- packing ---------------------------------------------------------------------------------------------------- */

@@ -4,6 +4,8 @@
  *
  *   y[m,n] = epilogue(sum_k a[m,k] b[n,k])      a (M, K), b (N, K) packed, y (M, N)
  *
+ * A product of codes can give the codes of y instead of y, for a reader whose range is known before.
+ *
  * Work is cut in tiles of rows and columns, never along k, so that no element depends on the number of threads.
  *
  * Of floats there are two: as they are, or rounded to bfloat16, which halves the bytes and the time where the processor
@@ -29,7 +31,10 @@ typedef struct qb_product {
     int64_t lda;          /* distance of rows of a */
     int64_t rows, n, k;
     qb_epilogue epilogue;
-    float *y;                                                 /* (rows, n) */
+    float *y;             /* (rows, n); not touched if codes are given */
+    int8_t *codes;        /* (rows, n) the codes of y, made in its stead; may be y's memory; NULL: y itself is made */
+    qb_quant_range range; /* of these codes */
+    int is_nonfinite;     /* set by qb_product_run: y holds a NaN or infinity, so the codes are worth nothing */
     int64_t tile_rows, tile_columns, row_tiles, column_tiles; /* set by qb_product_run */
 } qb_product;
 

@@ -154,7 +154,7 @@ multiply(linear_call *call, const qb_run *run, const float *x, float *y)
         return qb_fail(run->error, run->path, QB_ERR_STATE, "the number of threads changed during the call");
     }
     qb_scratch_reset(&scratch);
-    QB_TRY(qb_linear_begin(&call->layer, &work, run, x, call->rows, QB_ACTIVATION_NONE, y, NULL, &product));
+    QB_TRY(qb_linear_begin(&call->layer, &work, run, x, NULL, call->rows, QB_ACTIVATION_NONE, y, &product));
     const qb_status status = qb_linear_finish(run, &product, 1, &scratch);
     return status == QB_OK ? QB_OK : qb_fail(run->error, run->path, status, "the product was not finished");
 }

@@ -176,16 +176,30 @@ add_and_normalize(const qb_residual_norm *self, const qb_residual_norm_work *wor
     return qb_run_parallel(run, rows, CHUNK_ROWS, add_values, &job);
 }
 
+/* d: work->local. */
+static qb_status
+project(const qb_residual_norm *self, const qb_residual_norm_work *work, const qb_run *run,
+        const qb_residual_norm_inputs *inputs, const float *x, int64_t rows)
+{
+    const qb_path input = {run->path, "_input_quantizer"};
+    const qb_run at_input = qb_run_enter(run, &input);
+    qb_linear_call call;
+    QB_TRY(qb_site_observe(&self->dense.input_quantizer, 1, &at_input, x, rows, self->dense.in_features));
+    QB_TRY(
+        qb_linear_begin(&self->dense, &work->dense, run, x, inputs->x, rows, QB_ACTIVATION_NONE, work->local, &call));
+    QB_TRY(qb_linear_finish(run, &call, 1, work->dense.scratch));
+    return qb_dropout_apply(run, inputs->dropout, work->local, rows, self->norm.features, work->local);
+}
+
 qb_status
 qb_residual_norm_forward(const qb_residual_norm *self, const qb_residual_norm_work *work, const qb_run *run,
-                         const qb_dropout_node *dropout, const float *x, int64_t rows, float *y)
+                         const qb_residual_norm_inputs *inputs, const float *x, int64_t rows, float *y)
 {
     const qb_path dense = {run->path, "dense"};
     const qb_path local = {run->path, local_name};
     const qb_run at_dense = qb_run_enter(run, &dense);
     const qb_run at_local = qb_run_enter(run, &local);
-    QB_TRY(qb_linear_forward(&self->dense, &work->dense, &at_dense, x, rows, QB_ACTIVATION_NONE, work->local));
-    QB_TRY(qb_dropout_apply(&at_dense, dropout, work->local, rows, self->norm.features, work->local));
+    QB_TRY(project(self, work, &at_dense, inputs, x, rows));
     QB_TRY(qb_site_observe(&self->local, 1, &at_local, work->local, rows, self->norm.features));
     return add_and_normalize(self, work, run, rows, y);
 }

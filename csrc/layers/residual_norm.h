@@ -41,10 +41,16 @@ void qb_residual_norm_plan(const qb_residual_norm *self, qb_residual_norm_work *
 /* Checks the two quantizers, packs the dense layer. */
 qb_status qb_residual_norm_prepare(qb_residual_norm *self, const qb_run *run);
 
+/* What one call brings besides x and r. */
+typedef struct qb_residual_norm_inputs {
+    const qb_dropout_node *dropout; /* NULL: nothing is dropped */
+    qb_coded *x;                    /* what there is of x; NULL: its floats */
+} qb_residual_norm_inputs;
+
 /* y (rows, H) holds r on entry and the result on return.  x must not overlap y.  Collecting quantizers of x and d are
  * shown them; r's, self->residual, is the caller's to show, together with the other quantizers of that tensor. */
 qb_status qb_residual_norm_forward(const qb_residual_norm *self, const qb_residual_norm_work *work, const qb_run *run,
-                                   const qb_dropout_node *dropout, const float *x, int64_t rows, float *y);
+                                   const qb_residual_norm_inputs *inputs, const float *x, int64_t rows, float *y);
 
 void qb_residual_norm_gradient_sizes(const qb_residual_norm *self, const qb_kernels *kernels, int64_t rows,
                                      qb_gradient_sizes *sizes);

@@ -115,6 +115,42 @@ qb_site_refusal(const qb_quantizer *quantizer, int last_axis_is_free)
     return NULL;
 }
 
+/* ---- codes that travel --------------------------------------------------------------------------------------------
+ */
+
+const char *
+qb_edge_refusal(const qb_edge *edge, qb_quant_range *range)
+{
+    const qb_quantizer *quantizer = edge->quantizer;
+    const qb_run nowhere = {.kernels = NULL};
+    if (qb_site_arithmetic(edge->reader, NULL) != QB_ARITHMETIC_INTEGER) {
+        return "the site that reads is not integer";
+    }
+    if (edge->maker != NULL && qb_site_arithmetic(edge->maker, NULL) != QB_ARITHMETIC_INTEGER) {
+        return "the product that makes it is not integer";
+    }
+    if (edge->onlooker != NULL) {
+        return edge->onlooker;
+    }
+    if (qb_quantizer_wants_collect(quantizer)) {
+        return "the quantizer collects";
+    }
+    if (qb_quantizer_is_dynamic(quantizer)) {
+        return "the range is dynamic: it is known when the whole tensor is";
+    }
+    if (quantizer->options.is_unsigned) {
+        return "the quantizer is unsigned and looks for negative elements";
+    }
+    if (qb_quantizer_check_range(quantizer, &nowhere) != QB_OK) {
+        return "the range is not finite";
+    }
+    /* Static, finite and signed: there is nothing to look at and nothing to fail. */
+    if (range != NULL) {
+        (void)qb_quantizer_range(quantizer, &nowhere, NULL, 0, NULL, range);
+    }
+    return NULL;
+}
+
 /* ---- codes ------------------------------------------------------------------------------------------------------ */
 
 typedef struct encode_job {
@@ -151,16 +187,23 @@ encode_chunks(void *argument, int64_t begin, int64_t end, int32_t worker)
     }
 }
 
+qb_status
+qb_site_fail_nonfinite(const qb_run *run, int64_t element, int64_t columns, int is_nan)
+{
+    return qb_fail(run->error, run->path, QB_ERR_VALUE,
+                   "element (%" PRId64 ", %" PRId64 ") is %s, expected a finite number to quantize", element / columns,
+                   element % columns, is_nan ? "NaN" : "infinite");
+}
+
 static qb_status
 fail_nonfinite(const qb_run *run, const qb_coding *coding, int64_t columns)
 {
+    const qb_run at_site = qb_run_enter(run, coding->path);
     int64_t at = 0;
     while (at < coding->count - 1 && isfinite(coding->x[at])) {
         at++;
     }
-    return qb_fail(run->error, coding->path, QB_ERR_VALUE,
-                   "element (%" PRId64 ", %" PRId64 ") is %s, expected a finite number to quantize", at / columns,
-                   at % columns, isnan(coding->x[at]) ? "NaN" : "infinite");
+    return qb_site_fail_nonfinite(&at_site, at, columns, isnan(coding->x[at]) != 0);
 }
 
 qb_status

@@ -42,6 +42,26 @@ const char *qb_arithmetic_text(qb_arithmetic arithmetic);
  * `last_axis_is_free`: ranges along the last axis are served (on the dequantized path). */
 const char *qb_site_refusal(const qb_quantizer *quantizer, int last_axis_is_free);
 
+/* ---- codes that travel -------------------------------------------------------------------------------------------
+ *
+ * Between two integer sites only codes travel: who makes a tensor makes the codes that its reader would make of it.
+ * Whether that is so on an edge is decided here and nowhere else. */
+
+/* What one layer makes and a site reads. */
+typedef struct qb_edge {
+    const qb_site *maker;          /* the product that makes the tensor; NULL: LayerNorm */
+    const qb_site *reader;         /* the site that reads it */
+    const qb_quantizer *quantizer; /* of the reader, on this tensor */
+    const char *onlooker;          /* why somebody else needs the floats, as static text; NULL: nobody does */
+} qb_edge;
+
+/* NULL if codes travel; then *range (may be NULL) is the reader's.  Otherwise floats travel, and static text says why:
+ * the reader is not integer; its range is known only when the whole tensor is; it collects, or looks for negative
+ * elements; the maker is not an integer product; somebody else needs the floats. */
+const char *qb_edge_refusal(const qb_edge *edge, qb_quant_range *range);
+
+/* ---- operands ---------------------------------------------------------------------------------------------------- */
+
 /* The codes of one tensor, ready to be made. */
 typedef struct qb_coding {
     const qb_path *path; /* the quantizer's name, for a NaN's sentence */
@@ -56,6 +76,8 @@ typedef struct qb_coding {
 /* Make the codes of up to QB_CODINGS_MAX tensors in one parallel region.  QB_ERR_VALUE: a NaN or infinity, with the
  * site's name, row and column. */
 qb_status qb_site_encode(const qb_run *run, const qb_coding *codings, int32_t codings_count, int64_t columns);
+/* Its sentence about one element.  The run's path is the quantizer's. */
+qb_status qb_site_fail_nonfinite(const qb_run *run, int64_t element, int64_t columns, int is_nan);
 
 /* The per-tensor range of an activation x (tokens, features) at an integer site; x may be NULL if it is static.
  * QB_ERR_VALUE: qb_quantizer_check_range, qb_quantizer_range. */

@@ -91,6 +91,9 @@ switch_all(block_case *c, uint32_t stages)
     }
 }
 
+/* Floats in, floats out. */
+static const qb_residual_norm_inputs floats = {.dropout = NULL};
+
 /* ---- tests ------------------------------------------------------------------------------------------------------ */
 
 static void
@@ -202,7 +205,7 @@ test_integer_residual_add_is_one_expression_of_two_codes(void)
             }
             memcpy(y, r, ROWS * HIDDEN * sizeof *y);
             CHECK(qb_block_prepare(&c->block, &run) == QB_OK);
-            CHECK(qb_residual_norm_forward(layer, work, &run, NULL, x, ROWS, y) == QB_OK);
+            CHECK(qb_residual_norm_forward(layer, work, &run, &floats, x, ROWS, y) == QB_OK);
             const int64_t n = ROWS * HIDDEN;
             const float local_scale = naive_scale(is_static ? 0.7f : naive_amax(work->local, n), 8);
             const float residual_scale = naive_scale(is_static ? 0.6f : naive_amax(r, n), 8);
@@ -241,7 +244,7 @@ test_residual_add_with_one_quantizer_off_adds_values(void)
     case_set_amax(layer->residual, 0.6f);
     memcpy(y, r, ROWS * HIDDEN * sizeof *y);
     CHECK(qb_block_prepare(&c->block, &run) == QB_OK);
-    CHECK(qb_residual_norm_forward(layer, work, &run, NULL, x, ROWS, y) == QB_OK);
+    CHECK(qb_residual_norm_forward(layer, work, &run, &floats, x, ROWS, y) == QB_OK);
     for (int64_t i = 0; i < ROWS * HIDDEN; i++) {
         expected[i] = work->local[i] + (float)naive_code(r[i], scale, 8) / scale;
     }

@@ -261,21 +261,82 @@ test_equal_input_and_range_share_codes(void)
     float *yb = case_memory((size_t)(m * n) * sizeof *yb);
     const qb_run run = qb_device_run(device, NULL, NULL);
     qb_linear_call calls[2];
+    qb_coded coded = {.count = 0};
     CHECK(prepare(a, NULL) == QB_OK && prepare(b, NULL) == QB_OK);
-    CHECK(qb_linear_begin(&a->layer, &a->work, &run, x, m, QB_ACTIVATION_NONE, ya, NULL, &calls[0]) == QB_OK);
-    CHECK(qb_linear_begin(&b->layer, &b->work, &run, x, m, QB_ACTIVATION_NONE, yb, &calls[0], &calls[1]) == QB_OK);
+    CHECK(qb_linear_begin(&a->layer, &a->work, &run, x, &coded, m, QB_ACTIVATION_NONE, ya, &calls[0]) == QB_OK);
+    CHECK(qb_linear_begin(&b->layer, &b->work, &run, x, &coded, m, QB_ACTIVATION_NONE, yb, &calls[1]) == QB_OK);
     CHECK(calls[1].product.a == a->codes);
     CHECK(qb_linear_finish(&run, calls, 2, &a->plan.scratch) == QB_OK);
     CHECK(same_bits(ya, yb, m * n)); /* both cases have the same weight */
 
     case_set_amax(b->layer.input_quantizer, 0.5f);
-    CHECK(qb_linear_begin(&b->layer, &b->work, &run, x, m, QB_ACTIVATION_NONE, yb, &calls[0], &calls[1]) == QB_OK);
-    CHECK(calls[1].product.a == b->codes);
+    CHECK(qb_linear_begin(&b->layer, &b->work, &run, x, &coded, m, QB_ACTIVATION_NONE, yb, &calls[1]) == QB_OK);
+    CHECK(calls[1].product.a == b->codes && coded.count == 2);
     free(x);
     free(ya);
     free(yb);
     free_case(a);
     free_case(b);
+    qb_device_close(device);
+}
+
+/* Also with fewer and more columns than a panel, and the codes in the memory of y. */
+static void
+test_given_codes_are_those_of_the_output(void)
+{
+    case_devices devices = case_devices_open();
+    const qb_quant_range range = {.scale = 50.0f, .lower = -127.0f, .upper = 127.0f}; /* saturates */
+    for (size_t d = 0; d < devices.count; d++) {
+        for (size_t s = 0; s < COUNT(shapes); s++) {
+            const int64_t m = shapes[s][0], k = shapes[s][1], n = shapes[s][2];
+            linear_case *c = make_case(devices.at[d], m, k, n, 1);
+            float *x = case_random(m * k, 1.0f, 10);
+            float *y = case_memory((size_t)(m * n) * sizeof *y);
+            int8_t *expected = case_memory((size_t)(m * n));
+            const qb_run run = qb_device_run(devices.at[d], NULL, NULL);
+            uint32_t nonfinite = 0;
+            qb_linear_call call;
+            CHECK(prepare(c, NULL) == QB_OK);
+            CHECK(run_forward(c, x, m, QB_ACTIVATION_GELU, y, NULL) == QB_OK);
+            run.kernels->quantize_qs8(y, (size_t)(m * n), &range, expected, &nonfinite);
+            CHECK(qb_linear_begin(&c->layer, &c->work, &run, x, NULL, m, QB_ACTIVATION_GELU, y, &call) == QB_OK);
+            qb_linear_give_codes(&call, &range, (int8_t *)y);
+            CHECK(qb_linear_finish(&run, &call, 1, &c->plan.scratch) == QB_OK);
+            const qb_coded given = qb_linear_given(&call);
+            CHECK(given.lacks_floats && qb_coded_find(&given, &range) == (const int8_t *)y);
+            CHECK(memcmp(y, expected, (size_t)(m * n)) == 0);
+            free(x);
+            free(y);
+            free(expected);
+            free_case(c);
+        }
+    }
+    case_devices_close(&devices);
+}
+
+static void
+test_an_output_that_is_not_finite_is_given_as_floats(void)
+{
+    qb_device *device = case_device(NULL, 2);
+    const int64_t m = 5, k = 30, n = 33;
+    linear_case *c = make_case(device, m, k, n, 1);
+    const qb_quant_range range = {.scale = 50.0f, .lower = -127.0f, .upper = 127.0f};
+    float *x = case_random(m * k, 1.0f, 11);
+    float y[5 * 33];
+    float expected[5 * 33];
+    const qb_run run = qb_device_run(device, NULL, NULL);
+    qb_linear_call call;
+    c->layer.bias.data[17] = INFINITY;
+    CHECK(prepare(c, NULL) == QB_OK);
+    CHECK(run_forward(c, x, m, QB_ACTIVATION_NONE, expected, NULL) == QB_OK);
+    CHECK(qb_linear_begin(&c->layer, &c->work, &run, x, NULL, m, QB_ACTIVATION_NONE, y, &call) == QB_OK);
+    qb_linear_give_codes(&call, &range, (int8_t *)y);
+    CHECK(qb_linear_finish(&run, &call, 1, &c->plan.scratch) == QB_OK);
+    const qb_coded given = qb_linear_given(&call);
+    CHECK(!given.lacks_floats && given.count == 0);
+    CHECK(same_bits(y, expected, m * n));
+    free(x);
+    free_case(c);
     qb_device_close(device);
 }
 
@@ -463,6 +524,8 @@ main(void)
     RUN(test_float_and_activation_have_equal_bits_on_every_device);
     RUN(test_packed_weight_follows_the_parameter_and_the_quantizer);
     RUN(test_equal_input_and_range_share_codes);
+    RUN(test_given_codes_are_those_of_the_output);
+    RUN(test_an_output_that_is_not_finite_is_given_as_floats);
     RUN(test_nan_is_reported_by_site);
     RUN(test_zero_input_and_zero_rows_give_the_bias);
     RUN(test_ranges_along_the_last_axis_are_served_and_others_refused);

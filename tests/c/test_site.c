@@ -30,6 +30,50 @@ test_two_quantizers_choose_the_arithmetic(void)
 }
 
 static void
+test_codes_travel_to_a_static_integer_reader_that_is_alone(void)
+{
+    qb_device *device = case_device("ref", 1);
+    qb_quantizer *a = case_quantizer(device, 8, 0);
+    qb_quantizer *b = case_quantizer(device, 8, 0);
+    qb_quantizer *none = NULL;
+    qb_observer *observer = case_max_observer(device);
+    qb_quantizer_options options = case_quantizer_options(8, 0);
+    const qb_site site = {.a = &a, .b = &b};
+    const qb_site plain = {.a = &none, .b = &none};
+    const qb_edge edge = {.reader = &site, .quantizer = a};
+    const qb_edge from_integer = {.maker = &site, .reader = &site, .quantizer = a};
+    const qb_edge from_float = {.maker = &plain, .reader = &site, .quantizer = a};
+    const qb_edge watched = {.reader = &site, .quantizer = a, .onlooker = "somebody looks on"};
+    qb_quant_range range = {.scale = 0.0f};
+    CHECK_CONTAINS(qb_edge_refusal(&edge, NULL), "dynamic");
+    case_set_amax(a, 2.0f);
+    CHECK(qb_edge_refusal(&edge, &range) == NULL && qb_edge_refusal(&from_integer, NULL) == NULL);
+    CHECK(range.scale == 127.0f / 2.0f && range.lower == -128.0f && range.upper == 127.0f);
+    CHECK_CONTAINS(qb_edge_refusal(&from_float, NULL), "makes it is not integer");
+    CHECK_CONTAINS(qb_edge_refusal(&watched, NULL), "somebody looks on");
+    CHECK(qb_quantizer_set_observer(a, observer) == QB_OK);
+    CHECK(qb_quantizer_set_stages(a, QB_STAGE_QUANT | QB_STAGE_CALIB) == QB_OK);
+    CHECK_CONTAINS(qb_edge_refusal(&edge, NULL), "collects");
+    CHECK(qb_quantizer_set_stages(a, QB_STAGE_QUANT) == QB_OK);
+    CHECK(qb_quantizer_set_stages(b, QB_STAGE_DISABLED) == QB_OK);
+    CHECK_CONTAINS(qb_edge_refusal(&edge, NULL), "reads is not integer");
+    CHECK(qb_quantizer_set_stages(b, QB_STAGE_QUANT) == QB_OK);
+    options.scale_amax = 4.0f;
+    CHECK(qb_quantizer_set_options(a, &options, NULL) == QB_OK);
+    CHECK(qb_edge_refusal(&edge, &range) == NULL && range.scale == 127.0f / 8.0f);
+    case_set_amax(a, 2e38f);
+    CHECK_CONTAINS(qb_edge_refusal(&edge, NULL), "not finite");
+    options = case_quantizer_options(7, 0);
+    options.is_unsigned = 1;
+    CHECK(qb_quantizer_set_options(a, &options, NULL) == QB_OK);
+    CHECK_CONTAINS(qb_edge_refusal(&edge, NULL), "unsigned");
+    qb_observer_release(observer);
+    qb_quantizer_destroy(a);
+    qb_quantizer_destroy(b);
+    qb_device_close(device);
+}
+
+static void
 test_tensors_are_encoded_together_and_a_bad_one_is_named(void)
 {
     qb_device *device = case_device(NULL, 3);
@@ -91,6 +135,7 @@ int
 main(void)
 {
     RUN(test_two_quantizers_choose_the_arithmetic);
+    RUN(test_codes_travel_to_a_static_integer_reader_that_is_alone);
     RUN(test_tensors_are_encoded_together_and_a_bad_one_is_named);
     RUN(test_values_pass_through_an_identity_and_are_made_otherwise);
     return check_report();

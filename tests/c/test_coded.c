@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Codes that travel give the bits of floats that travel.
+ *
+ * The witness is a session that trains: it saves every float that backward needs, so none of its edges is in codes.
+ * Both sessions run one model, and answers are compared with memcmp, error sentences with strcmp.
+ */
+#include "layers/coded.h"
+
+#include "decoder_case.h"
+
+enum { BATCH = 3, LENGTH = 11, ENCODER = 13, TOKENS = BATCH * LENGTH };
+
+typedef struct coded_case {
+    qb_device *device;
+    qb_model *model;
+    qb_session *coded, *witness;
+    qb_forward_inputs inputs;
+    int64_t ids[TOKENS], mask[TOKENS], encoder_mask[BATCH * ENCODER];
+    float head_mask[LAYERS * HEADS];
+    float *encoder;
+} coded_case;
+
+typedef struct answer {
+    qb_status status;
+    qb_error error;
+    float hidden[TOKENS * HIDDEN], pooled[BATCH * HIDDEN];
+} answer;
+
+typedef struct coded_setup {
+    const char *positions;
+    int is_decoder; /* causal, with an encoder to look at */
+    qb_padding padding;
+    int has_head_mask;
+} coded_setup;
+
+static qb_session *
+make_session(qb_model *model, int is_decoder, int trains)
+{
+    const qb_session_options options = {.struct_size = sizeof options,
+                                        .max_sequences = BATCH,
+                                        .max_length = LENGTH,
+                                        .keep_probabilities = 1,
+                                        .max_encoder_length = is_decoder ? ENCODER : 0,
+                                        .trains = trains};
+    return session_make_of(model, &options);
+}
+
+/* A static range for every activation.  Each is narrow enough that some elements saturate; those of one tensor are
+ * equal, as calibration makes them, and those of others differ. */
+static void
+set_ranges(qb_model *model)
+{
+    for (int64_t i = 0; i < qb_model_quantizer_count(model); i++) {
+        const char *name = qb_model_quantizer_name(model, i);
+        const int is_hidden = strstr(name, "self.query") != NULL || strstr(name, "self.key") != NULL ||
+                              strstr(name, "self.value") != NULL || strstr(name, "residual") != NULL ||
+                              strstr(name, "intermediate") != NULL;
+        const float range = strstr(name, "matmul_a") != NULL ? 0.7f : is_hidden ? 2.1f : 1.6f + 0.01f * (float)i;
+        if (strstr(name, "_weight_quantizer") == NULL) {
+            case_set_amax(qb_model_quantizer(model, i), range);
+        }
+    }
+}
+
+static coded_case *
+make_case(qb_device *device, const coded_setup *setup)
+{
+    coded_case *c = case_memory(sizeof *c);
+    qb_model_options options = model_options(QB_HEAD_NONE);
+    options.position_embedding_type = setup->positions;
+    options.add_cross_attention = setup->is_decoder;
+    c->device = device;
+    c->model = model_make_of(device, &options);
+    set_ranges(c->model);
+    c->coded = make_session(c->model, setup->is_decoder, 0);
+    c->witness = make_session(c->model, setup->is_decoder, 1);
+    model_ids(c->ids, TOKENS, 31);
+    for (int64_t i = 0; i < TOKENS; i++) { /* 11, 7 and 3 tokens */
+        c->mask[i] = i % LENGTH < LENGTH - 4 * (i / LENGTH);
+    }
+    for (int64_t i = 0; i < BATCH * ENCODER; i++) {
+        c->encoder_mask[i] = i % ENCODER < ENCODER - 5 * (i / ENCODER);
+    }
+    for (int64_t i = 0; i < LAYERS * HEADS; i++) {
+        c->head_mask[i] = 0.25f * (float)(i % 5);
+    }
+    c->encoder = case_random(BATCH * ENCODER * HIDDEN, 1.0f, 32);
+    c->inputs = model_inputs(BATCH, LENGTH, c->ids, c->mask);
+    c->inputs.padding = setup->padding;
+    c->inputs.head_mask = setup->has_head_mask ? c->head_mask : NULL;
+    if (setup->is_decoder) {
+        c->inputs.is_causal = 1;
+        c->inputs.encoder_length = ENCODER;
+        c->inputs.encoder_hidden_states = c->encoder;
+        c->inputs.encoder_attention_mask = c->encoder_mask;
+        c->inputs.encoder_attention_mask_rank = 2;
+    }
+    return c;
+}
+
+static void
+free_case(coded_case *c)
+{
+    qb_session_destroy(c->coded);
+    qb_session_destroy(c->witness);
+    qb_model_release(c->model);
+    free(c->encoder);
+    free(c);
+}
+
+static void
+ask(const coded_case *c, qb_session *session, answer *a)
+{
+    memset(a, 0, sizeof *a);
+    const qb_forward_outputs outputs = {
+        .struct_size = sizeof outputs, .last_hidden_state = a->hidden, .pooler_output = a->pooled};
+    a->status = qb_session_forward(session, NULL, &c->inputs, &outputs, &a->error);
+}
+
+/* 1 if both sessions say the same; `what` is written otherwise. */
+static int
+agree(const coded_case *c, const char *what)
+{
+    static answer coded;
+    static answer witness;
+    ask(c, c->coded, &coded);
+    ask(c, c->witness, &witness);
+    int same = coded.status == witness.status;
+    if (same && coded.status == QB_OK) {
+        same = same_bits(coded.hidden, witness.hidden, TOKENS * HIDDEN) &&
+               same_bits(coded.pooled, witness.pooled, BATCH * HIDDEN);
+    }
+    else {
+        same = same && strcmp(coded.error.message, witness.error.message) == 0;
+    }
+    if (!same) {
+        (void)fprintf(stderr, "%s: %d \"%s\", expected %d \"%s\"\n", what, (int)coded.status, coded.error.message,
+                      (int)witness.status, witness.error.message);
+    }
+    return same;
+}
+
+/* ---- every reader and maker in turn ----------------------------------------------------------------------------- */
+
+typedef enum change { OFF, DYNAMIC, WIDE, COLLECTS, OTHER_RANGE, ENDLESS, UNSIGNED, CHANGES_COUNT } change;
+
+static void
+apply(qb_quantizer *quantizer, change how, qb_observer *observer)
+{
+    qb_quantizer_options options = qb_quantizer_get_options(quantizer);
+    switch (how) {
+    case OFF:
+        CHECK(qb_quantizer_set_stages(quantizer, QB_STAGE_DISABLED) == QB_OK);
+        break;
+    case DYNAMIC:
+        CHECK(qb_quantizer_set_amax(quantizer, NULL, 0, NULL, NULL) == QB_OK);
+        break;
+    case WIDE:
+        options.num_bits = 12;
+        CHECK(qb_quantizer_set_options(quantizer, &options, NULL) == QB_OK);
+        break;
+    case COLLECTS:
+        CHECK(qb_quantizer_set_observer(quantizer, observer) == QB_OK);
+        CHECK(qb_quantizer_set_stages(quantizer, QB_STAGE_QUANT | QB_STAGE_CALIB) == QB_OK);
+        break;
+    case OTHER_RANGE:
+        case_set_amax(quantizer, 0.83f);
+        break;
+    case ENDLESS: /* finite itself, but not what it is scaled to */
+        options.scale_amax = 4.0f;
+        CHECK(qb_quantizer_set_options(quantizer, &options, NULL) == QB_OK);
+        case_set_amax(quantizer, 2e38f);
+        break;
+    case UNSIGNED:
+        options.is_unsigned = 1;
+        options.num_bits = 7;
+        CHECK(qb_quantizer_set_options(quantizer, &options, NULL) == QB_OK);
+        break;
+    case CHANGES_COUNT:
+        break;
+    }
+}
+
+/* As set_ranges left it. */
+static void
+restore(qb_quantizer *quantizer, const qb_quantizer_options *options, float range)
+{
+    CHECK(qb_quantizer_set_options(quantizer, options, NULL) == QB_OK);
+    CHECK(qb_quantizer_set_stages(quantizer, QB_STAGE_QUANT) == QB_OK);
+    CHECK(qb_quantizer_set_observer(quantizer, NULL) == QB_OK);
+    case_set_amax(quantizer, range);
+}
+
+static void
+change_in_turn(qb_device *device, const coded_setup *setup)
+{
+    coded_case *c = make_case(device, setup);
+    qb_observer *observer = case_max_observer(device);
+    CHECK(agree(c, "unchanged"));
+    for (int64_t i = 0; i < qb_model_quantizer_count(c->model); i++) {
+        qb_quantizer *quantizer = qb_model_quantizer(c->model, i);
+        const char *name = qb_model_quantizer_name(c->model, i);
+        const int is_weight = strstr(name, "_weight_quantizer") != NULL;
+        const qb_quantizer_options options = qb_quantizer_get_options(quantizer);
+        const float *range = NULL;
+        if (is_weight) { /* makers: off, and therefore no integer products */
+            CHECK(qb_quantizer_set_stages(quantizer, QB_STAGE_DISABLED) == QB_OK);
+            CHECK(agree(c, name));
+            CHECK(qb_quantizer_set_stages(quantizer, QB_STAGE_QUANT) == QB_OK);
+            continue;
+        }
+        int32_t rank = 0;
+        const int64_t *shape = NULL;
+        qb_quantizer_amax(quantizer, &range, &rank, &shape);
+        const float before = range[0];
+        for (int how = 0; how < CHANGES_COUNT; how++) {
+            apply(quantizer, (change)how, observer);
+            CHECK(agree(c, name));
+            restore(quantizer, &options, before);
+        }
+    }
+    CHECK(agree(c, "restored"));
+    qb_observer_release(observer);
+    free_case(c);
+}
+
+static void
+test_every_quantizer_may_break_off_its_edges(void)
+{
+    const coded_setup encoder = {.padding = QB_PADDING_SKIP};
+    const coded_setup decoder = {.is_decoder = 1, .padding = QB_PADDING_SKIP};
+    qb_device *one = case_device("ref", 1);
+    qb_device *several = case_device(NULL, 2);
+    change_in_turn(several, &encoder);
+    change_in_turn(one, &decoder);
+    qb_device_close(one);
+    qb_device_close(several);
+}
+
+static void
+test_codes_and_floats_agree_on_every_device_and_in_every_kind_of_model(void)
+{
+    static const char *const positions[] = {"absolute", "relative_key", "relative_key_query"};
+    case_devices devices = case_devices_open();
+    for (size_t d = 0; d < devices.count; d++) {
+        for (int i = (int)(d % 3); i < 24; i += 3) { /* a third of the models, another one for another thread count */
+            const coded_setup setup = {.positions = positions[i / 8],
+                                       .is_decoder = i & 1,
+                                       .padding = i & 2 ? QB_PADDING_COMPUTE : QB_PADDING_SKIP,
+                                       .has_head_mask = (i & 4) != 0};
+            coded_case *c = make_case(devices.at[d], &setup);
+            CHECK(agree(c, devices.at[d]->kernels.isa));
+            free_case(c);
+        }
+    }
+    case_devices_close(&devices);
+}
+
+/* Readers of a tensor with ranges of their own: each gets codes of its own. */
+static void
+test_readers_with_different_ranges_get_their_own_codes(void)
+{
+    const coded_setup setup = {.padding = QB_PADDING_SKIP};
+    qb_device *device = case_device(NULL, 2);
+    coded_case *c = make_case(device, &setup);
+    for (int64_t i = 0; i < qb_model_quantizer_count(c->model); i++) {
+        if (strstr(qb_model_quantizer_name(c->model, i), "_weight_quantizer") == NULL) {
+            case_set_amax(qb_model_quantizer(c->model, i), 1.1f + 0.02f * (float)i);
+        }
+    }
+    CHECK(agree(c, "different ranges"));
+    free_case(c);
+    qb_device_close(device);
+}
+
+/* ---- onlookers -------------------------------------------------------------------------------------------------- */
+
+/* A device's outputs are the same whether anybody looks on, and what is looked at is the witness's. */
+static void
+test_whoever_looks_on_sees_the_floats(void)
+{
+    const coded_setup setup = {.is_decoder = 1, .padding = QB_PADDING_SKIP};
+    qb_device *device = case_device(NULL, 3);
+    coded_case *c = make_case(device, &setup);
+    enum { PAIRS = BATCH * HEADS * LENGTH, KEYS = BATCH * HEADS * LENGTH * D_HEAD_SIZE };
+    layer_arrays hidden[2];
+    layer_arrays attentions[2];
+    layer_arrays keys[2];
+    layer_arrays values[2];
+    float *first[2];
+    float last[2][TOKENS * HIDDEN];
+    for (int i = 0; i < 2; i++) {
+        hidden[i] = layer_arrays_make(TOKENS * HIDDEN);
+        attentions[i] = layer_arrays_make(PAIRS * LENGTH);
+        keys[i] = layer_arrays_make(KEYS);
+        values[i] = layer_arrays_make(KEYS);
+        first[i] = case_memory(TOKENS * HIDDEN * sizeof(float));
+        float *states[LAYERS + 1] = {first[i], hidden[i].at[0], hidden[i].at[1]};
+        const qb_forward_outputs outputs = {.struct_size = sizeof outputs,
+                                            .last_hidden_state = last[i],
+                                            .hidden_states = states,
+                                            .attentions = attentions[i].at,
+                                            .keys = keys[i].at,
+                                            .values = values[i].at};
+        CHECK(qb_session_forward(i == 0 ? c->coded : c->witness, NULL, &c->inputs, &outputs, NULL) == QB_OK);
+    }
+    CHECK(same_bits(first[0], first[1], TOKENS * HIDDEN));
+    CHECK(same_bits(last[0], last[1], TOKENS * HIDDEN));
+    for (int layer = 0; layer < LAYERS; layer++) {
+        CHECK(same_bits(hidden[0].at[layer], hidden[1].at[layer], TOKENS * HIDDEN));
+        CHECK(same_bits(attentions[0].at[layer], attentions[1].at[layer], PAIRS * LENGTH));
+        CHECK(same_bits(keys[0].at[layer], keys[1].at[layer], KEYS));
+        CHECK(same_bits(values[0].at[layer], values[1].at[layer], KEYS));
+    }
+    static answer alone;
+    ask(c, c->coded, &alone);
+    CHECK(alone.status == QB_OK && same_bits(alone.hidden, last[0], TOKENS * HIDDEN));
+    for (int i = 0; i < 2; i++) {
+        layer_arrays_free(&hidden[i]);
+        layer_arrays_free(&attentions[i]);
+        layer_arrays_free(&keys[i]);
+        layer_arrays_free(&values[i]);
+        free(first[i]);
+    }
+    free_case(c);
+    qb_device_close(device);
+}
+
+/* ---- sentences -------------------------------------------------------------------------------------------------- */
+
+/* What is not finite comes in by a bias or by LayerNorm's parameters, which are floats.  Every such parameter in turn.
+ */
+static void
+test_a_nan_gets_the_same_sentence(void)
+{
+    static const float bad[] = {NAN, INFINITY};
+    const coded_setup setups[] = {{.padding = QB_PADDING_SKIP}, {.is_decoder = 1, .padding = QB_PADDING_COMPUTE}};
+    qb_device *device = case_device(NULL, 2);
+    for (size_t s = 0; s < COUNT(setups); s++) {
+        coded_case *c = make_case(device, &setups[s]);
+        int64_t refused = 0;
+        for (int64_t i = 0; i < qb_model_parameter_count(c->model); i++) {
+            const qb_parameter_info info = qb_model_parameter(c->model, i);
+            if (info.rank != 1 || strstr(info.name, "pooler") != NULL) {
+                continue;
+            }
+            for (size_t b = 0; b < COUNT(bad); b++) {
+                float *data = NULL;
+                CHECK(qb_model_parameter_write(c->model, i, &data, NULL) == QB_OK);
+                const float before = data[7];
+                data[7] = bad[b];
+                static answer coded;
+                ask(c, c->coded, &coded);
+                refused += coded.status == QB_ERR_VALUE;
+                CHECK(agree(c, info.name));
+                CHECK(qb_model_parameter_write(c->model, i, &data, NULL) == QB_OK);
+                data[7] = before;
+            }
+        }
+        /* All but the last LayerNorm's two, whose output no quantizer looks at. */
+        CHECK(refused == 2 * (s == 0 ? 2 + LAYERS * 10 - 2 : 2 + LAYERS * 16 - 2));
+        CHECK(agree(c, "restored"));
+        free_case(c);
+    }
+    qb_device_close(device);
+}
+
+int
+main(void)
+{
+    RUN(test_every_quantizer_may_break_off_its_edges);
+    RUN(test_codes_and_floats_agree_on_every_device_and_in_every_kind_of_model);
+    RUN(test_readers_with_different_ranges_get_their_own_codes);
+    RUN(test_whoever_looks_on_sees_the_floats);
+    RUN(test_a_nan_gets_the_same_sentence);
+    return check_report();
+}
