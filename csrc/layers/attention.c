@@ -262,40 +262,94 @@ typedef struct attention_call {
     float *new_k, *new_v; /* (projected, N D) */
 } attention_call;
 
-/* q, k and v.  One region for all three, unless an input has to be dequantized: those go one by one, because they
- * share the buffer of the values. */
-static qb_status
-project(const qb_attention *self, const qb_attention_work *work, const qb_run *run, const attention_call *at)
+/* Who needs q, k or v as floats, besides the scores or the context. */
+static const char *
+onlooker_of(const qb_attention *self, const qb_attention_work *work, const qb_attention_inputs *inputs,
+            const qb_linear *layer)
 {
-    const struct {
-        const qb_linear *layer;
-        const qb_linear_work *work;
-        const char *name;
-        const float *x;
-        int64_t rows;
-        float *y;
-    } parts[QB_LINEAR_CALLS_MAX] = {{&self->query, &work->query, "query", at->x, at->rows, work->q},
-                                    {&self->key, &work->key, "key", at->memory, at->projected, at->new_k},
-                                    {&self->value, &work->value, "value", at->memory, at->projected, at->new_v}};
+    if (work->x != NULL) {
+        return "backward needs the floats";
+    }
+    if (layer != &self->value && self->positions != QB_POSITIONS_ABSOLUTE) {
+        return "relative positions are products of the floats";
+    }
+    if (layer == &self->query) {
+        return NULL;
+    }
+    if (inputs->keys->earlier_width > 0) {
+        return "keys and values of earlier calls, which are floats, join it";
+    }
+    return inputs->key_reader != NULL ? "keys and values are handed out" : NULL;
+}
+
+/* One of q, k and v, and who reads it. */
+typedef struct projection {
+    const qb_linear *layer;
+    const qb_linear_work *work;
+    const char *name;
+    const float *x;
+    qb_coded *of_x; /* what there is of x */
+    int64_t rows;
+    float *y;
+    const qb_site *reader;
+    const qb_quantizer *quantizer; /* the reader's, on y */
+    int8_t *codes;                 /* room for y's codes */
+    qb_coded *given;               /* what there is of y afterwards */
+} projection;
+
+static qb_status
+begin_projection(const projection *of, const qb_run *run, const char *onlooker, qb_linear_call *call)
+{
+    const qb_site maker = qb_linear_site(of->layer);
+    const qb_edge edge = {.maker = &maker, .reader = of->reader, .quantizer = of->quantizer, .onlooker = onlooker};
+    qb_quant_range range;
+    QB_TRY(qb_linear_begin(of->layer, of->work, run, of->x, of->of_x, of->rows, QB_ACTIVATION_NONE, of->y, call));
+    if (qb_edge_refusal(&edge, &range) == NULL) {
+        qb_linear_give_codes(call, &range, of->codes);
+    }
+    return QB_OK;
+}
+
+/* q, k and v, or their codes; *given says which.  One region for all three, unless an input has to be dequantized:
+ * those go one by one, because they share the buffer of the values. */
+static qb_status
+project(const qb_attention *self, const qb_attention_work *work, const qb_run *run, const qb_attention_inputs *inputs,
+        const attention_call *at, qb_attention_operands *given)
+{
+    const qb_site scores = scores_site(self);
+    const qb_site context = context_site(self);
     qb_coded of_x = {.count = 0};
     qb_coded of_memory = {.count = 0};
+    qb_coded *of_keys = at->memory == at->x ? &of_x : &of_memory;
+    const projection parts[QB_LINEAR_CALLS_MAX] = {
+        {&self->query, &work->query, "query", at->x, &of_x, at->rows, work->q, &scores, self->matmul_q, work->q_codes,
+         &given->q},
+        {&self->key, &work->key, "key", at->memory, of_keys, at->projected, at->new_k, &scores, self->matmul_k,
+         work->k_codes, &given->k},
+        {&self->value, &work->value, "value", at->memory, of_keys, at->projected, at->new_v, &context, self->matmul_v,
+         work->v_codes, &given->v},
+    };
     qb_linear_call calls[QB_LINEAR_CALLS_MAX];
+    qb_coded *given_by[QB_LINEAR_CALLS_MAX];
     int32_t ready = 0;
+    *given = (qb_attention_operands){.q = {.count = 0}};
     for (int32_t i = 0; i < QB_LINEAR_CALLS_MAX && parts[i].rows > 0; i++) {
         const qb_path path = {run->path, parts[i].name};
         const qb_run inner = qb_run_enter(run, &path);
-        qb_linear_call *call = &calls[ready];
-        QB_TRY(qb_linear_begin(parts[i].layer, parts[i].work, &inner, parts[i].x,
-                               parts[i].x == at->x ? &of_x : &of_memory, parts[i].rows, QB_ACTIVATION_NONE, parts[i].y,
-                               call));
-        if (call->arithmetic == QB_ARITHMETIC_DEQUANTIZED) {
-            QB_TRY(qb_linear_finish(&inner, call, 1, work->scratch));
+        const char *onlooker = onlooker_of(self, work, inputs, parts[i].layer);
+        QB_TRY(begin_projection(&parts[i], &inner, onlooker, &calls[ready]));
+        if (calls[ready].arithmetic == QB_ARITHMETIC_DEQUANTIZED) {
+            QB_TRY(qb_linear_finish(&inner, &calls[ready], 1, work->scratch));
         }
         else {
-            ready++;
+            given_by[ready++] = parts[i].given;
         }
     }
-    return ready == 0 ? QB_OK : qb_linear_finish(run, calls, ready, work->scratch);
+    QB_TRY(ready == 0 ? QB_OK : qb_linear_finish(run, calls, ready, work->scratch));
+    for (int32_t i = 0; i < ready; i++) {
+        *given_by[i] = qb_linear_given(&calls[i]);
+    }
+    return QB_OK;
 }
 
 static qb_status
@@ -310,13 +364,15 @@ show(qb_quantizer *quantizer, const qb_run *run, const char *name, const float *
 typedef struct operand {
     const char *name; /* of its quantizer */
     const qb_quantizer *quantizer;
-    const float *x; /* (rows, N D) */
+    const float *x;        /* (rows, N D) */
+    const qb_coded *given; /* what there is of x */
     int64_t rows;
     float *buffer; /* for its values; may be x */
     int8_t *codes;
 } operand;
 
-/* Either *values (x, or the buffer with quantized values), or a coding that is still to be made and *step. */
+/* Either *values (x, or the buffer with quantized values), or *step and, unless the codes are there, a coding that is
+ * still to be made. */
 static qb_status
 prepare_operand(const operand *of, const qb_run *at, qb_arithmetic arithmetic, int64_t features, qb_coding *codings,
                 int32_t *count, const float **values, float *step)
@@ -325,10 +381,13 @@ prepare_operand(const operand *of, const qb_run *at, qb_arithmetic arithmetic, i
     if (arithmetic != QB_ARITHMETIC_INTEGER) {
         return qb_site_values(of->quantizer, at, of->x, of->rows, features, of->buffer, values);
     }
-    qb_coding *coding = &codings[(*count)++];
-    *coding = (qb_coding){.path = at->path, .x = of->x, .codes = of->codes, .count = of->rows * features};
-    QB_TRY(qb_site_range(of->quantizer, at, of->x, of->rows, features, &coding->range));
-    *step = qb_quant_range_step(&coding->range);
+    qb_quant_range range;
+    QB_TRY(qb_site_range(of->quantizer, at, of->x, of->rows, features, &range));
+    *step = qb_quant_range_step(&range);
+    if (qb_coded_find(of->given, &range) == NULL) {
+        codings[(*count)++] =
+            (qb_coding){.path = at->path, .x = of->x, .codes = of->codes, .count = of->rows * features, .range = range};
+    }
     return QB_OK;
 }
 
@@ -343,14 +402,14 @@ fill(float *x, int64_t n, float value)
 /* Quantize q, k and v, and set the job's operands and steps.  *v_step is the step of v's codes. */
 static qb_status
 prepare_products(const qb_attention *self, const qb_attention_work *work, const qb_run *run, int64_t rows,
-                 qb_attention_job *job, float *v_step)
+                 const qb_attention_operands *given, qb_attention_job *job, float *v_step)
 {
     const int64_t h = self->query.out_features;
     const int64_t keys = job->keys->tokens;
     const operand operands[] = {
-        {"matmul_q_input_quantizer", self->matmul_q, work->q, rows, work->q_values, work->q_codes},
-        {"matmul_k_input_quantizer", self->matmul_k, work->k, keys, work->k_values, work->k_codes},
-        {"matmul_v_input_quantizer", self->matmul_v, work->v, keys, work->v_values, work->v_codes},
+        {"matmul_q_input_quantizer", self->matmul_q, work->q, &given->q, rows, work->q_values, work->q_codes},
+        {"matmul_k_input_quantizer", self->matmul_k, work->k, &given->k, keys, work->k_values, work->k_codes},
+        {"matmul_v_input_quantizer", self->matmul_v, work->v, &given->v, keys, work->v_values, work->v_codes},
     };
     const qb_arithmetic arithmetic[] = {job->scores_arithmetic, job->scores_arithmetic, job->context_arithmetic};
     const float **const values[] = {&job->q, &job->k, &job->v};
@@ -411,7 +470,8 @@ run_items(qb_attention_job *job, const qb_run *run)
 
 qb_status
 qb_attention_prepare_job(const qb_attention *self, const qb_attention_work *work, const qb_run *run,
-                         const qb_attention_inputs *inputs, qb_attention_job *job, float *v_step)
+                         const qb_attention_inputs *inputs, const qb_attention_operands *operands,
+                         qb_attention_job *job, float *v_step)
 {
     const qb_site scores = scores_site(self);
     const qb_site context = context_site(self);
@@ -439,18 +499,19 @@ qb_attention_prepare_job(const qb_attention *self, const qb_attention_work *work
         .head_mask = inputs->head_mask,
         .context_rows = work->context,
     };
-    return prepare_products(self, work, run, sequences->tokens, job, v_step);
+    return prepare_products(self, work, run, sequences->tokens, operands, job, v_step);
 }
 
 /* Scores, probabilities and context from q, k and v. */
 static qb_status
-attend(const qb_attention *self, const qb_attention_work *work, const qb_run *run, const qb_attention_inputs *inputs)
+attend(const qb_attention *self, const qb_attention_work *work, const qb_run *run, const qb_attention_inputs *inputs,
+       const qb_attention_operands *operands)
 {
     const qb_sequences *sequences = inputs->sequences;
     const int keeps = inputs->reader != NULL || qb_attention_keeps_probabilities(self);
     qb_attention_job job;
     float v_step = 0.0f;
-    QB_TRY(qb_attention_prepare_job(self, work, run, inputs, &job, &v_step));
+    QB_TRY(qb_attention_prepare_job(self, work, run, inputs, operands, &job, &v_step));
     job.probabilities = keeps ? work->probabilities : NULL;
     if (!keeps) {
         QB_TRY(prepare_probabilities(self, work, run, NULL, 0, v_step, &job));
@@ -510,7 +571,8 @@ qb_attention_forward(const qb_attention *self, const qb_attention_work *work, co
         QB_TRY(qb_gradient_copy(run, y, rows * self->query.in_features, work->x));
     }
     QB_TRY(observe_inputs(self, &at_self, &call));
-    QB_TRY(project(self, work, &at_self, &call));
+    qb_attention_operands operands;
+    QB_TRY(project(self, work, &at_self, inputs, &call, &operands));
     if (inputs->key_reader != NULL && call.projected > 0) {
         inputs->key_reader(inputs->reader_context, inputs->layer, call.new_k, call.new_v);
     }
@@ -520,7 +582,7 @@ qb_attention_forward(const qb_attention *self, const qb_attention_work *work, co
     QB_TRY(show(self->matmul_q, &at_self, "matmul_q_input_quantizer", work->q, rows, features));
     QB_TRY(show(self->matmul_k, &at_self, "matmul_k_input_quantizer", work->k, key_rows, features));
     QB_TRY(show(self->matmul_v, &at_self, "matmul_v_input_quantizer", work->v, key_rows, features));
-    QB_TRY(attend(self, work, &at_self, inputs));
+    QB_TRY(attend(self, work, &at_self, inputs, &operands));
     const qb_residual_norm_inputs of_output = {.dropout = inputs->output_dropout};
     return qb_residual_norm_forward(&self->output, &work->output, &at_output, &of_output, work->context, rows, y);
 }

@@ -28,6 +28,8 @@
  *            r of relative_key_query is added term by term, first q's
  *   context  integer: c = fma((float)acc, step_a * step_v, +0);            float: acc
  *
+ * Operands that nobody needs as floats are made as codes at once (site.h, qb_edge): q, k and v by their products.
+ *
  * Work items are (sequence, head), cut by query rows when there are few of them.  An item packs its keys and values and
  * runs over blocks of query rows, so that the (B, N, T, S) tensor never exists: a block's scores stay in the cache from
  * the first product to the second.  When somebody asks for the probabilities (output_attentions, a collecting or

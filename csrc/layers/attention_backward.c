@@ -474,9 +474,10 @@ attend_backward(const qb_attention *self, const qb_attention_work *work, const q
                        "the probabilities of the whole layer are needed, but the session was made without "
                        "keep_probabilities");
     }
+    const qb_attention_operands floats = {.q = {.count = 0}};
     qb_attention_job forward;
     float v_step = 0.0f;
-    QB_TRY(qb_attention_prepare_job(self, work, run, inputs, &forward, &v_step));
+    QB_TRY(qb_attention_prepare_job(self, work, run, inputs, &floats, &forward, &v_step));
     const struct {
         const char *name;
         qb_quantizer *quantizer;

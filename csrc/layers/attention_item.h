@@ -42,9 +42,16 @@ int64_t qb_attention_item_count(const qb_attention_job *job);
 /* Elements of the kept probabilities. */
 int64_t qb_attention_probability_count(const qb_sequences *queries, const qb_sequences *keys, int64_t heads);
 
-/* Quantize q, k and v of `work`, and describe the layer's items.  *v_step is the step of v's codes. */
+/* What there is of q, k and v in a work struct: floats, or the codes. */
+typedef struct qb_attention_operands {
+    qb_coded q, k, v;
+} qb_attention_operands;
+
+/* Quantize q, k and v of `work`, as far as that is not done, and describe the layer's items.  *v_step is the step of
+ * v's codes. */
 qb_status qb_attention_prepare_job(const qb_attention *self, const qb_attention_work *work, const qb_run *run,
-                                   const qb_attention_inputs *inputs, qb_attention_job *job, float *v_step);
+                                   const qb_attention_inputs *inputs, const qb_attention_operands *operands,
+                                   qb_attention_job *job, float *v_step);
 /* p (T, S): the softmax of one (sequence, head), with forward's bits and before dropout.  `job` is set up for scores;
  * `arena` is the scratch of qb_attention_item_bytes, which is free again afterwards. */
 void qb_attention_item_probabilities(const qb_attention_job *job, int64_t sequence, int64_t head, qb_arena arena,
