@@ -460,11 +460,40 @@ static qb_status
 run_items(qb_attention_job *job, const qb_run *run)
 {
     atomic_init(&job->failed, 0);
+    atomic_init(&job->is_context_nonfinite, 0);
     QB_TRY(qb_run_parallel(run, qb_attention_item_count(job), 1, qb_attention_compute_items, job));
     if (atomic_load_explicit(&job->failed, memory_order_relaxed)) {
         const qb_path path = {run->path, "matmul_a_input_quantizer"};
         return qb_fail(run->error, &path, QB_ERR_VALUE, "found a NaN or infinity, expected finite numbers to quantize");
     }
+    return QB_OK;
+}
+
+/* The items that make the context, or its codes; *given says which.  Where the context is not finite it is made after
+ * all, so that whoever reads it says where. */
+static qb_status
+run_context_items(const qb_attention *self, const qb_attention_work *work, const qb_run *run, qb_attention_job *job,
+                  qb_coded *given)
+{
+    const qb_site maker = context_site(self);
+    const qb_site reader = qb_linear_site(&self->output.dense);
+    const qb_edge edge = {.maker = &maker,
+                          .reader = &reader,
+                          .quantizer = self->output.dense.input_quantizer,
+                          .onlooker = work->x == NULL ? NULL : "backward needs the floats"};
+    *given = (qb_coded){.count = 0};
+    job->computes_context = 1;
+    if (qb_edge_refusal(&edge, &job->context_range) != NULL) {
+        return run_items(job, run);
+    }
+    job->context_codes = (int8_t *)work->context;
+    QB_TRY(run_items(job, run));
+    if (atomic_load_explicit(&job->is_context_nonfinite, memory_order_relaxed)) {
+        job->context_codes = NULL;
+        return run_items(job, run);
+    }
+    given->lacks_floats = 1;
+    qb_coded_add(given, &job->context_range, job->context_codes);
     return QB_OK;
 }
 
@@ -502,10 +531,10 @@ qb_attention_prepare_job(const qb_attention *self, const qb_attention_work *work
     return prepare_products(self, work, run, sequences->tokens, operands, job, v_step);
 }
 
-/* Scores, probabilities and context from q, k and v. */
+/* Scores, probabilities and context from q, k and v; *given says what there is of the context. */
 static qb_status
 attend(const qb_attention *self, const qb_attention_work *work, const qb_run *run, const qb_attention_inputs *inputs,
-       const qb_attention_operands *operands)
+       const qb_attention_operands *operands, qb_coded *given)
 {
     const qb_sequences *sequences = inputs->sequences;
     const int keeps = inputs->reader != NULL || qb_attention_keeps_probabilities(self);
@@ -513,14 +542,12 @@ attend(const qb_attention *self, const qb_attention_work *work, const qb_run *ru
     float v_step = 0.0f;
     QB_TRY(qb_attention_prepare_job(self, work, run, inputs, operands, &job, &v_step));
     job.probabilities = keeps ? work->probabilities : NULL;
+    job.computes_scores = 1;
     if (!keeps) {
         QB_TRY(prepare_probabilities(self, work, run, NULL, 0, v_step, &job));
-        job.computes_scores = 1;
-        job.computes_context = 1;
-        return run_items(&job, run);
+        return run_context_items(self, work, run, &job, given);
     }
     const int64_t elements = qb_attention_probability_count(sequences, job.keys, self->heads);
-    job.computes_scores = 1;
     QB_TRY(run_items(&job, run));
     if (inputs->reader != NULL) {
         inputs->reader(inputs->reader_context, inputs->layer, work->probabilities);
@@ -528,8 +555,7 @@ attend(const qb_attention *self, const qb_attention_work *work, const qb_run *ru
     QB_TRY(show(self->matmul_a, run, "matmul_a_input_quantizer", work->probabilities, 1, elements));
     QB_TRY(prepare_probabilities(self, work, run, work->probabilities, elements, v_step, &job));
     job.computes_scores = 0;
-    job.computes_context = 1;
-    return run_items(&job, run);
+    return run_context_items(self, work, run, &job, given);
 }
 
 /* Show x and z to the quantizers that look at them. */
@@ -582,7 +608,8 @@ qb_attention_forward(const qb_attention *self, const qb_attention_work *work, co
     QB_TRY(show(self->matmul_q, &at_self, "matmul_q_input_quantizer", work->q, rows, features));
     QB_TRY(show(self->matmul_k, &at_self, "matmul_k_input_quantizer", work->k, key_rows, features));
     QB_TRY(show(self->matmul_v, &at_self, "matmul_v_input_quantizer", work->v, key_rows, features));
-    QB_TRY(attend(self, work, &at_self, inputs, &operands));
-    const qb_residual_norm_inputs of_output = {.dropout = inputs->output_dropout};
+    qb_coded of_context;
+    QB_TRY(attend(self, work, &at_self, inputs, &operands, &of_context));
+    const qb_residual_norm_inputs of_output = {.dropout = inputs->output_dropout, .x = &of_context};
     return qb_residual_norm_forward(&self->output, &work->output, &at_output, &of_output, work->context, rows, y);
 }

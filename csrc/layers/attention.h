@@ -28,7 +28,8 @@
  *            r of relative_key_query is added term by term, first q's
  *   context  integer: c = fma((float)acc, step_a * step_v, +0);            float: acc
  *
- * Operands that nobody needs as floats are made as codes at once (site.h, qb_edge): q, k and v by their products.
+ * Operands that nobody needs as floats are made as codes at once (site.h, qb_edge): q, k and v by their products,
+ * c by the items.
  *
  * Work items are (sequence, head), cut by query rows when there are few of them.  An item packs its keys and values and
  * runs over blocks of query rows, so that the (B, N, T, S) tensor never exists: a block's scores stay in the cache from
@@ -118,7 +119,7 @@ typedef struct qb_attention_work { /* one per session; every pointer is bound by
     float *v_values;                     /* quantized v; v itself unless backward will ask for it */
     float *x;                            /* (M, H) the input, saved; NULL: nobody will ask for gradients */
     int8_t *q_codes, *k_codes, *v_codes; /* as q, k, v */
-    float *context;                      /* (M, N D) */
+    float *context;                      /* (M, N D), or its codes */
     float *probabilities;                /* per sequence (N, T, S), one after the other; NULL: not planned */
     float *score_step;                   /* (max keys) */
     float *context_step;                 /* (D) */

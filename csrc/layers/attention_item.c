@@ -308,8 +308,18 @@ compute_context(qb_attention_job *job, const item *it, int64_t row, int64_t rows
         if (nonfinite != 0) {
             atomic_store_explicit(&job->failed, 1, memory_order_relaxed);
         }
-        job->kernels->product_qs8(it->buffers.codes, s, rows, it->buffers.values, 0, d, d, s, &job->context, c, h,
-                                  it->buffers.product);
+        if (job->context_codes == NULL) {
+            job->kernels->product_qs8(it->buffers.codes, s, rows, it->buffers.values, 0, d, d, s, &job->context, c, h,
+                                      it->buffers.product);
+            return;
+        }
+        nonfinite = 0;
+        job->kernels->product_qs8_codes(it->buffers.codes, s, rows, it->buffers.values, 0, d, d, s, &job->context,
+                                        &job->context_range, job->context_codes + it->at + row * h, h, &nonfinite,
+                                        it->buffers.product);
+        if (nonfinite != 0) {
+            atomic_store_explicit(&job->is_context_nonfinite, 1, memory_order_relaxed);
+        }
         return;
     }
     if (job->quantizes_probabilities) {

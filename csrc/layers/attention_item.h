@@ -27,11 +27,14 @@ typedef struct qb_attention_job {
     const float *head_mask;      /* (N) or NULL */
     int quantizes_probabilities; /* 1: to codes or values, by context_arithmetic, with this range */
     qb_quant_range probability_range;
-    float *probabilities; /* kept, per sequence (N, T, S); NULL: they live in scratch */
-    float *context_rows;  /* (M, N D) */
-    int computes_scores;  /* scores and softmax; otherwise they are read from probabilities */
+    float *probabilities;  /* kept, per sequence (N, T, S); NULL: they live in scratch */
+    float *context_rows;   /* (M, N D) */
+    int8_t *context_codes; /* (M, N D) the codes of the context, made in its stead; NULL: the context is made */
+    qb_quant_range context_range;
+    int computes_scores; /* scores and softmax; otherwise they are read from probabilities */
     int computes_context;
-    _Atomic int failed; /* a probability was NaN or infinite where codes are needed */
+    _Atomic int failed;               /* a probability was NaN or infinite where codes are needed */
+    _Atomic int is_context_nonfinite; /* so is the context, and its codes are worth nothing */
 } qb_attention_job;
 
 /* Scratch of one item of sequences with up to `keys` keys. */

@@ -233,6 +233,33 @@ naive_context(const attention_case *c, const naive_inputs *in, const float *prob
     return context;
 }
 
+/* 1 if work.context holds the codes that the dense layer makes of the context, in its stead. */
+static inline int
+naive_context_is_coded(const attention_case *c)
+{
+    const qb_site products = {.a = &c->layer.matmul_a, .b = &c->layer.matmul_v};
+    const qb_site dense = qb_linear_site(&c->layer.output.dense);
+    const qb_edge edge = {.maker = &products, .reader = &dense, .quantizer = c->layer.output.dense.input_quantizer};
+    return qb_edge_refusal(&edge, NULL) == NULL;
+}
+
+/* Whether work.context is this context, or its codes. */
+static inline int
+naive_context_is(const attention_case *c, const float *context)
+{
+    const int64_t n = c->tokens * c->width;
+    if (!naive_context_is_coded(c)) {
+        return same_bits(c->work.context, context, n);
+    }
+    const int8_t *codes = (const int8_t *)c->work.context;
+    const float scale = naive_scale(c->layer.output.dense.input_quantizer->amax.data[0], 8);
+    int same = 1;
+    for (int64_t i = 0; i < n; i++) {
+        same &= codes[i] == naive_code(context[i], scale, 8);
+    }
+    return same;
+}
+
 /* Check work.context, and `kept` (may be NULL) against the naive probabilities. */
 static inline void
 check_naive(const attention_case *c, const qb_kernels *reference, const float *kept)
@@ -242,7 +269,7 @@ check_naive(const attention_case *c, const qb_kernels *reference, const float *k
     float *context = naive_context(c, &in, probabilities);
     const int64_t count = qb_attention_probability_count(&c->sequences, &c->keys.sequences, c->setup.heads);
     CHECK(kept == NULL || same_bits(kept, probabilities, count));
-    CHECK(same_bits(c->work.context, context, c->tokens * c->width));
+    CHECK(naive_context_is(c, context));
     free(probabilities);
     free(context);
     naive_inputs_free(&in);
@@ -454,7 +481,7 @@ check_definition(qb_device *device, const attention_setup *setups, size_t count)
 static inline void
 check_bits(const case_devices *devices, const attention_setup *setup, attention_mode mode)
 {
-    float *context = NULL;
+    void *context = NULL;
     float *expected = NULL;
     for (size_t d = 0; d < devices->count; d++) {
         attention_case *c = attention_make(devices->at[d], setup);
@@ -462,17 +489,18 @@ check_bits(const case_devices *devices, const attention_setup *setup, attention_
         float *y = attention_output(c);
         const float *kept = NULL;
         attention_set_mode(c, mode);
+        const size_t bytes = (size_t)n * (naive_context_is_coded(c) ? sizeof(int8_t) : sizeof(float));
         c->inputs.head_mask = naive_head_mask;
         CHECK(attention_run(c, y, NULL) == QB_OK);
         if (d == 0) {
             check_naive(c, &devices->at[0]->kernels, NULL);
-            context = (float *)case_memory((size_t)n * sizeof *context);
-            memcpy(context, c->work.context, (size_t)n * sizeof *context);
+            context = case_memory(bytes);
+            memcpy(context, c->work.context, bytes);
             expected = attention_output(c);
             memcpy(expected, y, (size_t)(c->tokens * setup->hidden) * sizeof *y);
         }
         for (int keeps = 0; keeps < 2; keeps++) {
-            CHECK(same_bits(c->work.context, context, n));
+            CHECK(memcmp(c->work.context, context, bytes) == 0);
             CHECK(same_bits(y, expected, c->tokens * setup->hidden));
             attention_keep(c, &kept);
             CHECK(keeps == 1 || (attention_run(c, y, NULL) == QB_OK && kept != NULL));
