@@ -86,6 +86,7 @@ typedef struct add_job {
     const qb_layer_norm *norm;
     qb_scratch *scratch;
     const float *local;
+    const int8_t *local_codes; /* NULL: they are made of local */
     const float *residual;
     qb_quant_range local_range, residual_range;
     float local_step, residual_step;
@@ -110,14 +111,20 @@ add_codes(void *argument, int64_t begin, int64_t end, int32_t worker)
     add_job *job = argument;
     const int64_t h = job->norm->features;
     const int32_t slot = qb_scratch_claim(job->scratch, worker);
-    int8_t *local = (int8_t *)qb_scratch_arena(job->scratch, slot).base;
-    int8_t *residual = local + CHUNK_ROWS * h;
+    int8_t *made = (int8_t *)qb_scratch_arena(job->scratch, slot).base;
+    int8_t *residual = made + CHUNK_ROWS * h;
     for (int64_t row = begin; row < end; row += CHUNK_ROWS) {
         const int64_t rows = end - row < CHUNK_ROWS ? end - row : CHUNK_ROWS;
         const size_t n = (size_t)(rows * h);
         uint32_t local_bad = 0;
         uint32_t residual_bad = 0;
-        job->kernels->quantize_qs8(job->local + row * h, n, &job->local_range, local, &local_bad);
+        const int8_t *local = made;
+        if (job->local_codes != NULL) {
+            local = job->local_codes + row * h;
+        }
+        else {
+            job->kernels->quantize_qs8(job->local + row * h, n, &job->local_range, made, &local_bad);
+        }
         job->kernels->quantize_qs8(job->residual + row * h, n, &job->residual_range, residual, &residual_bad);
         if ((local_bad | residual_bad) != 0) {
             atomic_fetch_or_explicit(&job->failed, (local_bad != 0) | (uint32_t)(residual_bad != 0) << 1,
@@ -131,7 +138,7 @@ add_codes(void *argument, int64_t begin, int64_t end, int32_t worker)
 }
 
 static qb_status
-add_integer(const qb_residual_norm *self, const qb_run *run, int64_t rows, add_job *job)
+add_integer(const qb_residual_norm *self, const qb_run *run, int64_t rows, const qb_coded *of_local, add_job *job)
 {
     const int64_t h = self->norm.features;
     const qb_path local = {run->path, local_name};
@@ -140,6 +147,7 @@ add_integer(const qb_residual_norm *self, const qb_run *run, int64_t rows, add_j
     const qb_run at_residual = qb_run_enter(run, &residual);
     QB_TRY(qb_site_range(self->local, &at_local, job->local, rows, h, &job->local_range));
     QB_TRY(qb_site_range(self->residual, &at_residual, job->residual, rows, h, &job->residual_range));
+    job->local_codes = qb_coded_find(of_local, &job->local_range);
     job->local_step = qb_quant_range_step(&job->local_range);
     job->residual_step = qb_quant_range_step(&job->residual_range);
     atomic_init(&job->failed, 0);
@@ -153,8 +161,8 @@ add_integer(const qb_residual_norm *self, const qb_run *run, int64_t rows, add_j
 }
 
 static qb_status
-add_and_normalize(const qb_residual_norm *self, const qb_residual_norm_work *work, const qb_run *run, int64_t rows,
-                  float *y)
+add_and_normalize(const qb_residual_norm *self, const qb_residual_norm_work *work, const qb_run *run,
+                  const qb_coded *of_local, int64_t rows, float *y)
 {
     const int64_t h = self->norm.features;
     const qb_site site = site_of(self);
@@ -165,7 +173,7 @@ add_and_normalize(const qb_residual_norm *self, const qb_residual_norm_work *wor
                    .residual = y,
                    .y = y};
     if (qb_site_arithmetic(&site, NULL) == QB_ARITHMETIC_INTEGER) {
-        return add_integer(self, run, rows, &job);
+        return add_integer(self, run, rows, of_local, &job);
     }
     const qb_path local = {run->path, local_name};
     const qb_path residual = {run->path, residual_name};
@@ -176,18 +184,37 @@ add_and_normalize(const qb_residual_norm *self, const qb_residual_norm_work *wor
     return qb_run_parallel(run, rows, CHUNK_ROWS, add_values, &job);
 }
 
-/* d: work->local. */
+/* Who needs d as floats, besides the add. */
+static const char *
+onlooker_of(const qb_residual_norm_work *work, const qb_residual_norm_inputs *inputs)
+{
+    if (work->local_values != work->local) {
+        return "backward needs the floats";
+    }
+    return inputs->dropout == NULL ? NULL : "dropout comes between";
+}
+
+/* d, in work->local, or its codes there; *given says which. */
 static qb_status
 project(const qb_residual_norm *self, const qb_residual_norm_work *work, const qb_run *run,
-        const qb_residual_norm_inputs *inputs, const float *x, int64_t rows)
+        const qb_residual_norm_inputs *inputs, const float *x, int64_t rows, qb_coded *given)
 {
     const qb_path input = {run->path, "_input_quantizer"};
     const qb_run at_input = qb_run_enter(run, &input);
+    const qb_site maker = qb_linear_site(&self->dense);
+    const qb_site reader = site_of(self);
+    const qb_edge edge = {
+        .maker = &maker, .reader = &reader, .quantizer = self->local, .onlooker = onlooker_of(work, inputs)};
+    qb_quant_range range;
     qb_linear_call call;
     QB_TRY(qb_site_observe(&self->dense.input_quantizer, 1, &at_input, x, rows, self->dense.in_features));
     QB_TRY(
         qb_linear_begin(&self->dense, &work->dense, run, x, inputs->x, rows, QB_ACTIVATION_NONE, work->local, &call));
+    if (qb_edge_refusal(&edge, &range) == NULL) {
+        qb_linear_give_codes(&call, &range, (int8_t *)work->local);
+    }
     QB_TRY(qb_linear_finish(run, &call, 1, work->dense.scratch));
+    *given = qb_linear_given(&call);
     return qb_dropout_apply(run, inputs->dropout, work->local, rows, self->norm.features, work->local);
 }
 
@@ -199,9 +226,10 @@ qb_residual_norm_forward(const qb_residual_norm *self, const qb_residual_norm_wo
     const qb_path local = {run->path, local_name};
     const qb_run at_dense = qb_run_enter(run, &dense);
     const qb_run at_local = qb_run_enter(run, &local);
-    QB_TRY(project(self, work, &at_dense, inputs, x, rows));
+    qb_coded of_local;
+    QB_TRY(project(self, work, &at_dense, inputs, x, rows, &of_local));
     QB_TRY(qb_site_observe(&self->local, 1, &at_local, work->local, rows, self->norm.features));
-    return add_and_normalize(self, work, run, rows, y);
+    return add_and_normalize(self, work, run, &of_local, rows, y);
 }
 
 /* ---- backward --------------------------------------------------------------------------------------------------- */

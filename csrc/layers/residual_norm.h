@@ -7,8 +7,9 @@
  *
  * When both quantizers run on codes, one expression per element adds them,
  *   s = fma((float)code_r, step_r, (float)code_d * step_d),
- * and quantizing, adding and normalizing are one pass over rows that are still in the cache.  Otherwise the values
- * q / scale are added as floats.
+ * and adding and normalizing are one pass over the codes: those of d come from the product, unless somebody needs d
+ * itself, and others are made on the way, of rows that are still in the cache.  Otherwise the values q / scale are
+ * added as floats.
  *
  * Source: QDQBertSelfOutput and QDQBertOutput (REFERENCE 1.4, 1.5); NUMERICS section 1.
  */
@@ -28,7 +29,7 @@ typedef struct qb_residual_norm {
 
 typedef struct qb_residual_norm_work {
     qb_linear_work dense;
-    float *local;        /* (max tokens, H) d; lent by the parent */
+    float *local;        /* (max tokens, H) d, or its codes; lent by the parent */
     float *local_values; /* (max tokens, H) Ql(d) where they are floats; d itself, unless backward will ask for d */
 } qb_residual_norm_work;
 

@@ -193,6 +193,7 @@ test_integer_residual_add_is_one_expression_of_two_codes(void)
     float *r = case_random(ROWS * HIDDEN, 1.0f, 54);
     float *y = case_memory(ROWS * HIDDEN * sizeof *y);
     float *expected = case_memory(ROWS * HIDDEN * sizeof *expected);
+    float *local = case_memory(ROWS * HIDDEN * sizeof *local);
     for (size_t d = 0; d < devices.count; d++) {
         for (int is_static = 0; is_static < 2; is_static++) {
             block_case *c = make_case(devices.at[d]);
@@ -206,12 +207,13 @@ test_integer_residual_add_is_one_expression_of_two_codes(void)
             memcpy(y, r, ROWS * HIDDEN * sizeof *y);
             CHECK(qb_block_prepare(&c->block, &run) == QB_OK);
             CHECK(qb_residual_norm_forward(layer, work, &run, &floats, x, ROWS, y) == QB_OK);
+            CHECK(qb_linear_forward(&layer->dense, &work->dense, &run, x, ROWS, QB_ACTIVATION_NONE, local) == QB_OK);
             const int64_t n = ROWS * HIDDEN;
-            const float local_scale = naive_scale(is_static ? 0.7f : naive_amax(work->local, n), 8);
+            const float local_scale = naive_scale(is_static ? 0.7f : naive_amax(local, n), 8);
             const float residual_scale = naive_scale(is_static ? 0.6f : naive_amax(r, n), 8);
             for (int64_t i = 0; i < n; i++) {
-                const float local = (float)naive_code(work->local[i], local_scale, 8) * (1.0f / local_scale);
-                expected[i] = fmaf((float)naive_code(r[i], residual_scale, 8), 1.0f / residual_scale, local);
+                const float value = (float)naive_code(local[i], local_scale, 8) * (1.0f / local_scale);
+                expected[i] = fmaf((float)naive_code(r[i], residual_scale, 8), 1.0f / residual_scale, value);
             }
             devices.at[0]->kernels.layer_norm_f32(expected, ROWS, HIDDEN, layer->norm.weight.data,
                                                   layer->norm.bias.data, layer->norm.eps, expected);
@@ -223,6 +225,7 @@ test_integer_residual_add_is_one_expression_of_two_codes(void)
     free(r);
     free(y);
     free(expected);
+    free(local);
     case_devices_close(&devices);
 }
 
