@@ -318,7 +318,7 @@ project(const qb_attention *self, const qb_attention_work *work, const qb_run *r
 {
     const qb_site scores = scores_site(self);
     const qb_site context = context_site(self);
-    qb_coded of_x = {.count = 0};
+    qb_coded of_x = inputs->x == NULL ? (qb_coded){.count = 0} : *inputs->x;
     qb_coded of_memory = {.count = 0};
     qb_coded *of_keys = at->memory == at->x ? &of_x : &of_memory;
     const projection parts[QB_LINEAR_CALLS_MAX] = {
@@ -572,6 +572,21 @@ observe_inputs(const qb_attention *self, const qb_run *run, const attention_call
     return call->projected == 0 ? QB_OK : qb_site_observe(of_x + 2, 2, run, call->memory, call->projected, h);
 }
 
+void
+qb_attention_want(const qb_attention *self, const qb_attention_work *work, qb_coded *x)
+{
+    if (work->x != NULL) { /* it will be saved */
+        x->lacks_floats = 0;
+        return;
+    }
+    qb_residual_norm_want(&self->output, &work->output, x);
+    qb_linear_want(&self->query, &work->query, x);
+    if (!self->is_cross) {
+        qb_linear_want(&self->key, &work->key, x);
+        qb_linear_want(&self->value, &work->value, x);
+    }
+}
+
 qb_status
 qb_attention_forward(const qb_attention *self, const qb_attention_work *work, const qb_run *run,
                      const qb_attention_inputs *inputs, float *y)
@@ -610,6 +625,7 @@ qb_attention_forward(const qb_attention *self, const qb_attention_work *work, co
     QB_TRY(show(self->matmul_v, &at_self, "matmul_v_input_quantizer", work->v, key_rows, features));
     qb_coded of_context;
     QB_TRY(attend(self, work, &at_self, inputs, &operands, &of_context));
-    const qb_residual_norm_inputs of_output = {.dropout = inputs->output_dropout, .x = &of_context};
+    const qb_residual_norm_inputs of_output = {
+        .dropout = inputs->output_dropout, .x = &of_context, .r = inputs->x, .y = inputs->y};
     return qb_residual_norm_forward(&self->output, &work->output, &at_output, &of_output, work->context, rows, y);
 }

@@ -138,6 +138,8 @@ typedef struct qb_attention_keys {
 
 /* What one call brings besides x. */
 typedef struct qb_attention_inputs {
+    const qb_coded *x; /* what there is of x; NULL: its floats */
+    qb_coded *y;       /* what is wanted of the result, and is there on return; NULL: its floats */
     const qb_sequences *sequences;
     const qb_attention_keys *keys;
     int is_causal;                         /* self-attention only: a mask of rank 3 says more and is obeyed instead */
@@ -179,6 +181,9 @@ qb_status qb_attention_prepare(qb_attention *self, const qb_run *run);
 qb_status qb_attention_observe_weights(qb_attention *self, const qb_run *run);
 /* 1 if matmul_a, as it stands, needs the probabilities of the whole layer at once. */
 int qb_attention_keeps_probabilities(const qb_attention *self);
+
+/* The form in which x is wanted: an order of qb_coded_begin. */
+void qb_attention_want(const qb_attention *self, const qb_attention_work *work, qb_coded *x);
 
 /* work->k and work->v from the earlier keys and values and, if any were projected, work->new_k and work->new_v. */
 qb_status qb_attention_join_keys(const qb_attention *self, const qb_attention_work *work, const qb_run *run,

@@ -98,18 +98,23 @@ qb_block_plan(const qb_block *self, qb_block_work *work, qb_arena *arena, const 
     const int64_t h = self->feed_forward.intermediate.in_features;
     const qb_block_lent lent = qb_block_lent_plan(self, arena, limits);
     float *local = qb_arena_take(arena, m, (size_t)h * sizeof *local);
+    /* One for all parts and blocks: the codes of a layer's r make room for those of its y row by row. */
+    int8_t *residual = qb_arena_take(arena, m, (size_t)h);
     const size_t mark = qb_arena_mark(arena);
     qb_attention_plan(&self->attention, &work->attention, arena, limits, lent.codes, lent.values, local, scratch);
+    work->attention.output.residual = residual;
     size_t end = qb_arena_mark(arena);
     if (self->has_cross_attention && limits->encoder_length > 0) {
         qb_arena_release(arena, mark);
         qb_attention_plan(&self->cross_attention, &work->cross_attention, arena, limits, lent.codes, lent.values, local,
                           scratch);
+        work->cross_attention.output.residual = residual;
         end = qb_arena_mark(arena) > end ? qb_arena_mark(arena) : end;
     }
     qb_arena_release(arena, mark);
     float *g = qb_arena_take(arena, m, (size_t)self->feed_forward.intermediate.out_features * sizeof *g);
     qb_feed_forward_plan(&self->feed_forward, &work->feed_forward, arena, lent.codes, lent.values, local, g, scratch);
+    work->feed_forward.output.residual = residual;
     reserve(arena, end);
 }
 
@@ -171,6 +176,12 @@ qb_block_observe_weights(qb_block *self, const qb_run *run)
     return qb_feed_forward_observe_weights(&self->feed_forward, &at_block);
 }
 
+void
+qb_block_want(const qb_block *self, const qb_block_work *work, qb_coded *x)
+{
+    qb_attention_want(&self->attention, &work->attention, x);
+}
+
 qb_status
 qb_block_forward(const qb_block *self, const qb_block_work *work, const qb_run *run, const qb_block_inputs *inputs,
                  float *y)
@@ -181,12 +192,27 @@ qb_block_forward(const qb_block *self, const qb_block_work *work, const qb_run *
     const qb_run at_block = qb_run_enter(run, &block);
     const qb_run at_attention = qb_run_enter(run, &attention);
     const qb_run at_cross_attention = qb_run_enter(run, &cross_attention);
-    QB_TRY(qb_attention_forward(&self->attention, &work->attention, &at_attention, &inputs->attention, y));
+    qb_attention_inputs of_attention = inputs->attention;
+    qb_attention_inputs of_cross_attention = inputs->cross_attention;
+    qb_coded after_attention = qb_coded_begin();
+    qb_coded before_feed_forward = qb_coded_begin();
+    qb_feed_forward_want(&self->feed_forward, &work->feed_forward, &before_feed_forward);
+    of_attention.x = inputs->x;
+    of_attention.y = &before_feed_forward;
+    if (inputs->has_cross_attention) {
+        qb_attention_want(&self->cross_attention, &work->cross_attention, &after_attention);
+        of_attention.y = &after_attention;
+        of_cross_attention.x = &after_attention;
+        of_cross_attention.y = &before_feed_forward;
+    }
+    QB_TRY(qb_attention_forward(&self->attention, &work->attention, &at_attention, &of_attention, y));
     if (inputs->has_cross_attention) {
         QB_TRY(qb_attention_forward(&self->cross_attention, &work->cross_attention, &at_cross_attention,
-                                    &inputs->cross_attention, y));
+                                    &of_cross_attention, y));
     }
-    return qb_feed_forward_forward(&self->feed_forward, &work->feed_forward, &at_block, inputs->dropout,
+    const qb_feed_forward_inputs of_feed_forward = {
+        .dropout = inputs->dropout, .x = &before_feed_forward, .y = inputs->y};
+    return qb_feed_forward_forward(&self->feed_forward, &work->feed_forward, &at_block, &of_feed_forward,
                                    inputs->attention.sequences->tokens, y);
 }
 

@@ -58,12 +58,16 @@ qb_status qb_block_prepare(qb_block *self, const qb_run *run);
 qb_status qb_block_observe_weights(qb_block *self, const qb_run *run);
 /* What one call brings besides x. */
 typedef struct qb_block_inputs {
-    qb_attention_inputs attention;
-    qb_attention_inputs cross_attention;
-    int has_cross_attention;        /* 0: it is left out */
-    const qb_dropout_node *dropout; /* of the feed-forward half */
+    const qb_coded *x;                   /* what there is of x; NULL: its floats */
+    qb_coded *y;                         /* what is wanted of the output, and is there on return; NULL: its floats */
+    qb_attention_inputs attention;       /* without x and y, which are the block's to set */
+    qb_attention_inputs cross_attention; /* the same */
+    int has_cross_attention;             /* 0: it is left out */
+    const qb_dropout_node *dropout;      /* of the feed-forward half */
 } qb_block_inputs;
 
+/* The form in which the block wants its input: an order of qb_coded_begin. */
+void qb_block_want(const qb_block *self, const qb_block_work *work, qb_coded *x);
 /* y (M, H) holds the block's input on entry and its output on return. */
 qb_status qb_block_forward(const qb_block *self, const qb_block_work *work, const qb_run *run,
                            const qb_block_inputs *inputs, float *y);

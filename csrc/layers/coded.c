@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "layers/coded.h"
 
+#include <math.h>
 #include <stddef.h>
 
 qb_coded
@@ -48,8 +49,36 @@ qb_coded_add(qb_coded *coded, const qb_quant_range *range, int8_t *codes)
     }
 }
 
+static void
+report(const float *x, int64_t first, int64_t n, _Atomic int64_t *nonfinite)
+{
+    int64_t at = 0;
+    while (at < n - 1 && isfinite(x[at])) {
+        at++;
+    }
+    const int64_t mine = 1 + 2 * (first + at) + (isnan(x[at]) != 0);
+    int64_t least = atomic_load_explicit(nonfinite, memory_order_relaxed);
+    while ((least == 0 || mine < least) && !atomic_compare_exchange_weak_explicit(
+                                               nonfinite, &least, mine, memory_order_relaxed, memory_order_relaxed)) {
+    }
+}
+
+void
+qb_coded_make(const qb_coded *coded, const qb_kernels *kernels, const float *x, int64_t first, int64_t n,
+              _Atomic int64_t *nonfinite)
+{
+    uint32_t bad = 0;
+    for (int32_t i = 0; i < coded->count; i++) {
+        kernels->quantize_qs8(x, (size_t)n, &coded->made[i].range, coded->made[i].codes + first, &bad);
+    }
+    if (bad != 0) {
+        report(x, first, n, nonfinite);
+    }
+}
+
 qb_status
 qb_coded_check(const qb_coded *coded, const qb_run *run, int64_t columns)
 {
-    return coded->is_nonfinite ? qb_site_fail_nonfinite(run, coded->element, columns, coded->is_nan) : QB_OK;
+    const int64_t found = coded->nonfinite - 1;
+    return found < 0 ? QB_OK : qb_site_fail_nonfinite(run, found / 2, columns, (int)(found % 2));
 }

@@ -12,6 +12,8 @@
 #ifndef QB_LAYERS_CODED_H
 #define QB_LAYERS_CODED_H
 
+#include <stdatomic.h>
+
 #include "layers/site.h"
 
 typedef struct qb_coded {
@@ -21,10 +23,9 @@ typedef struct qb_coded {
         qb_quant_range range;
         int8_t *codes; /* dense */
     } made[QB_CODINGS_MAX];
-    /* LayerNorm met a NaN or infinity; its element, for the sentence of the first site that looks at the codes. */
-    int is_nonfinite;
-    int is_nan;
-    int64_t element;
+    /* The first NaN or infinity among the elements that were coded, for the sentence of the first site that looks at
+     * the codes: 0: there is none; otherwise 1 + 2 * element + is it a NaN. */
+    int64_t nonfinite;
 } qb_coded;
 
 /* A tensor that nobody wants yet. */
@@ -36,6 +37,12 @@ void qb_coded_want(qb_coded *coded, const qb_edge *edge, int8_t *codes);
 const int8_t *qb_coded_find(const qb_coded *coded, const qb_quant_range *range);
 /* Codes that a reader made for itself serve the others too. */
 void qb_coded_add(qb_coded *coded, const qb_quant_range *range, int8_t *codes);
+
+/* For makers that have whole rows in the cache: the codes of elements first .. first + n - 1, of which x is the first,
+ * from inside a parallel region.  *nonfinite, 0 before it, becomes the smallest coded->nonfinite of all chunks; the
+ * maker stores it there. */
+void qb_coded_make(const qb_coded *coded, const qb_kernels *kernels, const float *x, int64_t first, int64_t n,
+                   _Atomic int64_t *nonfinite);
 /* QB_ERR_VALUE, with the sentence of qb_site_encode, if the codes are of a NaN or infinity.  The run's path is the
  * reader's quantizer's. */
 qb_status qb_coded_check(const qb_coded *coded, const qb_run *run, int64_t columns);

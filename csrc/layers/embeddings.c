@@ -31,6 +31,8 @@ typedef struct embed_job {
     const qb_kernels *kernels;
     const qb_embeddings_input *input;
     float *y;
+    const qb_coded *wanted;    /* of y */
+    _Atomic int64_t nonfinite; /* of wanted */
 } embed_job;
 
 static void
@@ -54,7 +56,7 @@ add_vectors(void *argument, int64_t begin, int64_t end, int32_t worker)
 static void
 embed_rows(void *argument, int64_t begin, int64_t end, int32_t worker)
 {
-    const embed_job *job = argument;
+    embed_job *job = argument;
     const qb_embeddings *self = job->self;
     const int64_t h = self->features;
     add_vectors(argument, begin, end, worker);
@@ -64,13 +66,21 @@ embed_rows(void *argument, int64_t begin, int64_t end, int32_t worker)
     if (job->input->dropout != NULL) {
         qb_dropout_rows(job->kernels, job->input->dropout, h, begin, end, job->y, job->y);
     }
+    qb_coded_make(job->wanted, job->kernels, rows, begin * h, (end - begin) * h, &job->nonfinite);
 }
 
 qb_status
-qb_embeddings_forward(const qb_embeddings *self, const qb_run *run, const qb_embeddings_input *input, float *y)
+qb_embeddings_forward(const qb_embeddings *self, const qb_run *run, const qb_embeddings_input *input, float *y,
+                      qb_coded *wanted)
 {
-    embed_job job = {.self = self, .kernels = run->kernels, .input = input, .y = y};
-    return qb_run_parallel(run, input->tokens, 16, embed_rows, &job);
+    qb_coded floats = {.count = 0};
+    qb_coded *made = wanted == NULL ? &floats : wanted;
+    embed_job job = {.self = self, .kernels = run->kernels, .input = input, .y = y, .wanted = made};
+    atomic_init(&job.nonfinite, 0);
+    QB_TRY(qb_run_parallel(run, input->tokens, 16, embed_rows, &job));
+    made->lacks_floats = 0; /* they are added up in y, wanted or not */
+    made->nonfinite = atomic_load_explicit(&job.nonfinite, memory_order_relaxed);
+    return QB_OK;
 }
 
 /* ---- backward --------------------------------------------------------------------------------------------------- */

@@ -14,6 +14,7 @@
 #define QB_LAYERS_EMBEDDINGS_H
 
 #include "core/run.h"
+#include "layers/coded.h"
 #include "layers/dropout.h"
 #include "layers/layer_norm.h"
 
@@ -41,9 +42,9 @@ typedef struct qb_embeddings_input {
 void qb_embeddings_init(qb_embeddings *self, int64_t vocabulary, int64_t positions, int64_t types, int64_t features,
                         float eps);
 qb_status qb_embeddings_visit(qb_embeddings *self, const qb_visitor *visitor, const qb_path *path);
-/* y (M, H).  Fails only when interrupted. */
+/* y (M, H), and the codes that `wanted` asks for, if it is not NULL.  Fails only when interrupted. */
 qb_status qb_embeddings_forward(const qb_embeddings *self, const qb_run *run, const qb_embeddings_input *input,
-                                float *y);
+                                float *y, qb_coded *wanted);
 
 void qb_embeddings_gradient_sizes(const qb_embeddings *self, int64_t tokens, qb_gradient_sizes *sizes);
 /* dy (M, H) is overwritten with the gradient of the sum of the three vectors, which is that of a given word vector. */

@@ -93,7 +93,7 @@ activate(const qb_feed_forward *self, const qb_run *run, const float *pre, int64
 /* g, or its codes; *given says which. */
 static qb_status
 make_intermediate(const qb_feed_forward *self, const qb_feed_forward_work *work, const qb_run *run, int64_t rows,
-                  const float *x, qb_coded *given)
+                  const float *x, qb_coded *of_x, qb_coded *given)
 {
     const int saves = work->x != NULL;
     const qb_site maker = qb_linear_site(&self->intermediate);
@@ -104,7 +104,7 @@ make_intermediate(const qb_feed_forward *self, const qb_feed_forward_work *work,
                           .onlooker = saves ? "backward needs the floats" : NULL};
     qb_quant_range range;
     qb_linear_call call;
-    QB_TRY(qb_linear_begin(&self->intermediate, &work->intermediate, run, x, NULL, rows,
+    QB_TRY(qb_linear_begin(&self->intermediate, &work->intermediate, run, x, of_x, rows,
                            saves ? QB_ACTIVATION_NONE : self->activation, saves ? work->pre : work->g, &call));
     if (qb_edge_refusal(&edge, &range) == NULL) {
         qb_linear_give_codes(&call, &range, (int8_t *)work->g);
@@ -114,9 +114,20 @@ make_intermediate(const qb_feed_forward *self, const qb_feed_forward_work *work,
     return saves ? activate(self, run, work->pre, rows, work->g) : QB_OK;
 }
 
+void
+qb_feed_forward_want(const qb_feed_forward *self, const qb_feed_forward_work *work, qb_coded *x)
+{
+    if (work->x != NULL) { /* it will be saved */
+        x->lacks_floats = 0;
+        return;
+    }
+    qb_residual_norm_want(&self->output, &work->output, x);
+    qb_linear_want(&self->intermediate, &work->intermediate, x);
+}
+
 qb_status
 qb_feed_forward_forward(const qb_feed_forward *self, const qb_feed_forward_work *work, const qb_run *run,
-                        const qb_dropout_node *dropout, int64_t rows, float *y)
+                        const qb_feed_forward_inputs *inputs, int64_t rows, float *y)
 {
     const qb_path intermediate = {run->path, "intermediate.dense"};
     const qb_path input = {&intermediate, "_input_quantizer"};
@@ -125,13 +136,14 @@ qb_feed_forward_forward(const qb_feed_forward *self, const qb_feed_forward_work 
     const qb_run at_input = qb_run_enter(run, &input);
     const qb_run at_output = qb_run_enter(run, &output);
     qb_quantizer *const of_x[] = {self->intermediate.input_quantizer, self->output.residual};
+    qb_coded coded = inputs->x == NULL ? (qb_coded){.count = 0} : *inputs->x;
     qb_coded of_g;
     QB_TRY(qb_site_observe(of_x, 2, &at_input, y, rows, self->intermediate.in_features));
     if (work->x != NULL) {
         QB_TRY(qb_gradient_copy(run, y, rows * self->intermediate.in_features, work->x));
     }
-    QB_TRY(make_intermediate(self, work, &at_intermediate, rows, y, &of_g));
-    const qb_residual_norm_inputs of_output = {.dropout = dropout, .x = &of_g};
+    QB_TRY(make_intermediate(self, work, &at_intermediate, rows, y, &coded, &of_g));
+    const qb_residual_norm_inputs of_output = {.dropout = inputs->dropout, .x = &of_g, .r = inputs->x, .y = inputs->y};
     return qb_residual_norm_forward(&self->output, &work->output, &at_output, &of_output, work->g, rows, y);
 }
 

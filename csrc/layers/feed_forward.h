@@ -39,9 +39,19 @@ void qb_feed_forward_plan(const qb_feed_forward *self, qb_feed_forward_work *wor
                           float *values, float *local, float *g, qb_scratch *scratch);
 qb_status qb_feed_forward_prepare(qb_feed_forward *self, const qb_run *run);
 qb_status qb_feed_forward_observe_weights(qb_feed_forward *self, const qb_run *run);
+/* The form in which x is wanted: an order of qb_coded_begin. */
+void qb_feed_forward_want(const qb_feed_forward *self, const qb_feed_forward_work *work, qb_coded *x);
+
+/* What one call brings besides x. */
+typedef struct qb_feed_forward_inputs {
+    const qb_dropout_node *dropout; /* NULL: nothing is dropped */
+    const qb_coded *x;              /* what there is of x; NULL: its floats */
+    qb_coded *y;                    /* what is wanted of the result, and is there on return; NULL: its floats */
+} qb_feed_forward_inputs;
+
 /* y (rows, H) holds x on entry and the result on return. */
 qb_status qb_feed_forward_forward(const qb_feed_forward *self, const qb_feed_forward_work *work, const qb_run *run,
-                                  const qb_dropout_node *dropout, int64_t rows, float *y);
+                                  const qb_feed_forward_inputs *inputs, int64_t rows, float *y);
 
 /* Buffers of backward; one per session. */
 typedef struct qb_feed_forward_gradient {

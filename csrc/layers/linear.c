@@ -129,6 +129,14 @@ qb_linear_begin(const qb_linear *self, const qb_linear_work *work, const qb_run 
 }
 
 void
+qb_linear_want(const qb_linear *self, const qb_linear_work *work, qb_coded *x)
+{
+    const qb_site reader = qb_linear_site(self);
+    const qb_edge edge = {.reader = &reader, .quantizer = self->input_quantizer};
+    qb_coded_want(x, &edge, work->codes);
+}
+
+void
 qb_linear_give_codes(qb_linear_call *call, const qb_quant_range *range, int8_t *codes)
 {
     call->product.codes = codes;

@@ -48,8 +48,8 @@ size_t
 qb_residual_norm_scratch_bytes(const qb_residual_norm *self, const qb_kernels *kernels)
 {
     const size_t dense = qb_linear_scratch_bytes(&self->dense, kernels);
-    const size_t codes = 2 * CHUNK_ROWS * (size_t)self->norm.features;
-    return dense > codes ? dense : codes;
+    const size_t rows = CHUNK_ROWS * (size_t)self->norm.features * (sizeof(float) + 2);
+    return dense > rows ? dense : rows;
 }
 
 void
@@ -58,6 +58,7 @@ qb_residual_norm_plan(const qb_residual_norm *self, qb_residual_norm_work *work,
 {
     qb_linear_plan(&self->dense, &work->dense, arena, codes, values, scratch);
     work->local = local;
+    work->residual = NULL;
     work->local_values = local;
 }
 
@@ -88,21 +89,51 @@ typedef struct add_job {
     const float *local;
     const int8_t *local_codes; /* NULL: they are made of local */
     const float *residual;
+    const int8_t *residual_codes; /* the same */
     qb_quant_range local_range, residual_range;
     float local_step, residual_step;
     float *y;
-    _Atomic uint32_t failed; /* bit 0: a NaN or infinity in local, bit 1: in residual */
+    const qb_coded *wanted;    /* of y */
+    _Atomic uint32_t failed;   /* bit 0: a NaN or infinity in local, bit 1: in residual */
+    _Atomic int64_t nonfinite; /* of wanted */
 } add_job;
+
+/* A chunk's rows of y: where they stay, or in scratch. */
+static float *
+rows_of(const add_job *job, int64_t row, float *scratch)
+{
+    return job->wanted->lacks_floats ? scratch : job->y + row * job->norm->features;
+}
 
 static void
 add_values(void *argument, int64_t begin, int64_t end, int32_t worker)
 {
-    const add_job *job = argument;
+    add_job *job = argument;
     const int64_t h = job->norm->features;
-    (void)worker;
-    job->kernels->add_layer_norm_f32(job->local + begin * h, job->residual + begin * h, (size_t)(end - begin),
-                                     (size_t)h, job->norm->weight.data, job->norm->bias.data, job->norm->eps,
-                                     job->y + begin * h);
+    const int32_t slot = qb_scratch_claim(job->scratch, worker);
+    float *scratch = (float *)qb_scratch_arena(job->scratch, slot).base;
+    for (int64_t row = begin; row < end; row += CHUNK_ROWS) {
+        const int64_t rows = end - row < CHUNK_ROWS ? end - row : CHUNK_ROWS;
+        float *y = rows_of(job, row, scratch);
+        job->kernels->add_layer_norm_f32(job->local + row * h, job->residual + row * h, (size_t)rows, (size_t)h,
+                                         job->norm->weight.data, job->norm->bias.data, job->norm->eps, y);
+        qb_coded_make(job->wanted, job->kernels, y, row * h, rows * h, &job->nonfinite);
+    }
+    qb_scratch_release(job->scratch, slot);
+}
+
+/* The codes that there are, or those of x, made in `buffer`.  *failed gets `bit` if x holds a NaN or infinity. */
+static const int8_t *
+codes_of(const add_job *job, const int8_t *codes, const float *x, const qb_quant_range *range, int64_t first, int64_t n,
+         int8_t *buffer, uint32_t bit, uint32_t *failed)
+{
+    if (codes != NULL) {
+        return codes + first;
+    }
+    uint32_t nonfinite = 0;
+    job->kernels->quantize_qs8(x + first, (size_t)n, range, buffer, &nonfinite);
+    *failed |= nonfinite != 0 ? bit : 0;
+    return buffer;
 }
 
 static void
@@ -111,34 +142,30 @@ add_codes(void *argument, int64_t begin, int64_t end, int32_t worker)
     add_job *job = argument;
     const int64_t h = job->norm->features;
     const int32_t slot = qb_scratch_claim(job->scratch, worker);
-    int8_t *made = (int8_t *)qb_scratch_arena(job->scratch, slot).base;
-    int8_t *residual = made + CHUNK_ROWS * h;
+    float *scratch = (float *)qb_scratch_arena(job->scratch, slot).base;
+    int8_t *buffers = (int8_t *)(scratch + CHUNK_ROWS * h);
+    uint32_t failed = 0;
     for (int64_t row = begin; row < end; row += CHUNK_ROWS) {
         const int64_t rows = end - row < CHUNK_ROWS ? end - row : CHUNK_ROWS;
-        const size_t n = (size_t)(rows * h);
-        uint32_t local_bad = 0;
-        uint32_t residual_bad = 0;
-        const int8_t *local = made;
-        if (job->local_codes != NULL) {
-            local = job->local_codes + row * h;
-        }
-        else {
-            job->kernels->quantize_qs8(job->local + row * h, n, &job->local_range, made, &local_bad);
-        }
-        job->kernels->quantize_qs8(job->residual + row * h, n, &job->residual_range, residual, &residual_bad);
-        if ((local_bad | residual_bad) != 0) {
-            atomic_fetch_or_explicit(&job->failed, (local_bad != 0) | (uint32_t)(residual_bad != 0) << 1,
-                                     memory_order_relaxed);
-        }
+        const int64_t n = rows * h;
+        float *y = rows_of(job, row, scratch);
+        const int8_t *local =
+            codes_of(job, job->local_codes, job->local, &job->local_range, row * h, n, buffers, 1u, &failed);
+        const int8_t *residual = codes_of(job, job->residual_codes, job->residual, &job->residual_range, row * h, n,
+                                          buffers + CHUNK_ROWS * h, 2u, &failed);
         job->kernels->add_layer_norm_qs8(local, job->local_step, residual, job->residual_step, (size_t)rows, (size_t)h,
-                                         job->norm->weight.data, job->norm->bias.data, job->norm->eps,
-                                         job->y + row * h);
+                                         job->norm->weight.data, job->norm->bias.data, job->norm->eps, y);
+        qb_coded_make(job->wanted, job->kernels, y, row * h, n, &job->nonfinite);
+    }
+    if (failed != 0) {
+        atomic_fetch_or_explicit(&job->failed, failed, memory_order_relaxed);
     }
     qb_scratch_release(job->scratch, slot);
 }
 
 static qb_status
-add_integer(const qb_residual_norm *self, const qb_run *run, int64_t rows, const qb_coded *of_local, add_job *job)
+add_integer(const qb_residual_norm *self, const qb_run *run, int64_t rows, const qb_coded *of_local,
+            const qb_coded *of_residual, const int8_t *own, add_job *job)
 {
     const int64_t h = self->norm.features;
     const qb_path local = {run->path, local_name};
@@ -148,6 +175,12 @@ add_integer(const qb_residual_norm *self, const qb_run *run, int64_t rows, const
     QB_TRY(qb_site_range(self->local, &at_local, job->local, rows, h, &job->local_range));
     QB_TRY(qb_site_range(self->residual, &at_residual, job->residual, rows, h, &job->residual_range));
     job->local_codes = qb_coded_find(of_local, &job->local_range);
+    /* Other readers' codes have been overwritten by now. */
+    const int8_t *kept = of_residual == NULL ? NULL : qb_coded_find(of_residual, &job->residual_range);
+    if (kept != NULL && kept == own) {
+        job->residual_codes = kept;
+        QB_TRY(qb_coded_check(of_residual, &at_residual, h));
+    }
     job->local_step = qb_quant_range_step(&job->local_range);
     job->residual_step = qb_quant_range_step(&job->residual_range);
     atomic_init(&job->failed, 0);
@@ -162,26 +195,43 @@ add_integer(const qb_residual_norm *self, const qb_run *run, int64_t rows, const
 
 static qb_status
 add_and_normalize(const qb_residual_norm *self, const qb_residual_norm_work *work, const qb_run *run,
-                  const qb_coded *of_local, int64_t rows, float *y)
+                  const qb_residual_norm_inputs *inputs, const qb_coded *of_local, int64_t rows, float *y)
 {
     const int64_t h = self->norm.features;
     const qb_site site = site_of(self);
+    const qb_coded floats = {.count = 0};
     add_job job = {.kernels = run->kernels,
                    .norm = &self->norm,
                    .scratch = work->dense.scratch,
                    .local = work->local,
                    .residual = y,
-                   .y = y};
+                   .y = y,
+                   .wanted = inputs->y == NULL ? &floats : inputs->y};
+    atomic_init(&job.nonfinite, 0);
     if (qb_site_arithmetic(&site, NULL) == QB_ARITHMETIC_INTEGER) {
-        return add_integer(self, run, rows, of_local, &job);
+        QB_TRY(add_integer(self, run, rows, of_local, inputs->r, work->residual, &job));
     }
-    const qb_path local = {run->path, local_name};
-    const qb_path residual = {run->path, residual_name};
-    const qb_run at_local = qb_run_enter(run, &local);
-    const qb_run at_residual = qb_run_enter(run, &residual);
-    QB_TRY(qb_site_values(self->local, &at_local, work->local, rows, h, work->local_values, &job.local));
-    QB_TRY(qb_site_values(self->residual, &at_residual, y, rows, h, y, &job.residual));
-    return qb_run_parallel(run, rows, CHUNK_ROWS, add_values, &job);
+    else {
+        const qb_path local = {run->path, local_name};
+        const qb_path residual = {run->path, residual_name};
+        const qb_run at_local = qb_run_enter(run, &local);
+        const qb_run at_residual = qb_run_enter(run, &residual);
+        QB_TRY(qb_site_values(self->local, &at_local, work->local, rows, h, work->local_values, &job.local));
+        QB_TRY(qb_site_values(self->residual, &at_residual, y, rows, h, y, &job.residual));
+        QB_TRY(qb_run_parallel(run, rows, CHUNK_ROWS, add_values, &job));
+    }
+    if (inputs->y != NULL) {
+        inputs->y->nonfinite = atomic_load_explicit(&job.nonfinite, memory_order_relaxed);
+    }
+    return QB_OK;
+}
+
+void
+qb_residual_norm_want(const qb_residual_norm *self, const qb_residual_norm_work *work, qb_coded *r)
+{
+    const qb_site reader = site_of(self);
+    const qb_edge edge = {.reader = &reader, .quantizer = self->residual};
+    qb_coded_want(r, &edge, work->residual);
 }
 
 /* Who needs d as floats, besides the add. */
@@ -229,7 +279,7 @@ qb_residual_norm_forward(const qb_residual_norm *self, const qb_residual_norm_wo
     qb_coded of_local;
     QB_TRY(project(self, work, &at_dense, inputs, x, rows, &of_local));
     QB_TRY(qb_site_observe(&self->local, 1, &at_local, work->local, rows, self->norm.features));
-    return add_and_normalize(self, work, run, &of_local, rows, y);
+    return add_and_normalize(self, work, run, inputs, &of_local, rows, y);
 }
 
 /* ---- backward --------------------------------------------------------------------------------------------------- */

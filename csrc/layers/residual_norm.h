@@ -8,8 +8,9 @@
  * When both quantizers run on codes, one expression per element adds them,
  *   s = fma((float)code_r, step_r, (float)code_d * step_d),
  * and adding and normalizing are one pass over the codes: those of d come from the product, unless somebody needs d
- * itself, and others are made on the way, of rows that are still in the cache.  Otherwise the values q / scale are
- * added as floats.
+ * itself, those of r may come with it, and others are made on the way, of rows that are still in the cache.  Otherwise
+ * the values q / scale are added as floats.  From the rows of y, as long as they are in the cache, come the codes of
+ * whoever reads it next; where those are all that is wanted, y is not written.
  *
  * Source: QDQBertSelfOutput and QDQBertOutput (REFERENCE 1.4, 1.5); NUMERICS section 1.
  */
@@ -30,6 +31,7 @@ typedef struct qb_residual_norm {
 typedef struct qb_residual_norm_work {
     qb_linear_work dense;
     float *local;        /* (max tokens, H) d, or its codes; lent by the parent */
+    int8_t *residual;    /* (max tokens, H) room for the codes of r, then of y, the next layer's r; lent; NULL: none */
     float *local_values; /* (max tokens, H) Ql(d) where they are floats; d itself, unless backward will ask for d */
 } qb_residual_norm_work;
 
@@ -46,8 +48,12 @@ qb_status qb_residual_norm_prepare(qb_residual_norm *self, const qb_run *run);
 typedef struct qb_residual_norm_inputs {
     const qb_dropout_node *dropout; /* NULL: nothing is dropped */
     qb_coded *x;                    /* what there is of x; NULL: its floats */
+    const qb_coded *r;              /* what there is of r; NULL: its floats */
+    qb_coded *y;                    /* what is wanted of y, and is there on return; NULL: its floats */
 } qb_residual_norm_inputs;
 
+/* The form in which r is wanted: an order of qb_coded_begin. */
+void qb_residual_norm_want(const qb_residual_norm *self, const qb_residual_norm_work *work, qb_coded *r);
 /* y (rows, H) holds r on entry and the result on return.  x must not overlap y.  Collecting quantizers of x and d are
  * shown them; r's, self->residual, is the caller's to show, together with the other quantizers of that tensor. */
 qb_status qb_residual_norm_forward(const qb_residual_norm *self, const qb_residual_norm_work *work, const qb_run *run,

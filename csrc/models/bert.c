@@ -204,26 +204,53 @@ embeddings_input(const qb_bert_inputs *inputs)
     return tokens;
 }
 
+/* The form in which x_i is wanted: codes for the block that reads it, unless somebody looks on; x_L in floats. */
+static qb_coded
+wanted_of(const qb_bert *self, const qb_bert_work *work, const qb_bert_inputs *inputs, int64_t i)
+{
+    qb_coded wanted = qb_coded_begin();
+    if (i < self->num_blocks) {
+        qb_block_want(&self->blocks[i], work->blocks == NULL ? &work->block : &work->blocks[i], &wanted);
+    }
+    if (i == self->num_blocks || inputs->on_hidden != NULL) {
+        wanted.lacks_floats = 0;
+    }
+    return wanted;
+}
+
+static void
+show_hidden(const qb_bert_work *work, const qb_bert_inputs *inputs, int64_t i)
+{
+    if (inputs->on_hidden != NULL) {
+        inputs->on_hidden(inputs->context, i, work->hidden);
+    }
+}
+
 qb_status
 qb_bert_forward(const qb_bert *self, const qb_bert_work *work, const qb_run *run, const qb_bert_inputs *inputs)
 {
     const float *head_mask = inputs->head_mask;
     const qb_embeddings_input tokens = embeddings_input(inputs);
-    QB_TRY(qb_embeddings_forward(&self->embeddings, run, &tokens, work->hidden));
+    qb_coded hidden = wanted_of(self, work, inputs, 0);
+    QB_TRY(qb_embeddings_forward(&self->embeddings, run, &tokens, work->hidden, &hidden));
     for (int64_t i = 0; i < self->num_blocks; i++) {
         const qb_block *block = &self->blocks[i];
         const qb_block_work *of_block = work->blocks == NULL ? &work->block : &work->blocks[i];
         qb_attention_keys keys[2];
-        const qb_block_inputs of_layer = block_inputs(self, inputs, i, head_mask, keys);
-        inputs->on_hidden(inputs->context, i, work->hidden);
+        qb_block_inputs of_layer = block_inputs(self, inputs, i, head_mask, keys);
+        qb_coded next = wanted_of(self, work, inputs, i + 1);
+        of_layer.x = &hidden;
+        of_layer.y = &next;
+        show_hidden(work, inputs, i);
         if (work->inputs != NULL) {
             const int64_t n = inputs->sequences->tokens * self->embeddings.features;
             QB_TRY(qb_gradient_copy(run, work->hidden, n, work->inputs + i * n));
         }
         QB_TRY(qb_block_forward(block, of_block, run, &of_layer, work->hidden));
+        hidden = next;
         head_mask = head_mask == NULL ? NULL : head_mask + block->attention.heads;
     }
-    inputs->on_hidden(inputs->context, self->num_blocks, work->hidden);
+    show_hidden(work, inputs, self->num_blocks);
     if (inputs->wants_pooled) {
         QB_TRY(qb_pooler_forward(&self->pooler, &work->pooler, run, work->hidden, inputs->sequences, work->pooled));
     }

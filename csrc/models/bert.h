@@ -56,7 +56,7 @@ typedef struct qb_bert_inputs {
     int wants_pooled;                /* work->pooled is to be filled */
     const qb_bert_keys *self_keys;
     const qb_bert_keys *cross_keys; /* NULL: cross-attention is left out */
-    /* Called with x_0, x_1, ... x_L (M, H). */
+    /* Called with x_0, x_1, ... x_L (M, H); NULL: nobody looks at them. */
     void (*on_hidden)(void *context, int64_t index, const float *hidden);
     void *context; /* of all that is called */
 } qb_bert_inputs;

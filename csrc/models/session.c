@@ -275,10 +275,8 @@ static void
 store_hidden(void *context, int64_t index, const float *hidden)
 {
     const qb_forward_call *call = context;
-    if (call->outputs.hidden_states != NULL) {
-        qb_batch_scatter(&call->session->batch, hidden, call->session->model->config.hidden_size,
-                         call->outputs.hidden_states[index]);
-    }
+    qb_batch_scatter(&call->session->batch, hidden, call->session->model->config.hidden_size,
+                     call->outputs.hidden_states[index]);
 }
 
 static void
@@ -475,7 +473,7 @@ qb_forward_call_resolve(qb_forward_call *call, qb_bert_call *bert)
         .wants_pooled = wants_pooled(call),
         .self_keys = &bert->of_self,
         .cross_keys = session->batch.encoder_length > 0 ? &bert->of_cross : NULL,
-        .on_hidden = store_hidden,
+        .on_hidden = call->outputs.hidden_states == NULL ? NULL : store_hidden,
         .context = call,
     };
 }

@@ -93,6 +93,7 @@ switch_all(block_case *c, uint32_t stages)
 
 /* Floats in, floats out. */
 static const qb_residual_norm_inputs floats = {.dropout = NULL};
+static const qb_feed_forward_inputs plain = {.dropout = NULL};
 
 /* ---- tests ------------------------------------------------------------------------------------------------------ */
 
@@ -155,7 +156,7 @@ test_float_feed_forward_is_the_definition(void)
     switch_all(c, QB_STAGE_DISABLED);
     memcpy(y, x, ROWS * HIDDEN * sizeof *y);
     CHECK(qb_block_prepare(&c->block, &run) == QB_OK);
-    CHECK(qb_feed_forward_forward(ff, &c->work.feed_forward, &run, NULL, ROWS, y) == QB_OK);
+    CHECK(qb_feed_forward_forward(ff, &c->work.feed_forward, &run, &plain, ROWS, y) == QB_OK);
     for (int64_t i = 0; i < ROWS; i++) {
         double g[INTERMEDIATE];
         double sum[HIDDEN];
@@ -280,7 +281,7 @@ test_nan_at_the_residual_is_reported_by_site(void)
     CHECK(qb_quantizer_set_stages(ff->output.residual, QB_STAGE_QUANT) == QB_OK);
     y[40] = INFINITY;
     CHECK(qb_block_prepare(&c->block, &inner) == QB_OK);
-    CHECK(qb_feed_forward_forward(ff, &c->work.feed_forward, &inner, NULL, ROWS, y) == QB_ERR_VALUE);
+    CHECK(qb_feed_forward_forward(ff, &c->work.feed_forward, &inner, &plain, ROWS, y) == QB_ERR_VALUE);
     CHECK_CONTAINS(error.message, "encoder.layer.12.output.add_");
     CHECK_CONTAINS(error.message, "NaN or infinity");
     free(y);
@@ -314,7 +315,7 @@ test_block_runs_both_halves_in_shared_memory_with_equal_bits_on_every_device(voi
                 memcpy(expected, x, ROWS * HIDDEN * sizeof *expected);
                 CHECK(qb_attention_forward(&c->block.attention, &c->work.attention, &run, &inputs.attention,
                                            expected) == QB_OK);
-                CHECK(qb_feed_forward_forward(&c->block.feed_forward, &c->work.feed_forward, &run, NULL, ROWS,
+                CHECK(qb_feed_forward_forward(&c->block.feed_forward, &c->work.feed_forward, &run, &plain, ROWS,
                                               expected) == QB_OK);
             }
             memcpy(y, x, ROWS * HIDDEN * sizeof *y);

@@ -327,6 +327,78 @@ test_whoever_looks_on_sees_the_floats(void)
     qb_device_close(device);
 }
 
+/* ---- what travels ------------------------------------------------------------------------------------------------ */
+
+/* Kernels that count what they are asked for, around those of a device. */
+static struct {
+    qb_kernels real;
+    _Atomic int64_t quantized;   /* floats that became codes */
+    _Atomic int64_t products;    /* floats that integer products gave */
+    _Atomic int64_t coded;       /* codes that they gave */
+    _Atomic int64_t stored_rows; /* rows that LayerNorm wrote to the hidden states */
+    const float *hidden, *hidden_end;
+} counts;
+
+static void
+count_quantize(const float *x, size_t n, const qb_quant_range *range, int8_t *codes, uint32_t *nonfinite)
+{
+    counts.quantized += (int64_t)n;
+    counts.real.quantize_qs8(x, n, range, codes, nonfinite);
+}
+
+static void
+count_product(const int8_t *a, int64_t lda, int64_t m, const void *packed, int64_t n0, int64_t n1, int64_t n, int64_t k,
+              const qb_epilogue *epilogue, float *c, int64_t ldc, void *scratch)
+{
+    counts.products += m * (n1 - n0);
+    counts.real.product_qs8(a, lda, m, packed, n0, n1, n, k, epilogue, c, ldc, scratch);
+}
+
+static void
+count_codes(const int8_t *a, int64_t lda, int64_t m, const void *packed, int64_t n0, int64_t n1, int64_t n, int64_t k,
+            const qb_epilogue *epilogue, const qb_quant_range *range, int8_t *c, int64_t ldc, uint32_t *nonfinite,
+            void *scratch)
+{
+    counts.coded += m * (n1 - n0);
+    counts.real.product_qs8_codes(a, lda, m, packed, n0, n1, n, k, epilogue, range, c, ldc, nonfinite, scratch);
+}
+
+static void
+count_rows(const int8_t *a, float step_a, const int8_t *b, float step_b, size_t rows, size_t columns,
+           const float *weight, const float *bias, float eps, float *y)
+{
+    counts.stored_rows += y >= counts.hidden && y < counts.hidden_end ? (int64_t)rows : 0;
+    counts.real.add_layer_norm_qs8(a, step_a, b, step_b, rows, columns, weight, bias, eps, y);
+}
+
+static void
+test_between_integer_sites_only_codes_travel(void)
+{
+    const coded_setup setup = {.padding = QB_PADDING_SKIP};
+    qb_device *device = case_device(NULL, 2);
+    coded_case *c = make_case(device, &setup);
+    CHECK(agree(c, "before")); /* and weights are packed */
+    counts.real = device->kernels;
+    counts.hidden = c->coded->bert.hidden;
+    counts.hidden_end = counts.hidden + TOKENS * HIDDEN;
+    device->kernels.quantize_qs8 = count_quantize;
+    device->kernels.product_qs8 = count_product;
+    device->kernels.product_qs8_codes = count_codes;
+    device->kernels.add_layer_norm_qs8 = count_rows;
+    static answer made;
+    ask(c, c->coded, &made);
+    device->kernels = counts.real;
+    const int64_t m = 11 + 7 + 3;
+    const int64_t pairs = 11 * 11 + 7 * 7 + 3 * 3;
+    /* The embeddings and all LayerNorms but the last, whose readers have one range; and the probabilities. */
+    CHECK(counts.quantized == m * HIDDEN * (2 * LAYERS) + pairs * HEADS * LAYERS);
+    CHECK(counts.products == pairs * HEADS * LAYERS); /* the scores */
+    CHECK(counts.coded == m * LAYERS * (6 * HIDDEN + INTERMEDIATE));
+    CHECK(counts.stored_rows == m); /* the last */
+    free_case(c);
+    qb_device_close(device);
+}
+
 /* ---- sentences -------------------------------------------------------------------------------------------------- */
 
 /* What is not finite comes in by a bias or by LayerNorm's parameters, which are floats.  Every such parameter in turn.
@@ -373,6 +445,7 @@ main(void)
     RUN(test_codes_and_floats_agree_on_every_device_and_in_every_kind_of_model);
     RUN(test_readers_with_different_ranges_get_their_own_codes);
     RUN(test_whoever_looks_on_sees_the_floats);
+    RUN(test_between_integer_sites_only_codes_travel);
     RUN(test_a_nan_gets_the_same_sentence);
     return check_report();
 }

@@ -79,7 +79,7 @@ test_embeddings_are_the_definition_with_equal_bits_on_every_device(void)
                                                    .positions = positions};
                 for (size_t d = 0; d < devices.count; d++) {
                     const qb_run run = qb_device_run(devices.at[d], NULL, NULL);
-                    CHECK(qb_embeddings_forward(&e, &run, &input, d == 0 ? expected : y) == QB_OK);
+                    CHECK(qb_embeddings_forward(&e, &run, &input, d == 0 ? expected : y, NULL) == QB_OK);
                     CHECK(d == 0 || same_bits(y, expected, sizes[s] * h));
                 }
                 check_rows(&e, &input, expected);
