@@ -31,19 +31,26 @@ qb_heap_init(qb_heap *heap, const qb_allocator *allocator)
     atomic_init(&heap->peak_bytes, 0);
 }
 
-void *
-qb_heap_allocate(qb_heap *heap, size_t size)
+/* What stands before the memory that is handed out. */
+typedef struct heap_header {
+    size_t total; /* bytes of the block */
+    void *origin; /* what the allocator gave, the block or a little before it */
+} heap_header;
+
+_Static_assert(sizeof(heap_header) <= QB_ALIGNMENT, "a header must fit before the memory");
+
+/* 0 if a block of that size cannot be.  Rounded up because aligned_alloc wants a multiple of the alignment. */
+static size_t
+total_of(size_t size)
 {
-    if (size > SIZE_MAX - 2 * QB_ALIGNMENT) {
-        return NULL;
-    }
-    /* Rounded up because aligned_alloc wants a multiple of the alignment. */
-    const size_t total = (size + 2 * QB_ALIGNMENT - 1) / QB_ALIGNMENT * QB_ALIGNMENT;
-    char *block = heap->allocator.allocate(heap->allocator.context, total, QB_ALIGNMENT);
-    if (block == NULL) {
-        return NULL;
-    }
-    memcpy(block, &total, sizeof total);
+    return size > SIZE_MAX - 3 * QB_ALIGNMENT ? 0 : (size + 2 * QB_ALIGNMENT - 1) / QB_ALIGNMENT * QB_ALIGNMENT;
+}
+
+static void *
+hand_out(qb_heap *heap, char *block, heap_header header)
+{
+    const size_t total = header.total;
+    memcpy(block, &header, sizeof header);
     atomic_fetch_add_explicit(&heap->allocations, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&heap->live_blocks, 1, memory_order_relaxed);
     const uint64_t live = atomic_fetch_add_explicit(&heap->live_bytes, total, memory_order_relaxed) + total;
@@ -55,8 +62,35 @@ qb_heap_allocate(qb_heap *heap, size_t size)
 }
 
 void *
+qb_heap_allocate(qb_heap *heap, size_t size)
+{
+    const size_t total = total_of(size);
+    void *block = total == 0 ? NULL : heap->allocator.allocate(heap->allocator.context, total, QB_ALIGNMENT);
+    return block == NULL ? NULL : hand_out(heap, block, (heap_header){total, block});
+}
+
+/* Blocks from this size on come from calloc, for which the system has pages of zeros: none of them is touched before
+ * its first use, by the thread that uses it. */
+#define FRESH_BYTES ((size_t)1 << 20)
+
+static void *
+allocate_fresh(qb_heap *heap, size_t size)
+{
+    const size_t total = total_of(size);
+    char *origin = total == 0 ? NULL : calloc(1, total + QB_ALIGNMENT);
+    if (origin == NULL) {
+        return NULL;
+    }
+    const size_t ahead = (QB_ALIGNMENT - (uintptr_t)origin % QB_ALIGNMENT) % QB_ALIGNMENT;
+    return hand_out(heap, origin + ahead, (heap_header){total, origin});
+}
+
+void *
 qb_heap_allocate_zero(qb_heap *heap, size_t size)
 {
+    if (size >= FRESH_BYTES && heap->allocator.allocate == library_allocate) {
+        return allocate_fresh(heap, size);
+    }
     void *pointer = qb_heap_allocate(heap, size);
     if (pointer != NULL) {
         memset(pointer, 0, size);
@@ -70,12 +104,11 @@ qb_heap_release(qb_heap *heap, void *pointer)
     if (pointer == NULL) {
         return;
     }
-    char *block = (char *)pointer - QB_ALIGNMENT;
-    size_t total;
-    memcpy(&total, block, sizeof total);
+    heap_header header;
+    memcpy(&header, (char *)pointer - QB_ALIGNMENT, sizeof header);
     atomic_fetch_sub_explicit(&heap->live_blocks, 1, memory_order_relaxed);
-    atomic_fetch_sub_explicit(&heap->live_bytes, total, memory_order_relaxed);
-    heap->allocator.release(heap->allocator.context, block, total, QB_ALIGNMENT);
+    atomic_fetch_sub_explicit(&heap->live_bytes, header.total, memory_order_relaxed);
+    heap->allocator.release(heap->allocator.context, header.origin, header.total, QB_ALIGNMENT);
 }
 
 qb_memory_statistics
