@@ -90,6 +90,7 @@ test_packed_layouts_match_their_products(void)
             CHECK(strcmp(kernels.variant[QB_KERNEL_INDEX_pack_f32_size], f32) == 0);
             CHECK(strcmp(kernels.variant[QB_KERNEL_INDEX_pack_qs8], qs8) == 0);
             CHECK(strcmp(kernels.variant[QB_KERNEL_INDEX_pack_qs8_size], qs8) == 0);
+            CHECK(strcmp(kernels.variant[QB_KERNEL_INDEX_unpack_qs8], qs8) == 0);
         }
     }
 }

@@ -9,6 +9,7 @@ overlay(qb_kernels *kernels)
 {
     QB_OVERLAY(kernels, pack_qs8_size, avx512_vnni);
     QB_OVERLAY(kernels, pack_qs8, avx512_vnni);
+    QB_OVERLAY(kernels, unpack_qs8, avx512_vnni);
     QB_OVERLAY(kernels, product_qs8, avx512_vnni);
     QB_OVERLAY(kernels, peak_qs8, avx512_vnni);
     QB_OVERLAY(kernels, product_qs8_codes, avx512_vnni);

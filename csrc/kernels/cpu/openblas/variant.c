@@ -11,6 +11,7 @@ overlay(qb_kernels *kernels)
     BLAS(openblas_set_num_threads)(1); /* the thread pool of the device divides the work */
     QB_OVERLAY(kernels, pack_qs8_size, openblas);
     QB_OVERLAY(kernels, pack_qs8, openblas);
+    QB_OVERLAY(kernels, unpack_qs8, openblas);
     QB_OVERLAY(kernels, product_qs8, openblas);
     QB_OVERLAY(kernels, product_qs8_codes, openblas);
 }

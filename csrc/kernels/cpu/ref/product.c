@@ -107,6 +107,15 @@ QB_FN(pack_qs8)(const int8_t *b, int64_t column_stride, int64_t depth_stride, in
     }
 }
 
+void
+QB_FN(unpack_qs8)(const void *packed, int64_t n0, int64_t n1, int64_t n, int64_t k, int8_t *codes)
+{
+    (void)n;
+    for (int64_t i = n0 * k; i < n1 * k; ++i) {
+        codes[i] = (int8_t)((const int16_t *)packed)[i];
+    }
+}
+
 static int32_t
 dot(const int16_t *x, const int16_t *y, int64_t n)
 {

@@ -27,6 +27,8 @@
 #ifndef QB_KERNELS_CPU_SIMD_PRODUCT_CODES_H
 #define QB_KERNELS_CPU_SIMD_PRODUCT_CODES_H
 
+#include <string.h>
+
 #include "kernels/cpu/variant.h"
 #include "product_qs8_tile.h"
 
@@ -168,6 +170,66 @@ pack_columns(const int8_t *b, int64_t column_stride, int64_t depth_stride, int64
             gather_block(source, column_stride, depth_stride, columns, depths, block);
             pack_block(block, BLOCK_DEPTHS, stored, sums, packed);
         }
+    }
+}
+
+/* ---- and back -------------------------------------------------------------------------------------------------- */
+
+/* Where the bytes of a packed block come from: element p of a step's BLOCK_COLUMNS columns, of step s, is element
+ * order[s][p] of a block whose columns lie BLOCK_DEPTHS apart.  Packing moves bytes and changes none, so a block that
+ * holds the numbers of its elements says it for every block of the variant. */
+typedef struct block_order {
+    uint8_t of[BLOCK_STEPS][STEP_DEPTHS * BLOCK_COLUMNS];
+} block_order;
+
+_Static_assert(BLOCK_COLUMNS *BLOCK_DEPTHS == UINT8_MAX + 1, "the elements of a block must have numbers of a byte");
+_Static_assert((int)BLOCK_DEPTHS % (int)CODE_STEP == 0, "a block must be whole steps of the tile");
+
+/* Codes of up to BLOCK_COLUMNS columns of a panel, stored as columns k apart. */
+static void
+unpack_columns(const char *packed, const block_order *order, int64_t columns, int64_t k, int8_t *codes)
+{
+    for (int64_t first = 0; first < k; first += BLOCK_DEPTHS) {
+        const int64_t depths = k - first < BLOCK_DEPTHS ? k - first : BLOCK_DEPTHS;
+        const char *source = packed + first / STEP_DEPTHS * STEP_BYTES;
+        int8_t block[BLOCK_COLUMNS * BLOCK_DEPTHS];
+        for (int64_t s = 0; s * STEP_DEPTHS < depths; ++s) {
+            for (int64_t p = 0; p < STEP_DEPTHS * BLOCK_COLUMNS; ++p) {
+                block[order->of[s][p]] = (int8_t)source[s * STEP_BYTES + p];
+            }
+        }
+        for (int64_t j = 0; j < columns; ++j) {
+            memcpy(codes + j * k + first, block + j * BLOCK_DEPTHS, (size_t)depths);
+        }
+    }
+}
+
+/* `packed` is BLOCK_STEPS steps, of which the first BLOCK_COLUMNS columns hold the numbers, packed. */
+static block_order
+block_order_of(const char *packed)
+{
+    block_order order;
+    for (int64_t s = 0; s < BLOCK_STEPS; ++s) {
+        memcpy(order.of[s], packed + s * STEP_BYTES, sizeof order.of[s]);
+    }
+    return order;
+}
+
+void
+QB_FN(unpack_qs8)(const void *packed, int64_t n0, int64_t n1, int64_t n, int64_t k, int8_t *codes)
+{
+    (void)n;
+    int8_t numbers[BLOCK_COLUMNS * BLOCK_DEPTHS];
+    _Alignas(64) char panel[STARTS_BYTES + TILE_COLUMNS * BLOCK_DEPTHS];
+    for (int64_t i = 0; i < BLOCK_COLUMNS * BLOCK_DEPTHS; ++i) {
+        numbers[i] = (int8_t)(uint8_t)i;
+    }
+    QB_FN(pack_qs8)(numbers, BLOCK_DEPTHS, 1, 0, BLOCK_COLUMNS, BLOCK_COLUMNS, BLOCK_DEPTHS, panel);
+    const block_order order = block_order_of(panel + STARTS_BYTES);
+    for (int64_t column = n0; column < n1; column += BLOCK_COLUMNS) {
+        const int64_t columns = n1 - column < BLOCK_COLUMNS ? n1 - column : BLOCK_COLUMNS;
+        const char *source = (const char *)packed + column / TILE_COLUMNS * panel_bytes(k) + STARTS_BYTES;
+        unpack_columns(source + column % TILE_COLUMNS * STEP_DEPTHS, &order, columns, k, codes + column * k);
     }
 }
 

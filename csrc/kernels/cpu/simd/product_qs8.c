@@ -68,6 +68,24 @@ QB_FN(pack_qs8)(const int8_t *b, int64_t column_stride, int64_t depth_stride, in
     }
 }
 
+void
+QB_FN(unpack_qs8)(const void *packed, int64_t n0, int64_t n1, int64_t n, int64_t k, int8_t *codes)
+{
+    (void)n;
+    for (int64_t column = n0; column < n1; column += TILE_COLUMNS) {
+        const int8_t *panel = (const int8_t *)packed + column * k;
+        const int64_t columns = n1 - column < TILE_COLUMNS ? n1 - column : TILE_COLUMNS;
+        for (int64_t first = 0; first < k; first += PACK_DEPTH) {
+            const int64_t last = first + PACK_DEPTH < k ? first + PACK_DEPTH : k;
+            for (int64_t j = 0; j < columns; ++j) {
+                for (int64_t t = first; t < last; ++t) {
+                    codes[(column + j) * k + t] = panel[t * TILE_COLUMNS + j];
+                }
+            }
+        }
+    }
+}
+
 /* y = x as float32. */
 static void
 widen_codes(const int8_t *restrict x, int64_t n, float *restrict y)
