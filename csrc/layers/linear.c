@@ -27,6 +27,9 @@ qb_linear_visit_weight(qb_linear *self, const qb_visitor *visitor, const qb_path
 {
     const qb_site site = qb_linear_site(self);
     QB_TRY(qb_visit_site(visitor, path, "", &site));
+    if (self->is_quantized && self->weight.tied_to == NULL) {
+        QB_TRY(qb_visit_linear(visitor, path, self));
+    }
     return qb_visit_parameter(visitor, path, "weight", &self->weight);
 }
 

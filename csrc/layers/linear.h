@@ -15,6 +15,9 @@
  * it). Runs that round the operands of float products to bfloat16 have a form of their own.  A layer is const while
  * sessions run forward; everything a call writes lies in its work struct.
  *
+ * A layer that multiplies codes needs the floats no longer.  Its weight may be kept as codes (QB_STORAGE_CODES): the
+ * packed weight is then all there is, made by qb_linear_write_codes, and its quantizers must stay as they are.
+ *
  * Backward, of the line above without its activation (who fuses one has its gradient):
  *
  *   db += sum_m dy[m]
@@ -53,13 +56,15 @@ typedef struct qb_linear_pack {
     uint64_t quantizer_revision;
 } qb_linear_pack;
 
-typedef struct qb_linear { /* shared by all sessions; const while they run forward */
-    int64_t in_features;   /* K */
-    int64_t out_features;  /* N */
-    qb_parameter weight;   /* (N, K) */
-    qb_parameter bias;     /* (N) */
-    int has_bias;          /* 1 from init on; an owner may clear it before it visits */
-    int is_quantized;      /* 0: pooler and heads, which have no quantizers */
+typedef struct qb_linear qb_linear;
+
+struct qb_linear {        /* shared by all sessions; const while they run forward */
+    int64_t in_features;  /* K */
+    int64_t out_features; /* N */
+    qb_parameter weight;  /* (N, K) */
+    qb_parameter bias;    /* (N) */
+    int has_bias;         /* 1 from init on; an owner may clear it before it visits */
+    int is_quantized;     /* 0: pooler and heads, which have no quantizers */
     qb_quantizer *input_quantizer;
     qb_quantizer *weight_quantizer;
     qb_linear_pack pack;      /* floats, or codes */
@@ -69,7 +74,7 @@ typedef struct qb_linear { /* shared by all sessions; const while they run forwa
         uint64_t observer_revision;
         uint64_t parameter_revision;
     } observed; /* what the last qb_linear_observe_weight saw and left */
-} qb_linear;
+};
 
 typedef struct qb_linear_work { /* one per session */
     int8_t *codes;              /* (max rows, K) the input's codes on the integer path; may be shared, see plan */
@@ -110,6 +115,23 @@ qb_status qb_linear_prepare(qb_linear *self, const qb_run *run);
 /* Show the weight to its quantizer if that collects; an unchanged weight is not read again for a maximum that cannot
  * change.  Only a session that has the model to itself may call it. */
 qb_status qb_linear_observe_weight(qb_linear *self, const qb_run *run);
+
+/* ---- the weight as codes (linear_codes.c); codes (N, K) int8 ---- */
+
+/* NULL if the weight's codes are all that products need, as the quantizers stand; otherwise a static sentence. */
+const char *qb_linear_codes_reason(const qb_linear *self);
+/* Pack the codes of a weight of QB_STORAGE_CODES, whose quantizer has its range, instead of those it had.
+ * QB_ERR_STATE: qb_linear_codes_reason, or the weight's range is not static.  QB_ERR_VALUE: the range is not finite; a
+ * code that the quantizer does not give, with its row and column.  QB_ERR_NOMEM.  The weight is then as before. */
+qb_status qb_linear_write_codes(qb_linear *self, const qb_run *run, const int8_t *codes);
+/* The codes that are multiplied.  QB_ERR_STATE: qb_linear_codes_reason, or there are none yet.  QB_ERR_VALUE: as
+ * qb_linear_prepare. */
+qb_status qb_linear_read_codes(const qb_linear *self, const qb_run *run, int8_t *codes);
+/* values (N, K) = codes / scale, of the quantizer's static range.  Quantizing them gives the codes again, for all that
+ * qb_linear_write_codes takes: |values * scale - codes| <= 127 * 2^-23.  Errors as qb_linear_write_codes. */
+qb_status qb_linear_values_of_codes(const qb_linear *self, const qb_run *run, const int8_t *codes, float *values);
+/* Bytes of packed weights. */
+size_t qb_linear_packed_bytes(const qb_linear *self, const qb_kernels *kernels);
 
 /* y = activation(x W' + b); x (rows, K) must not overlap y (rows, N).  A collecting input quantizer sees x.  The run's
  * path is the layer's own.  No allocation.  QB_ERR_VALUE: a NaN or infinity at an integer or collecting quantizer. */

@@ -204,6 +204,23 @@ pack_values(const qb_linear *self, qb_linear_pack *made, qb_operands operands, c
     return status;
 }
 
+/* A weight that is kept as codes was packed when they were written; nobody can do it again. */
+static qb_status
+require_written_codes(const qb_linear *self, const qb_run *run)
+{
+    const qb_path path = {run->path, "weight"};
+    if (self->pack.form != QB_WEIGHT_QS8) {
+        return qb_fail(run->error, &path, QB_ERR_STATE, "is kept as codes, which have not been written yet");
+    }
+    const char *reason = qb_linear_codes_reason(self);
+    if (reason == NULL && self->pack.quantizer_revision != self->weight_quantizer->revision) {
+        reason = "its quantizer has changed since they were written";
+    }
+    return reason == NULL ? QB_OK
+                          : qb_fail(run->error, &path, QB_ERR_STATE,
+                                    "is kept as codes, but they cannot be multiplied: %s", reason);
+}
+
 qb_status
 qb_linear_prepare(qb_linear *self, const qb_run *run)
 {
@@ -211,6 +228,9 @@ qb_linear_prepare(qb_linear *self, const qb_run *run)
     if (refusal != NULL) {
         const qb_path path = {run->path, "_input_quantizer"};
         return qb_fail(run->error, &path, QB_ERR_UNSUPPORTED, "%s", refusal);
+    }
+    if (self->weight.storage == QB_STORAGE_CODES) {
+        return require_written_codes(self, run);
     }
     const qb_weight_form form = wanted_form(self, run->uses_bf16);
     const qb_operands floats = qb_product_float_operands(run);

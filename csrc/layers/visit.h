@@ -11,9 +11,13 @@
 #include "layers/site.h"
 #include "qdqbert/qdqbert.h"
 
-/* A tensor of weights inside the model's parameter block. */
+struct qb_linear;
+
+/* A tensor of weights inside the model's parameter block, or wherever `storage` says. */
 typedef struct qb_parameter {
-    float *data;     /* 64-byte aligned; NULL until the model binds its block, and for good in a tied one */
+    float *data; /* 64-byte aligned in the block; NULL until the model binds it, and for good in a tied one and in one
+                  * that is kept as codes */
+    qb_storage storage;
     float *gradient; /* of the same shape; NULL: nobody trains it */
     int32_t rank;
     int64_t shape[2];
@@ -38,6 +42,8 @@ typedef struct qb_visitor {
     /* *slot is the layer's member: the visitor may fill or read it. */
     qb_status (*quantizer)(void *context, const qb_path *path, qb_quantizer **slot, qb_quantizer_role role);
     qb_status (*site)(void *context, const qb_path *path, const qb_site *site);
+    /* A layer whose weight, which is announced next and is not tied, can be kept as codes. */
+    qb_status (*linear)(void *context, const qb_path *path, struct qb_linear *linear);
 } qb_visitor;
 
 /* Announce one thing called `name` below `parent`. */
@@ -63,6 +69,12 @@ qb_visit_site(const qb_visitor *visitor, const qb_path *parent, const char *name
 {
     const qb_path path = {parent, name};
     return visitor->site == NULL ? QB_OK : visitor->site(visitor->context, &path, site);
+}
+
+static inline qb_status
+qb_visit_linear(const qb_visitor *visitor, const qb_path *path, struct qb_linear *linear)
+{
+    return visitor->linear == NULL ? QB_OK : visitor->linear(visitor->context, path, linear);
 }
 
 #endif

@@ -85,6 +85,16 @@ qb_guard_end_write(qb_guard *guard)
     (void)pthread_mutex_unlock(&guard->mutex);
 }
 
+qb_status
+qb_guard_epoch(qb_guard *guard, uint64_t *epoch, qb_error *error)
+{
+    enter(guard);
+    const int is_changing = guard->writers > 0;
+    *epoch = guard->epoch;
+    (void)pthread_mutex_unlock(&guard->mutex);
+    return is_changing ? qb_fail(error, NULL, QB_ERR_STATE, "the model is being changed, expected it settled") : QB_OK;
+}
+
 /* Why a forward may not begin, or NULL.  The mutex is held and nobody prepares. */
 static const char *
 refusal(const qb_guard *guard, int is_exclusive)

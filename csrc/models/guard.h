@@ -50,6 +50,9 @@ void qb_guard_destroy(qb_guard *guard);
 qb_status qb_guard_begin_write(qb_guard *guard, qb_error *error);
 void qb_guard_end_write(qb_guard *guard);
 
+/* The epoch; QB_ERR_STATE while a change is under way. */
+qb_status qb_guard_epoch(qb_guard *guard, uint64_t *epoch, qb_error *error);
+
 /* Enter a forward, after `prepare` brought the packed weights up to date if they are not.  QB_ERR_STATE: statistics are
  * being collected by another session, or are to be collected while another session runs, or a change is under way; or
  * whatever prepare returns. */

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "models/model.h"
 
+#include <inttypes.h>
+#include <string.h>
+
 #include "core/shape.h"
 
 qb_path
@@ -25,21 +28,76 @@ qb_model_visit(qb_model *model, const qb_visitor *visitor)
 
 typedef struct census {
     qb_model *model;
+    const qb_model_options *options;
     qb_error *error;
-    qb_arena block; /* measuring, then bound */
-    int64_t parameters, quantizers, sites;
+    qb_arena block;    /* measuring, then bound */
+    qb_linear *linear; /* announced last */
+    int64_t parameters, quantizers, sites, storages;
 } census;
+
+/* How the options want a parameter to be stored, or NULL. */
+static const qb_parameter_storage *
+storage_of(const census *c, const char *name)
+{
+    for (int64_t i = 0; i < c->options->storages_count; i++) {
+        if (strcmp(c->options->storages[i].name, name) == 0) {
+            return &c->options->storages[i];
+        }
+    }
+    return NULL;
+}
+
+static qb_status
+note_linear(void *context, const qb_path *path, struct qb_linear *linear)
+{
+    census *c = context;
+    (void)path;
+    c->linear = linear;
+    return QB_OK;
+}
+
+/* Of the parameter that is announced. */
+static qb_status
+check_storage(const census *c, const qb_parameter *parameter, const qb_parameter_storage *storage)
+{
+    switch (storage->storage) {
+    case QB_STORAGE_CODES:
+        if (c->linear == NULL || &c->linear->weight != parameter) {
+            return qb_fail(c->error, NULL, QB_ERR_VALUE,
+                           "storages: %s is not the weight of a linear layer with quantizers, so it cannot be kept as "
+                           "codes",
+                           storage->name);
+        }
+        return QB_OK;
+    case QB_STORAGE_LENT:
+        if (storage->lent == NULL) {
+            return qb_fail(c->error, NULL, QB_ERR_VALUE, "storages: %s has no floats to lend", storage->name);
+        }
+        return QB_OK;
+    case QB_STORAGE_FLOATS:
+        break;
+    }
+    return qb_fail(c->error, NULL, QB_ERR_VALUE, "storages: %s has the storage %d, expected codes or lent floats",
+                   storage->name, (int)storage->storage);
+}
 
 static qb_status
 count_parameter(void *context, const qb_path *path, qb_parameter *parameter)
 {
     census *c = context;
     int64_t elements = 0;
+    QB_TRY(qb_names_append(&c->model->parameter_names, path, c->error));
+    const char *name = c->model->parameter_names.text[c->model->parameter_names.count - 1];
+    const qb_parameter_storage *storage = storage_of(c, name);
     if (!qb_shape_elements(parameter->rank, parameter->shape, &elements)) {
         c->block.failed = 1;
     }
-    (void)qb_arena_take(&c->block, elements, sizeof(float));
-    return qb_names_append(&c->model->parameter_names, path, c->error);
+    if (storage == NULL) {
+        (void)qb_arena_take(&c->block, elements, sizeof(float));
+        return QB_OK;
+    }
+    c->storages++;
+    return check_storage(c, parameter, storage);
 }
 
 static qb_status
@@ -66,8 +124,20 @@ bind_parameter(void *context, const qb_path *path, qb_parameter *parameter)
     int64_t elements = 0;
     (void)path;
     (void)qb_shape_elements(parameter->rank, parameter->shape, &elements);
-    parameter->data = qb_arena_take(&c->block, elements, sizeof(float));
+    const qb_parameter_storage *storage = storage_of(c, c->model->parameter_names.text[c->parameters]);
+    parameter->storage = storage == NULL ? QB_STORAGE_FLOATS : storage->storage;
+    switch (parameter->storage) {
+    case QB_STORAGE_FLOATS:
+        parameter->data = qb_arena_take(&c->block, elements, sizeof(float));
+        break;
+    case QB_STORAGE_LENT:
+        parameter->data = (float *)(uintptr_t)storage->lent; /* which nobody writes through */
+        break;
+    case QB_STORAGE_CODES:
+        break;
+    }
     parameter->revision = 1;
+    c->model->linears[c->parameters] = c->linear != NULL && &c->linear->weight == parameter ? c->linear : NULL;
     c->model->parameters[c->parameters++] = parameter;
     return QB_OK;
 }
@@ -134,16 +204,38 @@ take_table(census *c, int64_t count, size_t element_size)
                                                                  : NULL;
 }
 
+/* Every storage was a parameter's. */
 static qb_status
-create_contents(qb_model *model, qb_error *error)
+check_storages(const census *c)
+{
+    for (int64_t i = 0; c->storages != c->options->storages_count && i < c->options->storages_count; i++) {
+        const char *name = c->options->storages[i].name;
+        if (qb_names_find(&c->model->parameter_names, name) < 0) {
+            return qb_fail(c->error, NULL, QB_ERR_VALUE, "storages: the model has no parameter %s", name);
+        }
+    }
+    return c->storages == c->options->storages_count
+               ? QB_OK
+               : qb_fail(c->error, NULL, QB_ERR_VALUE, "storages: a parameter is named twice");
+}
+
+static qb_status
+create_contents(qb_model *model, const qb_model_options *options, qb_error *error)
 {
     qb_heap *heap = &model->device->heap;
-    census c = {.model = model, .error = error, .block = qb_arena_measuring()};
-    const qb_visitor counting = {
-        .context = &c, .parameter = count_parameter, .quantizer = count_quantizer, .site = count_site};
-    const qb_visitor binding = {
-        .context = &c, .parameter = bind_parameter, .quantizer = bind_quantizer, .site = bind_site};
+    census c = {.model = model, .options = options, .error = error, .block = qb_arena_measuring()};
+    const qb_visitor counting = {.context = &c,
+                                 .parameter = count_parameter,
+                                 .quantizer = count_quantizer,
+                                 .site = count_site,
+                                 .linear = note_linear};
+    const qb_visitor binding = {.context = &c,
+                                .parameter = bind_parameter,
+                                .quantizer = bind_quantizer,
+                                .site = bind_site,
+                                .linear = note_linear};
     QB_TRY(qb_model_visit(model, &counting));
+    QB_TRY(check_storages(&c));
     const size_t bytes = c.block.used;
     if (!qb_arena_ok(&c.block)) {
         return qb_fail(error, NULL, QB_ERR_NOMEM, "the parameters do not fit the address space");
@@ -151,9 +243,12 @@ create_contents(qb_model *model, qb_error *error)
     model->block = qb_heap_allocate_zero(heap, bytes);
     model->block_bytes = bytes;
     model->parameters = take_table(&c, model->parameter_names.count, sizeof *model->parameters);
+    model->linears = take_table(&c, model->parameter_names.count, sizeof *model->linears);
     model->quantizers = take_table(&c, model->quantizer_names.count, sizeof *model->quantizers);
     model->sites = take_table(&c, model->site_names.count, sizeof *model->sites);
-    if (model->block == NULL || model->parameters == NULL || model->quantizers == NULL || model->sites == NULL) {
+    model->is_float = c.storages == 0;
+    if (model->block == NULL || model->parameters == NULL || model->linears == NULL || model->quantizers == NULL ||
+        model->sites == NULL) {
         return qb_fail(error, NULL, QB_ERR_NOMEM, "no memory for %zu bytes of parameters and their tables", bytes);
     }
     c.block = qb_arena_bind(model->block, bytes);
@@ -173,6 +268,7 @@ destroy(qb_model *model)
     qb_heap_release(heap, model->block);
     qb_heap_release(heap, model->gradients);
     qb_heap_release(heap, model->parameters);
+    qb_heap_release(heap, model->linears);
     qb_heap_release(heap, model->quantizers);
     qb_heap_release(heap, model->sites);
     qb_names_clear(&model->parameter_names);
@@ -181,12 +277,15 @@ destroy(qb_model *model)
     if (model->has_guard) {
         qb_guard_destroy(&model->guard);
     }
+    if (model->release_lent != NULL) {
+        model->release_lent(model->lent_context);
+    }
     qb_heap_release(heap, model);
     qb_device_close(device);
 }
 
 static qb_status
-create_layers(qb_model *model, qb_error *error)
+create_layers(qb_model *model, const qb_model_options *options, qb_error *error)
 {
     const qb_bert_config *config = &model->config;
     QB_TRY(qb_guard_init(&model->guard, error));
@@ -196,13 +295,16 @@ create_layers(qb_model *model, qb_error *error)
         model->head->verbs->init(&model->head_layers, config, qb_head_classes(model->head, config),
                                  &model->bert.embeddings.word);
     }
-    return create_contents(model, error);
+    return create_contents(model, options, error);
 }
 
 qb_status
 qb_model_create(qb_device *device, const qb_model_options *options, qb_model **model, qb_error *error)
 {
     qb_bert_config config;
+    qb_model_options known = {.struct_size = 0};
+    const size_t given = options->struct_size;
+    memcpy(&known, options, given < sizeof known ? given : sizeof known);
     QB_TRY(qb_bert_config_init(&config, options, error));
     qb_model *made = qb_heap_allocate_zero(&device->heap, sizeof *made);
     if (made == NULL) {
@@ -215,12 +317,14 @@ qb_model_create(qb_device *device, const qb_model_options *options, qb_model **m
     qb_names_init(&made->parameter_names, &device->heap);
     qb_names_init(&made->quantizer_names, &device->heap);
     qb_names_init(&made->site_names, &device->heap);
-    const qb_status status = create_layers(made, error);
+    const qb_status status = create_layers(made, &known, error);
     made->config.heads_of_layers = NULL; /* the caller's; the layers know their heads now */
     if (status != QB_OK) {
         destroy(made);
         return status;
     }
+    made->release_lent = known.release_lent;
+    made->lent_context = known.lent_context;
     *model = made;
     return QB_OK;
 }
@@ -333,7 +437,15 @@ qb_model_parameter(const qb_model *model, int64_t index)
     for (int32_t i = 0; i < parameter->rank; i++) {
         info.shape[i] = parameter->shape[i];
     }
+    int64_t elements = 0;
+    (void)qb_shape_elements(parameter->rank, parameter->shape, &elements);
     info.data = parameter->data;
+    info.storage = parameter->storage;
+    info.codes_reason = model->linears[index] == NULL ? "it is no weight of a linear layer with quantizers"
+                                                      : qb_linear_codes_reason(model->linears[index]);
+    info.bytes = parameter->storage == QB_STORAGE_FLOATS ? (size_t)elements * sizeof(float) : 0;
+    info.packed_bytes =
+        model->linears[index] == NULL ? 0 : qb_linear_packed_bytes(model->linears[index], &model->device->kernels);
     return info;
 }
 
@@ -355,6 +467,13 @@ qb_model_parameter_write(qb_model *model, int64_t index, float **data, qb_error 
     if (index < 0 || index >= model->parameter_names.count) {
         return qb_fail(error, NULL, QB_ERR_INDEX, "parameter index is %lld, expected 0 .. %lld", (long long)index,
                        (long long)model->parameter_names.count - 1);
+    }
+    if (model->parameters[index]->storage != QB_STORAGE_FLOATS) {
+        return qb_fail(error, NULL, QB_ERR_STATE, "%s: cannot be written, because %s",
+                       model->parameter_names.text[index],
+                       model->parameters[index]->storage == QB_STORAGE_CODES
+                           ? "the model is frozen and keeps its codes alone; load the checkpoint again"
+                           : "the model is frozen and reads it from a file; load the checkpoint again");
     }
     QB_TRY(qb_guard_begin_write(&model->guard, error));
     model->parameters[index]->revision++;

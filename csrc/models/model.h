@@ -32,14 +32,22 @@ struct qb_model {
     qb_parameter **parameters; /* (parameter_names.count) members of the layers */
     qb_quantizer **quantizers; /* (quantizer_names.count) owned */
     qb_site *sites;            /* (site_names.count) */
+    qb_linear **linears; /* (parameter_names.count) of which a parameter is the weight, if it can be codes; NULL */
     qb_names parameter_names, quantizer_names, site_names;
     int has_guard; /* guard was initialised */
+    int is_float;  /* every parameter is a float in the block */
+    int is_sealed;
+    void (*release_lent)(void *context); /* or NULL */
+    void *lent_context;
 };
 
 /* Announce everything, under the names that the checkpoint uses. */
 qb_status qb_model_visit(qb_model *model, const qb_visitor *visitor);
 /* Bring every packed weight that such a run needs up to date; only inside qb_guard_begin_forward. */
 qb_status qb_model_prepare(qb_model *model, const qb_run *run);
+/* QB_ERR_STATE unless every parameter is a float in the block; the sentence names one that is not, and `what` needs it.
+ */
+qb_status qb_model_require_floats(const qb_model *model, const char *what, qb_error *error);
 /* Make room for gradients, zero, unless it is there. */
 qb_status qb_model_make_gradients(qb_model *model, qb_error *error);
 /* 1 if some quantizer collects. */

@@ -28,6 +28,7 @@ qb_optimizer_create(qb_model *model, qb_optimizer_kind kind, qb_optimizer **opti
         return qb_fail(error, NULL, QB_ERR_VALUE, "kind is %d, expected QB_OPTIMIZER_ADAMW or QB_OPTIMIZER_SGD",
                        (int)kind);
     }
+    QB_TRY(qb_model_require_floats(model, "an optimizer", error));
     qb_heap *heap = &model->device->heap;
     qb_optimizer *made = qb_heap_allocate_zero(heap, sizeof *made);
     if (made == NULL) {

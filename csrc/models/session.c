@@ -227,6 +227,9 @@ qb_session_create(qb_model *model, const qb_session_options *options, qb_session
     const size_t given = options->struct_size;
     memcpy(&known, options, given < sizeof known ? given : sizeof known);
     QB_TRY(check_options(&model->config, &known, error));
+    if (known.trains) {
+        QB_TRY(qb_model_require_floats(model, "a session that trains", error));
+    }
     if (known.bf16_products) {
         QB_TRY(qb_device_check_bf16(model->device, error));
     }

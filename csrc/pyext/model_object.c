@@ -5,10 +5,10 @@
  *                     max_positions, type_vocab_size, num_labels, layer_norm_eps, hidden_act, add_pooling_layer,
  *                     head, input_quantizer, weight_quantizer, position_embedding_type="absolute",
  *                     add_cross_attention=False, tie_word_embeddings=True, heads_of_layers=None,
- *                     padding_token=None): ...
+ *                     padding_token=None, codes=(), lent=None): ...
  *             # head: "none", "question_answering", ...
  *         device: Device; dropout_count: int
- *         def parameters(self) -> list[tuple[str, ndarray]]: ...       # read-only views of the parameter block
+ *         def parameters(self) -> list[tuple[str, ndarray | None]]: ...   # read-only views of the parameter block
  *         def parameter_write(self, index) -> ndarray: ...             # writable view; packed weights become stale
  *         def gradient(self, index) -> ndarray | None: ...             # writable view; backward adds to it
  *         def set_trainable(self, index, is_trainable) -> None: ...
@@ -18,6 +18,7 @@
  *         def quantizers(self) -> list[tuple[str, Quantizer]]: ...
  *         def sites(self) -> list[tuple[str, str, str, str, str, str]]: ...    # the fields of qb_site_info
  *         def needs_probabilities(self) -> bool: ...
+ *         # and those of model_codes.c
  *
  * Views and quantizers hold the model alive.  A writable view is for loaders: it is to be dropped before the next
  * forward, since only the call that made it told the model that the weights change.
@@ -81,7 +82,8 @@ done:
 
 /* options->heads_of_layers is NULL or to be given to PyMem_Free, whatever is returned. */
 static int
-read_options(qb_py_state *state, PyObject *arguments, PyObject *keywords, PyObject **device, qb_model_options *options)
+read_options(qb_py_state *state, PyObject *arguments, PyObject *keywords, PyObject **device, qb_model_options *options,
+             qb_py_storages *storages)
 {
     static const char *const names[] = {"device",
                                         "vocab_size",
@@ -103,21 +105,26 @@ read_options(qb_py_state *state, PyObject *arguments, PyObject *keywords, PyObje
                                         "tie_word_embeddings",
                                         "heads_of_layers",
                                         "padding_token",
+                                        "codes",
+                                        "lent",
                                         NULL};
     const char *head = NULL;
     PyObject *input_quantizer = NULL;
     PyObject *weight_quantizer = NULL;
     PyObject *heads_of_layers = NULL;
     PyObject *padding_token = NULL;
+    PyObject *codes = NULL;
+    PyObject *lent = NULL;
     int add_pooling_layer = 1;
     int add_cross_attention = 0;
     int tie_word_embeddings = 1;
     long long sizes[8] = {0};
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O|$LLLLLLLLfspsOOsppOO:Model", qb_py_keywords(names), device,
-                                     &sizes[0], &sizes[1], &sizes[2], &sizes[3], &sizes[4], &sizes[5], &sizes[6],
-                                     &sizes[7], &options->layer_norm_eps, &options->hidden_act, &add_pooling_layer,
-                                     &head, &input_quantizer, &weight_quantizer, &options->position_embedding_type,
-                                     &add_cross_attention, &tie_word_embeddings, &heads_of_layers, &padding_token) ||
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O|$LLLLLLLLfspsOOsppOOOO:Model", qb_py_keywords(names),
+                                     device, &sizes[0], &sizes[1], &sizes[2], &sizes[3], &sizes[4], &sizes[5],
+                                     &sizes[6], &sizes[7], &options->layer_norm_eps, &options->hidden_act,
+                                     &add_pooling_layer, &head, &input_quantizer, &weight_quantizer,
+                                     &options->position_embedding_type, &add_cross_attention, &tie_word_embeddings,
+                                     &heads_of_layers, &padding_token, &codes, &lent) ||
         qb_py_require_keywords(keywords, names, 1, REQUIRED_COUNT, "Model") < 0) {
         return -1;
     }
@@ -143,7 +150,8 @@ read_options(qb_py_state *state, PyObject *arguments, PyObject *keywords, PyObje
     const int is_read =
         qb_py_quantizer_options_read(input_quantizer, "input_quantizer", &options->input_quantizer) == 0 &&
         qb_py_quantizer_options_read(weight_quantizer, "weight_quantizer", &options->weight_quantizer) == 0 &&
-        read_heads_of_layers(heads_of_layers, options->num_layers, &heads) == 0;
+        read_heads_of_layers(heads_of_layers, options->num_layers, &heads) == 0 &&
+        qb_py_storages_read(state, codes, lent, storages) == 0;
     options->heads_of_layers = heads;
     if (is_read && padding_token && padding_token != Py_None) {
         const long long token = PyLong_AsLongLong(padding_token);
@@ -161,7 +169,8 @@ read_options(qb_py_state *state, PyObject *arguments, PyObject *keywords, PyObje
 }
 
 static PyObject *
-make_model(PyTypeObject *type, qb_py_state *state, PyObject *device_object, const qb_model_options *options)
+make_model(PyTypeObject *type, qb_py_state *state, PyObject *device_object, const qb_model_options *options,
+           qb_py_storages *storages)
 {
     qb_device *device = qb_py_device_handle(state, device_object, "device");
     qb_py_model *self = device ? (qb_py_model *)type->tp_alloc(type, 0) : NULL;
@@ -182,6 +191,11 @@ make_model(PyTypeObject *type, qb_py_state *state, PyObject *device_object, cons
         Py_DECREF(self);
         return qb_py_raise(state, &error);
     }
+    const int fits = qb_py_storages_check(state, self->model, storages) == 0;
+    storages->lent = NULL; /* the model's */
+    if (!fits) {
+        Py_CLEAR(self);
+    }
     return (PyObject *)self;
 }
 
@@ -194,8 +208,13 @@ model_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     }
     PyObject *device = NULL;
     qb_model_options options = {.struct_size = sizeof options};
-    const int is_read = read_options(state, arguments, keywords, &device, &options) == 0;
-    PyObject *self = is_read ? make_model(type, state, device, &options) : NULL;
+    qb_py_storages storages = {.names = NULL};
+    PyObject *self = NULL;
+    if (read_options(state, arguments, keywords, &device, &options, &storages) == 0) {
+        qb_py_storages_apply(&storages, &options);
+        self = make_model(type, state, device, &options, &storages);
+    }
+    qb_py_storages_clear(&storages);
     PyMem_Free((void *)options.heads_of_layers);
     return self;
 }
@@ -229,8 +248,9 @@ model_dealloc(PyObject *self)
 PyDoc_STRVAR(model_parameters_doc, "parameters($self, /)\n--\n\n"
                                    "(name, read-only view) of every parameter, in the order of the block.\n\n"
                                    "Returns\n-------\n"
-                                   "list of (str, ndarray)\n"
-                                   "    float32; a tied table is there once, under the name of the embedding.");
+                                   "list of (str, ndarray or None)\n"
+                                   "    float32; a tied table is there once, under the name of the embedding.  None\n"
+                                   "    for a weight that is kept as codes.");
 
 static PyObject *
 model_parameters(PyObject *self, PyObject *unused)
@@ -240,7 +260,7 @@ model_parameters(PyObject *self, PyObject *unused)
     PyObject *list = PyList_New(0);
     for (int64_t i = 0; list && i < qb_model_parameter_count(model); ++i) {
         const qb_parameter_info info = qb_model_parameter(model, i);
-        PyObject *view = qb_py_array_view(self, info.rank, info.shape, info.data, 0);
+        PyObject *view = info.data ? qb_py_array_view(self, info.rank, info.shape, info.data, 0) : Py_NewRef(Py_None);
         PyObject *pair = view ? Py_BuildValue("(sN)", info.name, view) : NULL;
         if (!pair || PyList_Append(list, pair) < 0) {
             Py_CLEAR(list);
@@ -543,6 +563,13 @@ static PyMethodDef model_methods[] = {
     {"quantizers", model_quantizers, METH_NOARGS, model_quantizers_doc},
     {"sites", model_sites, METH_NOARGS, model_sites_doc},
     {"needs_probabilities", model_needs_probabilities, METH_NOARGS, model_needs_probabilities_doc},
+    {"storages", qb_py_model_storages, METH_NOARGS, qb_py_model_storages_doc},
+    {"read_codes", qb_py_model_read_codes, METH_O, qb_py_model_read_codes_doc},
+    {"write_codes", (PyCFunction)(void (*)(void))qb_py_model_write_codes, METH_FASTCALL, qb_py_model_write_codes_doc},
+    {"values_of_codes", (PyCFunction)(void (*)(void))qb_py_model_values_of_codes, METH_FASTCALL,
+     qb_py_model_values_of_codes_doc},
+    {"seal", qb_py_model_seal, METH_NOARGS, qb_py_model_seal_doc},
+    {"epoch", qb_py_model_epoch, METH_NOARGS, qb_py_model_epoch_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -556,7 +583,7 @@ PyDoc_STRVAR(model_doc,
              "Model(device, *, vocab_size, hidden_size, num_layers, num_heads, intermediate_size, max_positions, "
              "type_vocab_size, num_labels, layer_norm_eps, hidden_act, add_pooling_layer, head, input_quantizer, "
              "weight_quantizer, position_embedding_type='absolute', add_cross_attention=False, "
-             "tie_word_embeddings=True, heads_of_layers=None, padding_token=None)\n--\n\n"
+             "tie_word_embeddings=True, heads_of_layers=None, padding_token=None, codes=(), lent=None)\n--\n\n"
              "Parameters and quantizers of one BERT; parameters are zero.\n\n"
              "Parameters\n----------\n"
              "device : Device\n"
@@ -583,7 +610,11 @@ PyDoc_STRVAR(model_doc,
              "heads_of_layers : sequence of int, optional\n"
              "    Self-attention heads left in each layer; num_heads everywhere if left out.\n"
              "padding_token : int, optional\n"
-             "    The id whose word vector gets no gradient as an input.\n\n"
+             "    The id whose word vector gets no gradient as an input.\n"
+             "codes : sequence of str\n"
+             "    Weights that are kept as codes: write_codes, then seal.\n"
+             "lent : dict of str to float32\n"
+             "    Parameters whose numbers are these arrays, which nobody may change meanwhile.\n\n"
              "Raises\n------\n"
              "ValueError\n"
              "    If an option cannot be; it is named.\n"

@@ -17,6 +17,38 @@ typedef struct qb_py_model {
     int has_cross_attention;
 } qb_py_model;
 
+/* How a new model stores its parameters, as Python says it: names of weights that it keeps as codes, and floats that
+ * are lent to it by name.  Of model_codes.c. */
+typedef struct qb_py_storages {
+    PyObject *names; /* keeps the texts in `list` alive */
+    qb_parameter_storage *list;
+    Py_ssize_t count;
+    struct lent_floats *lent; /* the C model's once it is created: then to be set to NULL */
+} qb_py_storages;
+
+/* `codes` is a sequence of names, `lent` a dict of names to float32 buffers; NULL or, of `lent`, None: none.  0, or
+ * -1 with an exception; to be cleared whatever is returned. */
+int qb_py_storages_read(qb_py_state *state, PyObject *codes, PyObject *lent, qb_py_storages *storages);
+void qb_py_storages_clear(qb_py_storages *storages);
+void qb_py_storages_apply(const qb_py_storages *storages, qb_model_options *options);
+/* 0, or -1 with ShapeError: what is lent has not the shape of the parameter. */
+int qb_py_storages_check(qb_py_state *state, const qb_model *model, const qb_py_storages *storages);
+
+/* Methods of model_codes.c. */
+PyObject *qb_py_model_storages(PyObject *self, PyObject *unused);
+PyObject *qb_py_model_read_codes(PyObject *self, PyObject *index_object);
+PyObject *qb_py_model_write_codes(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
+PyObject *qb_py_model_values_of_codes(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
+PyObject *qb_py_model_seal(PyObject *self, PyObject *unused);
+PyObject *qb_py_model_epoch(PyObject *self, PyObject *unused);
+
+extern const char qb_py_model_storages_doc[];
+extern const char qb_py_model_read_codes_doc[];
+extern const char qb_py_model_write_codes_doc[];
+extern const char qb_py_model_values_of_codes_doc[];
+extern const char qb_py_model_seal_doc[];
+extern const char qb_py_model_epoch_doc[];
+
 /* Borrowed cast; NULL with TypeError naming `argument`. */
 qb_py_model *qb_py_model_cast(qb_py_state *state, PyObject *object, const char *argument);
 

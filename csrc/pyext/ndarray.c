@@ -46,6 +46,8 @@ format_matches(const Py_buffer *view, qb_py_dtype dtype)
         return format[0] == 'd' && view->itemsize == 8;
     case QB_PY_INT64:
         return (format[0] == 'l' || format[0] == 'q') && view->itemsize == 8;
+    case QB_PY_INT8:
+        return format[0] == 'b' && view->itemsize == 1;
     }
     return 0;
 }
@@ -60,6 +62,8 @@ dtype_name(qb_py_dtype dtype)
         return "float64";
     case QB_PY_INT64:
         return "int64";
+    case QB_PY_INT8:
+        return "int8";
     }
     return "?";
 }
@@ -74,7 +78,7 @@ qb_py_borrow(const qb_py_state *state, PyObject *object, const char *argument, q
                      dtype_name(dtype), Py_TYPE(object)->tp_name);
         return -1;
     }
-    const size_t alignment = dtype == QB_PY_FLOAT32 ? 4 : 8;
+    const size_t alignment = dtype == QB_PY_INT8 ? 1 : dtype == QB_PY_FLOAT32 ? 4 : 8;
     if (!format_matches(&view, dtype)) {
         PyErr_Format(PyExc_TypeError, "%s: expected %s, got buffer format '%.20s'", argument, dtype_name(dtype),
                      view.format ? view.format : "B");
@@ -185,6 +189,8 @@ type_number(qb_py_dtype dtype)
         return NPY_FLOAT64;
     case QB_PY_INT64:
         return NPY_INT64;
+    case QB_PY_INT8:
+        return NPY_INT8;
     }
     return NPY_NOTYPE;
 }

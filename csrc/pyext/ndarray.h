@@ -10,7 +10,7 @@
 
 int qb_py_numpy_import(void);
 
-typedef enum qb_py_dtype { QB_PY_FLOAT32, QB_PY_FLOAT64, QB_PY_INT64 } qb_py_dtype;
+typedef enum qb_py_dtype { QB_PY_FLOAT32, QB_PY_FLOAT64, QB_PY_INT64, QB_PY_INT8 } qb_py_dtype;
 
 /* A borrowed buffer.  Zero-initialise it; `data` stays NULL until borrowed. */
 typedef struct qb_py_tensor {

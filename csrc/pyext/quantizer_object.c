@@ -104,14 +104,23 @@ quantizer_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
-/* 0, or -1 with StateError: the setters without a sentence of their own fail for one reason only. */
+/* 0, or -1 with StateError: the setters without a sentence of their own fail for two reasons only. */
 static int
-check_idle(const qb_py_state *state, qb_status status)
+check_idle(const qb_py_state *state, PyObject *self, qb_status status)
 {
     if (status == QB_OK) {
         return 0;
     }
-    PyErr_SetString(state->state_error, "quantizer is in use by another thread or a running session");
+    const char *frozen = qb_quantizer_frozen_name(handle_of(self));
+    if (frozen) {
+        PyErr_Format(state->state_error,
+                     "%s: cannot be changed, because the weight of its layer is frozen: its floats are gone; load the "
+                     "checkpoint again",
+                     frozen);
+    }
+    else {
+        PyErr_SetString(state->state_error, "quantizer is in use by another thread or a running session");
+    }
     return -1;
 }
 
@@ -188,7 +197,7 @@ quantizer_set_stages(PyObject *self, PyObject *value, void *closure)
         PyErr_Format(PyExc_ValueError, "stages: expected a combination of the bits %lu, got %lu", known, stages);
         return -1;
     }
-    return check_idle(state, qb_quantizer_set_stages(handle_of(self), (uint32_t)stages));
+    return check_idle(state, self, qb_quantizer_set_stages(handle_of(self), (uint32_t)stages));
 }
 
 /* ---- ranges ------------------------------------------------------------------------------------------------------ */
@@ -348,7 +357,7 @@ quantizer_set_observer(PyObject *self, PyObject *argument)
     if (!observer && argument != Py_None) {
         return NULL;
     }
-    if (check_idle(state, qb_quantizer_set_observer(handle_of(self), observer)) < 0) {
+    if (check_idle(state, self, qb_quantizer_set_observer(handle_of(self), observer)) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;

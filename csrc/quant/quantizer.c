@@ -122,6 +122,26 @@ qb_quantizer_end_change(qb_quantizer *quantizer)
     }
 }
 
+/* qb_quantizer_begin_write of a change of its contents. */
+static qb_status
+begin_set(qb_quantizer *quantizer, qb_error *error)
+{
+    if (quantizer->frozen != NULL) {
+        return qb_fail(
+            error, NULL, QB_ERR_STATE,
+            "%s: cannot be changed, because the weight of its layer is frozen: its floats are gone; load the "
+            "checkpoint again",
+            quantizer->frozen);
+    }
+    return qb_quantizer_begin_write(quantizer, error);
+}
+
+const char *
+qb_quantizer_frozen_name(const qb_quantizer *quantizer)
+{
+    return quantizer->frozen;
+}
+
 /* ---- contents -----------------------------------------------------------------------------------------------------
  */
 
@@ -136,7 +156,7 @@ qb_quantizer_set_options(qb_quantizer *quantizer, const qb_quantizer_options *op
 {
     qb_quantizer_options checked;
     QB_TRY(qb_quant_spec_read(options, &checked, NULL, error));
-    QB_TRY(qb_quantizer_begin_write(quantizer, error));
+    QB_TRY(begin_set(quantizer, error));
     quantizer->options = checked;
     quantizer->revision++;
     qb_quantizer_end_write(quantizer);
@@ -152,7 +172,7 @@ qb_quantizer_stages(const qb_quantizer *quantizer)
 qb_status
 qb_quantizer_set_stages(qb_quantizer *quantizer, uint32_t stages)
 {
-    QB_TRY(qb_quantizer_begin_write(quantizer, NULL));
+    QB_TRY(begin_set(quantizer, NULL));
     atomic_store_explicit(&quantizer->stages, stages, memory_order_relaxed);
     quantizer->revision++;
     qb_quantizer_end_write(quantizer);
@@ -182,7 +202,7 @@ replace_small_tensor(qb_quantizer *quantizer, qb_small_tensor *target, const cha
             made.shape[d] = shape[d];
         }
     }
-    const qb_status status = qb_quantizer_begin_write(quantizer, error);
+    const qb_status status = begin_set(quantizer, error);
     if (status != QB_OK) {
         qb_heap_release(heap, made.data);
         return status;
@@ -230,7 +250,7 @@ qb_quantizer_set_clip(qb_quantizer *quantizer, float minimum, float maximum, qb_
         return qb_fail(error, NULL, QB_ERR_VALUE, "clip bounds are %g and %g, expected numbers", (double)minimum,
                        (double)maximum);
     }
-    QB_TRY(qb_quantizer_begin_write(quantizer, error));
+    QB_TRY(begin_set(quantizer, error));
     quantizer->clip_minimum = minimum;
     quantizer->clip_maximum = maximum;
     quantizer->revision++;
@@ -275,7 +295,7 @@ qb_quantizer_pre_quant_scale(const qb_quantizer *quantizer, const float **values
 qb_status
 qb_quantizer_set_observer(qb_quantizer *quantizer, qb_observer *observer)
 {
-    QB_TRY(qb_quantizer_begin_write(quantizer, NULL));
+    QB_TRY(begin_set(quantizer, NULL));
     qb_observer *before = quantizer->observer;
     quantizer->observer = qb_observer_retain(observer);
     quantizer->revision++;

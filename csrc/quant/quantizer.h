@@ -60,6 +60,8 @@ struct qb_quantizer {
     qb_small_tensor pre_quant_scale;
     qb_observer *observer; /* retained; NULL: none */
     uint64_t revision;     /* advances with every change that can change results: packed weights remember it */
+    const char *frozen;    /* its name in a model that keeps its layer's weight as codes, borrowed: nothing above may
+                            * change any more; NULL: it may */
 };
 
 /* ---- life inside a model ------------------------------------------------------------------------------------------
@@ -134,7 +136,8 @@ qb_status qb_quantizer_check_range(const qb_quantizer *quantizer, const qb_run *
 qb_status qb_quantizer_range(const qb_quantizer *quantizer, const qb_run *run, const float *x, int32_t rank,
                              const int64_t *shape, qb_quant_range *range);
 /* The same for a weight (rows, columns), whose reason is NULL: scale (rows) gets one scale per row, 0 where dead, equal
- * ones if the range is per tensor; *lower and *upper get the codes' bounds. */
+ * ones if the range is per tensor; *lower and *upper get the codes' bounds.  weight may be NULL if the range is static.
+ */
 qb_status qb_quantizer_weight_range(const qb_quantizer *quantizer, const qb_run *run, const float *weight, int64_t rows,
                                     int64_t columns, float *scale, float *lower, float *upper);
 /* 1 / scale: the value of one code; 0 when the range is dead. */

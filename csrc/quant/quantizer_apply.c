@@ -206,7 +206,7 @@ qb_quantizer_weight_range(const qb_quantizer *quantizer, const qb_run *run, cons
         return qb_fail(run->error, run->path, QB_ERR_SHAPE, "amax has shape %s, expected (%" PRId64 ", 1)",
                        qb_shape_text(amax->rank, amax->shape, text, sizeof text), rows);
     }
-    if (quantizer->options.is_unsigned) {
+    if (quantizer->options.is_unsigned && weight != NULL) {
         QB_TRY(qb_check_nonnegative(run, weight, rows * columns));
     }
     for (int64_t r = 0; r < rows; r++) {

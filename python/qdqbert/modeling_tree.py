@@ -76,7 +76,7 @@ class Bound(NamedTuple):
     ----------
     model : _core.Model
     parameters : dict of str to (int, ndarray)
-        Place in the model and read-only view.
+        Place in the model and read-only view; of weights that are kept as codes there is none.
     quantizers : dict of str to _core.Quantizer
     sessions : SessionPool
     config : QDQBertConfig
@@ -99,7 +99,9 @@ class Bound(NamedTuple):
         config : QDQBertConfig
             That it was made from; copied.
         """
-        parameters = {name: (index, view) for index, (name, view) in enumerate(model.parameters())}
+        parameters = {
+            name: (index, view) for index, (name, view) in enumerate(model.parameters()) if view is not None
+        }
         return cls(model, parameters, dict(model.quantizers()), SessionPool(model), snapshot(config))
 
 

@@ -95,7 +95,9 @@ class ModelPlace(Place):
 
     def read(self) -> Array:
         """Return a view of the numbers."""
-        return self.model.parameters()[self.index][1]
+        view = self.model.parameters()[self.index][1]
+        assert view is not None  # a weight of codes has no place
+        return view
 
     def write(self, value: Array) -> None:
         """Replace the numbers.

@@ -228,6 +228,41 @@ attempt_forward_after_change(world *w, qb_error *error)
     return status;
 }
 
+/* A model that keeps one weight as codes: made, written to twice, sealed and read. */
+static qb_status
+attempt_codes(world *w, qb_error *error)
+{
+    static const qb_parameter_storage storage = {.name = "bert.encoder.layer.1.output.dense.weight",
+                                                 .storage = QB_STORAGE_CODES};
+    qb_model_options options = w->options;
+    options.storages = &storage;
+    options.storages_count = 1;
+    int8_t codes[HIDDEN * INTERMEDIATE] = {1};
+    int8_t again[HIDDEN * INTERMEDIATE] = {0};
+    qb_model *model = NULL;
+    qb_status status = qb_model_create(w->device, &options, &model, error);
+    int64_t index = 0;
+    for (int64_t i = 0; status == QB_OK && i < qb_model_parameter_count(model); i++) {
+        index = strcmp(qb_model_parameter(model, i).name, storage.name) == 0 ? i : index;
+    }
+    const float amax = 1.0f;
+    for (int64_t i = 0; status == QB_OK && i < qb_model_quantizer_count(model); i++) {
+        if (strstr(qb_model_quantizer_name(model, i), "layer.1.output.dense._weight_quantizer") != NULL) {
+            status = qb_quantizer_set_amax(qb_model_quantizer(model, i), &amax, 0, NULL, error);
+        }
+    }
+    for (int i = 0; status == QB_OK && i < 2; i++) {
+        status = qb_model_write_codes(model, index, codes, NULL, error);
+    }
+    if (status == QB_OK) {
+        CHECK(qb_model_seal(model, NULL) == QB_OK);
+        status = qb_model_read_codes(model, index, again, NULL, error);
+        CHECK(memcmp(again, codes, sizeof again) == 0);
+    }
+    qb_model_release(model);
+    return status;
+}
+
 static void
 fail_every_allocation_of(attempt call, int needs_world, int keeps_packs, const qb_model_options *options)
 {
@@ -292,6 +327,12 @@ test_bf16_products(void)
 }
 
 static void
+test_codes(void)
+{
+    fail_every_allocation(attempt_codes, 1, 0);
+}
+
+static void
 test_quantizer(void)
 {
     fail_every_allocation(attempt_quantizer, 1, 0);
@@ -333,6 +374,7 @@ main(void)
     RUN(test_model);
     RUN(test_session);
     RUN(test_bf16_products);
+    RUN(test_codes);
     RUN(test_quantizer);
     RUN(test_observers);
     RUN(test_growth_and_merge);

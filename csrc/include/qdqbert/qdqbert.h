@@ -279,7 +279,10 @@ QB_API uint32_t qb_quantizer_stages(const qb_quantizer *quantizer);
 /* The same as qb_model_begin_change for the model that it is in; nothing for a quantizer of its own. */
 QB_API qb_status qb_quantizer_begin_change(qb_quantizer *quantizer, qb_error *error);
 QB_API void qb_quantizer_end_change(qb_quantizer *quantizer);
-/* QB_ERR_STATE, without a sentence: another thread or a running session uses it. */
+/* The name of a quantizer whose layer's weight is frozen (qb_model_seal), borrowed from its model; otherwise NULL. What
+ * would change such a quantizer is QB_ERR_STATE, with this name in the sentence where there is one. */
+QB_API const char *qb_quantizer_frozen_name(const qb_quantizer *quantizer);
+/* QB_ERR_STATE, without a sentence: another thread or a running session uses it, or it is frozen. */
 QB_API qb_status qb_quantizer_set_stages(qb_quantizer *quantizer, uint32_t stages);
 
 /* amax: rank 0 .. QB_MAX_RANK; values >= 0 or NaN.  `values == NULL` removes it (dynamic range again). */
@@ -306,8 +309,7 @@ QB_API qb_status qb_quantizer_set_observer(qb_quantizer *quantizer, qb_observer 
 QB_API qb_status qb_quantizer_forward(qb_quantizer *quantizer, const qb_interrupt *interrupt, const float *x,
                                       int32_t rank, const int64_t *shape, float *y, float *amax_used, qb_error *error);
 
-/* ---- functions on tensors (pytorch_quantization.tensor_quant and .utils) ------------------------------------------
- */
+/* ---- functions on tensors (pytorch_quantization.tensor_quant and .utils) ----------------------------------------- */
 
 /* A tensor with broadcasting rules: dimensions are aligned at the end, 1 stretches. */
 typedef struct qb_tensor {
@@ -358,6 +360,20 @@ typedef enum qb_head {
  * QB_ERR_VALUE: another name; the sentence lists the known ones. */
 QB_API qb_status qb_head_from_name(const char *name, qb_head *head, qb_error *error);
 
+/* Where the numbers of a parameter are. */
+typedef enum qb_storage {
+    QB_STORAGE_FLOATS = 0, /* in the model's block */
+    QB_STORAGE_CODES,      /* nowhere as floats: int8 codes, packed for the device's kernels (qb_model_write_codes) */
+    QB_STORAGE_LENT        /* floats of the caller's, such as a mapped file, that the model reads and never writes */
+} qb_storage;
+
+/* A parameter that is not to be in the model's block. */
+typedef struct qb_parameter_storage {
+    const char *name;   /* of the parameter; read while the model is created */
+    qb_storage storage; /* QB_STORAGE_CODES: of the weight of a linear layer with quantizers, or QB_STORAGE_LENT */
+    const float *lent;  /* QB_STORAGE_LENT: of the parameter's shape, aligned as floats are */
+} qb_parameter_storage;
+
 typedef struct qb_model_options {
     uint32_t struct_size;
     int64_t vocab_size, hidden_size, num_layers, num_heads, intermediate_size, max_positions, type_vocab_size;
@@ -374,6 +390,10 @@ typedef struct qb_model_options {
     const int64_t *heads_of_layers; /* (num_layers) self-attention heads left in each layer, 1 .. num_heads, of the
                                      * size hidden_size / num_heads; NULL: num_heads everywhere */
     int64_t padding_token; /* 1 + the id whose word vector gets no gradient as an input; 0: every one gets its own */
+    const qb_parameter_storage *storages; /* (storages_count) for inference alone: no session trains such a model */
+    int64_t storages_count;
+    void (*release_lent)(void *context); /* called when the model is freed, if it was created; or NULL */
+    void *lent_context;
 } qb_model_options;
 
 /* Parameters are zero, quantizers have QB_STAGE_QUANT and no amax.  A tied table is one parameter, under the name of
@@ -398,7 +418,15 @@ typedef struct qb_parameter_info {
     const char *name; /* "bert.encoder.layer.0.attention.self.query.weight" */
     int32_t rank;
     int64_t shape[QB_MAX_RANK];
-    const float *data; /* all parameters lie in one block, in this order; each starts on a multiple of 64 bytes */
+    const float *data; /* all parameters lie in one block, in this order; each starts on a multiple of 64 bytes.  NULL
+                        * if it is kept as codes, and elsewhere if it was lent. */
+    qb_storage storage;
+    const char *codes_reason; /* NULL if its codes are all that products need, as the quantizers stand now, or are all
+                               * there is; otherwise static text that says why not */
+    size_t bytes;             /* of its floats in the block: 0 if it is kept as codes or was lent */
+    size_t packed_bytes;      /* of what products read instead, in the kernels' layout, as far as it has been made: of a
+                               * weight that is kept as codes all there is, of another one what may be made anew; of layers
+                               * with quantizers only */
 } qb_parameter_info;
 
 /* Several changes that no forward may come between: it is refused until the matching end, while the functions that
@@ -430,6 +458,30 @@ QB_API qb_status qb_model_gradient_norm(const qb_model *model, const int64_t *in
 QB_API qb_status qb_model_scale_gradients(qb_model *model, float factor, const int64_t *indices, int64_t count,
                                           qb_error *error);
 
+/* ---- weights as codes: of linear layers whose two quantizers let them multiply int8 codes.  A model that keeps some
+ * is created with qb_model_options.storages, its quantizers get settings and ranges and its other parameters numbers,
+ * codes are written, and it is sealed.  It then computes the bits of the model that the codes came from. ---- */
+
+/* Pack the codes (out, in) of a weight that is kept as codes.  QB_ERR_STATE: it is not, the model is sealed or runs a
+ * forward, the range is dynamic, or the quantizers do not multiply codes, with the reason; QB_ERR_VALUE: a code that
+ * the weight quantizer does not give, with row and column, or a range that is not finite; QB_ERR_INDEX.  The weight is
+ * then as before. */
+QB_API qb_status qb_model_write_codes(qb_model *model, int64_t index, const int8_t *codes,
+                                      const qb_interrupt *interrupt, qb_error *error);
+/* The codes of a weight, kept as codes or as floats; nobody may change the model meanwhile.  QB_ERR_STATE: it has none
+ * yet, or is not multiplied as codes, with the reason; QB_ERR_VALUE: as a forward says it; QB_ERR_INDEX. */
+QB_API qb_status qb_model_read_codes(const qb_model *model, int64_t index, int8_t *codes, const qb_interrupt *interrupt,
+                                     qb_error *error);
+/* values = codes / scale, of the weight quantizer's static range, whatever keeps the weight: quantizing them gives the
+ * codes again.  Errors as qb_model_write_codes. */
+QB_API qb_status qb_model_values_of_codes(const qb_model *model, int64_t index, const int8_t *codes, float *values,
+                                          const qb_interrupt *interrupt, qb_error *error);
+/* From now on whatever would change a quantizer of a weight that is kept as codes is QB_ERR_STATE.  QB_ERR_STATE: one
+ * has no codes yet, or its quantizers have changed since; the model is sealed already, or runs a forward. */
+QB_API qb_status qb_model_seal(qb_model *model, qb_error *error);
+/* How often the model or a quantizer of it has been changed.  QB_ERR_STATE while a change is under way. */
+QB_API qb_status qb_model_epoch(qb_model *model, uint64_t *epoch, qb_error *error);
+
 QB_API int64_t qb_model_quantizer_count(const qb_model *model);
 /* "bert.encoder.layer.0.attention.self.query._input_quantizer"; order of the original's named_modules. */
 QB_API const char *qb_model_quantizer_name(const qb_model *model, int64_t index);
@@ -448,8 +500,7 @@ typedef struct qb_site_info {
 QB_API int64_t qb_model_site_count(const qb_model *model);
 QB_API qb_site_info qb_model_site(const qb_model *model, int64_t index);
 
-/* ---- session: one caller's workspace ------------------------------------------------------------------------------
- */
+/* ---- session: one caller's workspace ----------------------------------------------------------------------------- */
 
 typedef struct qb_session qb_session;
 
@@ -574,8 +625,7 @@ QB_API qb_status qb_session_backward(qb_session *session, const qb_interrupt *in
                                      const qb_backward_inputs *inputs, const qb_backward_outputs *outputs,
                                      qb_error *error);
 
-/* ---- optimizers ----------------------------------------------------------------------------------------------------
- */
+/* ---- optimizers -------------------------------------------------------------------------------------------------- */
 
 typedef struct qb_optimizer qb_optimizer;
 
