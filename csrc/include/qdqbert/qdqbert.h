@@ -421,12 +421,9 @@ typedef struct qb_parameter_info {
     const float *data; /* all parameters lie in one block, in this order; each starts on a multiple of 64 bytes.  NULL
                         * if it is kept as codes, and elsewhere if it was lent. */
     qb_storage storage;
-    const char *codes_reason; /* NULL if its codes are all that products need, as the quantizers stand now, or are all
-                               * there is; otherwise static text that says why not */
+    const char *codes_reason; /* static text: why products need more than its codes; NULL: they do not */
     size_t bytes;             /* of its floats in the block: 0 if it is kept as codes or was lent */
-    size_t packed_bytes;      /* of what products read instead, in the kernels' layout, as far as it has been made: of a
-                               * weight that is kept as codes all there is, of another one what may be made anew; of layers
-                               * with quantizers only */
+    size_t packed_bytes; /* of what products read instead, as far as it has been made; of layers with quantizers only */
 } qb_parameter_info;
 
 /* Several changes that no forward may come between: it is refused until the matching end, while the functions that
