@@ -3,6 +3,8 @@
 # Which kernel variants fit the target, with which flags each is compiled, and the list of them, weakest first, that
 # kernels/cpu/cpu_device.c includes.  Adding an ISA is a directory below kernels/cpu and one line here.
 
+include(CheckCSourceCompiles)
+
 string(TOLOWER "${CMAKE_SYSTEM_PROCESSOR}" processor)
 if(processor MATCHES "^(x86_64|amd64)$")
   set(qdqbert_arch x86)
@@ -14,13 +16,33 @@ endif()
 
 # name -> flags; the order is the order of strength
 set(qdqbert_variants_x86 avx2 avx512 avx512_vnni avx512_bf16)
-set(qdqbert_variants_arm64 neon)
+set(qdqbert_variants_arm64 neon neon_dotprod neon_i8mm)
 set(qdqbert_variants_none "")
 set(qdqbert_flags_avx2 -mavx2 -mfma)
 set(qdqbert_flags_avx512 -mavx2 -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512)
 set(qdqbert_flags_avx512_vnni ${qdqbert_flags_avx512}) # the one instruction more is written in assembly
 set(qdqbert_flags_avx512_bf16 ${qdqbert_flags_avx512}) # as in avx512_vnni
 set(qdqbert_flags_neon "")
+set(qdqbert_flags_neon_dotprod -march=armv8.2-a+dotprod)
+set(qdqbert_flags_neon_i8mm -march=armv8.2-a+i8mm)
+# name -> an instruction of its assembly that older compilers and assemblers do not know
+set(qdqbert_instruction_neon_dotprod "sdot v0.4s, v1.16b, v2.4b[0]")
+set(qdqbert_instruction_neon_i8mm "smmla v0.4s, v1.16b, v2.16b")
+
+# Whether this compiler can make the variant.  One that cannot makes the others, and says so.
+function(qdqbert_can_compile_variant name result)
+  set(${result} TRUE PARENT_SCOPE)
+  if(NOT DEFINED qdqbert_instruction_${name})
+    return()
+  endif()
+  list(JOIN qdqbert_flags_${name} " " CMAKE_REQUIRED_FLAGS)
+  check_c_source_compiles("int main(void) { __asm__ volatile(\"${qdqbert_instruction_${name}}\" ::: \"memory\"); return 0; }"
+                          qdqbert_compiles_${name})
+  if(NOT qdqbert_compiles_${name})
+    message(WARNING "The kernel variant ${name} is left out: this compiler or its assembler does not know its instructions.")
+    set(${result} FALSE PARENT_SCOPE)
+  endif()
+endfunction()
 
 # Sources of one variant: its own directory, and for vector variants the shared loops of simd/ compiled against its vec.h,
 # but for those of which it has a file of the same name.
@@ -88,7 +110,10 @@ function(qdqbert_add_cpu_variants library)
     target_link_libraries(qdqbert_variant_openblas PUBLIC qdqbert_blas)
   endif()
   foreach(name IN LISTS qdqbert_variants_${qdqbert_arch})
-    qdqbert_add_cpu_variant(${library} ${name})
+    qdqbert_can_compile_variant(${name} can_compile)
+    if(can_compile)
+      qdqbert_add_cpu_variant(${library} ${name})
+    endif()
   endforeach()
   get_property(names GLOBAL PROPERTY qdqbert_variant_list)
   set(text "/* Written by cmake/cpu_variant.cmake: the variants of this build, weakest first. */\n")

@@ -40,7 +40,9 @@ enum {
     QB_CPU_AVX512 = 2, /* AVX-512 F, BW, DQ, VL */
     QB_CPU_NEON = 4,   /* Advanced SIMD with fma */
     QB_CPU_AVX512_BF16 = 8,
-    QB_CPU_AVX512_VNNI = 16
+    QB_CPU_AVX512_VNNI = 16,
+    QB_CPU_NEON_DOTPROD = 64, /* Advanced SIMD's dot products of bytes */
+    QB_CPU_NEON_I8MM = 128    /* and its products of matrices of bytes */
 };
 
 /* In a variant's overlay: slot `name` becomes `name__<variant>`. */

@@ -124,9 +124,25 @@ test_unknown_name_lists_the_known_ones_and_changes_nothing(void)
     CHECK(memcmp(&kernels, &before, sizeof(kernels)) == 0);
 }
 
-int
-main(void)
+/* The variant that the caller, who knows the CPU, expects; NULL: it does not say. */
+static const char *expected_isa;
+
+static void
+test_the_expected_variant_is_taken(void)
 {
+    qb_kernels kernels;
+
+    CHECK(qb_cpu_kernels_select(NULL, &kernels, NULL) == QB_OK);
+
+    CHECK(expected_isa == NULL || strcmp(kernels.isa, expected_isa) == 0);
+}
+
+/* test_cpu_device [ISA] */
+int
+main(int count, char **arguments)
+{
+    expected_isa = count > 1 ? arguments[1] : NULL;
+    RUN(test_the_expected_variant_is_taken);
     RUN(test_the_reference_is_first_and_always_supported);
     RUN(test_cap_ref_takes_every_slot_from_ref);
     RUN(test_cap_excludes_stronger_variants);

@@ -32,6 +32,7 @@
 enum {
     TILE_ROWS = 4,
     TILE_COLUMNS = 16,
+    STEP_DEPTHS = 4,              /* of a panel, that lie together */
     CODE_STEP = 8,                /* depths of one turn of the loop; a chunk is padded to a multiple with zeros */
     CODE_DEPTH = 4096,            /* of a chunk at most */
     CODE_BYTES = 2,               /* of a code of a */

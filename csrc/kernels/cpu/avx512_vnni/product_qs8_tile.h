@@ -23,6 +23,7 @@
 #include "kernels/cpu/avx512/product_tile.h"
 
 enum {
+    STEP_DEPTHS = 4,      /* of a panel, that lie together */
     CODE_STEP = 4,        /* a float of the tile */
     CODE_DEPTH = 1536,    /* of a chunk at most: rows a multiple of 2 KiB apart would share few sets of a cache */
     CODE_BYTES = 1,       /* of a code of a */

@@ -7,6 +7,7 @@
  *                    modulo 2^32, rows <= TILE_ROWS, depth <= CODE_DEPTH a multiple of CODE_STEP.  Row r of start
  *                    lies r * stride elements after the first (stride 0: all are one row); sums may be start.
  *                    CODE_AHEAD_BYTES a depth are fetched from `ahead` on, which may be any address.
+ *     STEP_DEPTHS    depths of a panel that lie together
  *
  * Its product_qs8.c has how operands are packed for it:
  *
@@ -39,8 +40,7 @@ enum {
     BLOCK_TILES = 64,                              /* rows of a block at most, in tiles */
     GROUP_TILES = 8,                               /* whose sums are finished together */
     STARTS_BYTES = TILE_COLUMNS * sizeof(int32_t), /* of a panel, before its codes */
-    STEP_DEPTHS = 4,                               /* of a panel, that lie together */
-    STEP_BYTES = STEP_DEPTHS * TILE_COLUMNS,       /* of these */
+    STEP_BYTES = STEP_DEPTHS * TILE_COLUMNS,       /* of a panel's step */
     BLOCK_COLUMNS = 16,                            /* of a block of b that is packed at once */
     BLOCK_DEPTHS = 16,
     BLOCK_STEPS = BLOCK_DEPTHS / STEP_DEPTHS
