@@ -15,10 +15,11 @@ else()
 endif()
 
 # name -> flags; the order is the order of strength
-set(qdqbert_variants_x86 avx2 avx512 avx512_vnni avx512_bf16)
+set(qdqbert_variants_x86 avx2 avx_vnni avx512 avx512_vnni avx512_bf16)
 set(qdqbert_variants_arm64 neon neon_dotprod neon_i8mm)
 set(qdqbert_variants_none "")
 set(qdqbert_flags_avx2 -mavx2 -mfma)
+set(qdqbert_flags_avx_vnni ${qdqbert_flags_avx2}) # as in avx512_vnni
 set(qdqbert_flags_avx512 -mavx2 -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512)
 set(qdqbert_flags_avx512_vnni ${qdqbert_flags_avx512}) # the one instruction more is written in assembly
 set(qdqbert_flags_avx512_bf16 ${qdqbert_flags_avx512}) # as in avx512_vnni
@@ -26,6 +27,7 @@ set(qdqbert_flags_neon "")
 set(qdqbert_flags_neon_dotprod -march=armv8.2-a+dotprod)
 set(qdqbert_flags_neon_i8mm -march=armv8.2-a+i8mm)
 # name -> an instruction of its assembly that older compilers and assemblers do not know
+set(qdqbert_instruction_avx_vnni "%{vex%} vpdpbusd %%ymm0, %%ymm1, %%ymm2")
 set(qdqbert_instruction_neon_dotprod "sdot v0.4s, v1.16b, v2.4b[0]")
 set(qdqbert_instruction_neon_i8mm "smmla v0.4s, v1.16b, v2.16b")
 

@@ -41,6 +41,7 @@ enum {
     QB_CPU_NEON = 4,   /* Advanced SIMD with fma */
     QB_CPU_AVX512_BF16 = 8,
     QB_CPU_AVX512_VNNI = 16,
+    QB_CPU_AVX_VNNI = 32,     /* VPDPBUSD with 256 bits, without AVX-512 */
     QB_CPU_NEON_DOTPROD = 64, /* Advanced SIMD's dot products of bytes */
     QB_CPU_NEON_I8MM = 128    /* and its products of matrices of bytes */
 };

@@ -29,6 +29,7 @@ FETCHES = ("prefetcht1", "prfm")
 X86 = [
     ("avx2", "vfmadd231ps", "ymm", 6),
     ("avx2", "vpmaddwd", "ymm", 4),
+    ("avx_vnni", "vpdpbusd", "ymm", 6),
     ("avx512", "vfmadd231ps", "zmm", 14),
     ("avx512_vnni", "vpdpbusd", "zmm", 14),
     ("avx512_bf16", "vdpbf16ps", "zmm", 14),

@@ -16,6 +16,7 @@ AVX512 = AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 # variant -> what Linux calls its instructions (x86 flags, Arm features)
 NEEDS = {
     "avx2": AVX2,
+    "avx_vnni": AVX2 | {"avx_vnni"},
     "avx512": AVX512,
     "avx512_vnni": AVX512 | {"avx512_vnni"},
     "avx512_bf16": AVX512 | {"avx512_bf16"},

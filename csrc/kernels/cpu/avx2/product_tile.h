@@ -17,14 +17,18 @@ enum {
     TILE_CACHE_BYTES = 384 * 1024 /* of a level-2 cache of 512 KiB or more, for the rows of a */
 };
 
+/* What adds the product of a broadcast and a register of b to a sum: of floats, unless the includer says of what. */
+#ifndef TILE_MULTIPLY_ADD
+#define TILE_MULTIPLY_ADD "vfmadd231ps"
+#endif
+
 /* One depth, `D` steps after the bases. */
 #define LOAD(D)                                                                                                        \
     "vmovups " #D "*64(%[b]), %%ymm0\n\t"                                                                              \
     "vmovups " #D "*64+32(%[b]), %%ymm1\n\t"
 #define ROW(D, address, t, x, y)                                                                                       \
-    "vbroadcastss " #D "*4" address ", %%ymm" #t "\n\t"                                                                \
-    "vfmadd231ps %%ymm0, %%ymm" #t ", %%ymm" #x "\n\t"                                                                 \
-    "vfmadd231ps %%ymm1, %%ymm" #t ", %%ymm" #y "\n\t"
+    "vbroadcastss " #D "*4" address ", %%ymm" #t "\n\t" TILE_MULTIPLY_ADD " %%ymm0, %%ymm" #t ", %%ymm" #x             \
+    "\n\t" TILE_MULTIPLY_ADD " %%ymm1, %%ymm" #t ", %%ymm" #y "\n\t"
 #define STEP_1(D) LOAD(D) ROW(D, "(%[a0])", 2, 4, 5)
 #define STEP_2(D) STEP_1(D) ROW(D, "(%[a0],%[s])", 3, 6, 7)
 #define STEP_3(D) STEP_2(D) ROW(D, "(%[a0],%[s],2)", 2, 8, 9)
