@@ -30,67 +30,81 @@ sum_of(__m256i v)
     return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
 }
 
-/* Four steps of four rows: rows of steps become steps of rows.  Stores `steps` of them. */
+/* Blocks of four rows, all of whose depths there are: rows of steps become steps of rows, a register each.  Sums of
+ * terms are added to; they and the codes stay in registers. */
 static void
-store_four_rows(const __m256i codes[TILE_ROWS], int64_t steps, char *packed)
+pack_four_rows(const int8_t *a, int64_t lda, int64_t blocks, char *packed, __m256i sums[TILE_ROWS])
 {
-    const __m256i even01 = _mm256_unpacklo_epi64(codes[0], codes[1]);
-    const __m256i odd01 = _mm256_unpackhi_epi64(codes[0], codes[1]);
-    const __m256i even23 = _mm256_unpacklo_epi64(codes[2], codes[3]);
-    const __m256i odd23 = _mm256_unpackhi_epi64(codes[2], codes[3]);
-    const __m256i in_order[BLOCK_STEPS] = {
-        _mm256_permute2x128_si256(even01, even23, 0x20), _mm256_permute2x128_si256(odd01, odd23, 0x20),
-        _mm256_permute2x128_si256(even01, even23, 0x31), _mm256_permute2x128_si256(odd01, odd23, 0x31)};
-    for (int64_t s = 0; s < steps; ++s) {
-        _mm256_storeu_si256((void *)(packed + s * (int64_t)sizeof(__m256i)), in_order[s]);
+    enum { STEP_OF_ROWS = sizeof(__m256i) };
+    _Static_assert((int)STEP_OF_ROWS == TILE_ROWS * STEP_DEPTHS * CODE_BYTES, "a step of rows must be a register");
+    __m256i sum0 = sums[0];
+    __m256i sum1 = sums[1];
+    __m256i sum2 = sums[2];
+    __m256i sum3 = sums[3];
+    for (int64_t block = 0; block < blocks; ++block) {
+        const __m256i row0 = load_wide(a);
+        const __m256i row1 = load_wide(a + lda);
+        const __m256i row2 = load_wide(a + 2 * lda);
+        const __m256i row3 = load_wide(a + 3 * lda);
+        const __m256i even01 = _mm256_unpacklo_epi64(row0, row1);
+        const __m256i odd01 = _mm256_unpackhi_epi64(row0, row1);
+        const __m256i even23 = _mm256_unpacklo_epi64(row2, row3);
+        const __m256i odd23 = _mm256_unpackhi_epi64(row2, row3);
+        sum0 = _mm256_add_epi32(sum0, row_terms(row0));
+        sum1 = _mm256_add_epi32(sum1, row_terms(row1));
+        sum2 = _mm256_add_epi32(sum2, row_terms(row2));
+        sum3 = _mm256_add_epi32(sum3, row_terms(row3));
+        _mm256_storeu_si256((void *)packed, _mm256_permute2x128_si256(even01, even23, 0x20));
+        _mm256_storeu_si256((void *)(packed + STEP_OF_ROWS), _mm256_permute2x128_si256(odd01, odd23, 0x20));
+        _mm256_storeu_si256((void *)(packed + 2 * STEP_OF_ROWS), _mm256_permute2x128_si256(even01, even23, 0x31));
+        _mm256_storeu_si256((void *)(packed + 3 * STEP_OF_ROWS), _mm256_permute2x128_si256(odd01, odd23, 0x31));
+        a += BLOCK_DEPTHS;
+        packed += BLOCK_STEPS * STEP_OF_ROWS;
     }
+    sums[0] = sum0;
+    sums[1] = sum1;
+    sums[2] = sum2;
+    sums[3] = sum3;
 }
 
-/* The same of fewer rows. */
-static void
-store_rows(const __m256i codes[TILE_ROWS], int64_t rows, int64_t steps, char *packed)
+/* `steps` steps of one row of so many, of which `depths` depths are there.  Returns the terms. */
+static __m256i
+pack_row(const int8_t *a, int64_t depths, int64_t rows, int64_t steps, char *packed)
 {
     enum { BYTES = STEP_DEPTHS * CODE_BYTES };
-    for (int64_t r = 0; r < rows; ++r) {
-        char row[sizeof(__m256i)];
-        _mm256_storeu_si256((void *)row, codes[r]);
-        for (int64_t s = 0; s < steps; ++s) {
-            memcpy(packed + (s * rows + r) * BYTES, row + s * BYTES, BYTES);
-        }
+    int8_t edge[BLOCK_DEPTHS] = {0};
+    char row[sizeof(__m256i)];
+    if (depths < BLOCK_DEPTHS) {
+        memcpy(edge, a, (size_t)depths);
+        a = edge;
     }
+    const __m256i codes = load_wide(a);
+    _mm256_storeu_si256((void *)row, codes);
+    for (int64_t s = 0; s < steps; ++s) {
+        memcpy(packed + s * rows * BYTES, row + s * BYTES, BYTES);
+    }
+    return row_terms(codes);
 }
 
 static void
 pack_codes(const int8_t *a, int64_t lda, int64_t rows, int64_t depth, void *packed, int32_t *terms)
 {
+    enum { BYTES = STEP_DEPTHS * CODE_BYTES };
     const int64_t steps = padded_depth(depth) / STEP_DEPTHS;
-    char *next = packed;
+    const int64_t blocks = rows == TILE_ROWS ? depth / BLOCK_DEPTHS : 0;
     __m256i sums[TILE_ROWS];
     for (int64_t r = 0; r < TILE_ROWS; ++r) {
         sums[r] = _mm256_setzero_si256();
     }
-    for (int64_t step = 0; step < steps; step += BLOCK_STEPS) {
+    pack_four_rows(a, lda, blocks, packed, sums);
+    for (int64_t step = blocks * BLOCK_STEPS; step < steps; step += BLOCK_STEPS) {
         const int64_t first = step * STEP_DEPTHS;
-        const int64_t real = depth - first < BLOCK_DEPTHS ? depth - first : BLOCK_DEPTHS;
+        const int64_t depths = depth - first < BLOCK_DEPTHS ? depth - first : BLOCK_DEPTHS;
         const int64_t stored = steps - step < BLOCK_STEPS ? steps - step : BLOCK_STEPS;
-        __m256i codes[TILE_ROWS];
-        for (int64_t r = 0; r < TILE_ROWS; ++r) {
-            const int8_t *source = a + (r < rows ? r : 0) * lda + first;
-            int8_t edge[BLOCK_DEPTHS] = {0};
-            if (real < BLOCK_DEPTHS) {
-                memcpy(edge, source, (size_t)real);
-                source = edge;
-            }
-            codes[r] = load_wide(source);
-            sums[r] = _mm256_add_epi32(sums[r], row_terms(codes[r]));
+        for (int64_t r = 0; r < rows; ++r) {
+            char *of_row = (char *)packed + (step * rows + r) * BYTES;
+            sums[r] = _mm256_add_epi32(sums[r], pack_row(a + r * lda + first, depths, rows, stored, of_row));
         }
-        if (rows == TILE_ROWS) {
-            store_four_rows(codes, stored, next);
-        }
-        else {
-            store_rows(codes, rows, stored, next);
-        }
-        next += stored * rows * STEP_DEPTHS * CODE_BYTES;
     }
     for (int64_t r = 0; r < rows; ++r) {
         terms[r] = sum_of(sums[r]);
