@@ -70,8 +70,8 @@ qb_block_lent_plan(const qb_block *self, qb_arena *arena, const qb_limits *limit
     const int64_t i = self->feed_forward.intermediate.out_features;
     const size_t widest = (size_t)(h > i ? h : i);
     qb_block_lent lent = {.codes = NULL};
-    /* Inputs of one linear layer at a time, or of query, key and value together. */
-    lent.codes = qb_arena_take(arena, rows, widest > 3 * (size_t)h ? widest : 3 * (size_t)h);
+    /* Inputs of query, key and value together, or of one other layer as wide as they are. */
+    lent.codes = qb_arena_take(arena, rows, 3 * (size_t)h);
     lent.values = qb_arena_take(arena, rows, widest * sizeof *lent.values);
     if (!limits->trains) {
         return lent;

@@ -42,7 +42,8 @@ qb_feed_forward_plan(const qb_feed_forward *self, qb_feed_forward_work *work, qb
 {
     *work = (qb_feed_forward_work){.g = g};
     qb_linear_plan(&self->intermediate, &work->intermediate, arena, codes, values, scratch);
-    qb_residual_norm_plan(&self->output, &work->output, arena, codes, values, local, scratch);
+    /* g becomes codes or values, never both, so they share the wide one. */
+    qb_residual_norm_plan(&self->output, &work->output, arena, (int8_t *)values, values, local, scratch);
 }
 
 qb_status

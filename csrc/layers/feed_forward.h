@@ -34,7 +34,8 @@ void qb_feed_forward_clear(qb_feed_forward *self, qb_heap *heap);
 /* The names begin at the block: "intermediate.dense", "output.dense", ... */
 qb_status qb_feed_forward_visit(qb_feed_forward *self, const qb_visitor *visitor, const qb_path *path);
 size_t qb_feed_forward_scratch_bytes(const qb_feed_forward *self, const qb_kernels *kernels);
-/* codes and values (max tokens, max(H, I)), local (max tokens, H) and g (max tokens, I) are lent by the parent. */
+/* codes (max tokens, H), values (max tokens, max(H, I)), local (max tokens, H) and g (max tokens, I) are lent by the
+ * parent. */
 void qb_feed_forward_plan(const qb_feed_forward *self, qb_feed_forward_work *work, qb_arena *arena, int8_t *codes,
                           float *values, float *local, float *g, qb_scratch *scratch);
 qb_status qb_feed_forward_prepare(qb_feed_forward *self, const qb_run *run);
