@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import Call, Missing, require
+from harness import Call, require
+from qdqbert.bench.peers import export_onnx, onnx_feed, onnxruntime_session, torch_bert, use_sdpa
 
 SHAPES: dict[str, dict[str, int]] = {
     "base": {
@@ -230,36 +231,6 @@ def ours(folder: str, inputs: Inputs, threads: int, quantized: bool) -> tuple[Ca
 # ---- PyTorch -----------------------------------------------------------------------------------
 
 
-def _torch_bert(folder: str) -> Any:
-    torch = require("torch")
-    transformers = require("transformers", "transformers==4.39.3")
-    transformers.logging.set_verbosity_error()
-    model = transformers.BertModel.from_pretrained(folder, torch_dtype=torch.float32)
-    return model.eval()
-
-
-def use_sdpa(model: Any) -> None:
-    """Replace the attention of transformers' BertSelfAttention, which has no fused one, by torch's."""
-    torch = require("torch")
-
-    def forward(self: Any, hidden_states: Any, attention_mask: Any = None, *_: Any, **__: Any) -> Any:
-        batch, length, hidden = hidden_states.shape
-
-        def heads(x: Any) -> Any:
-            return x.view(batch, length, self.num_attention_heads, -1).transpose(1, 2)
-
-        context = torch.nn.functional.scaled_dot_product_attention(
-            heads(self.query(hidden_states)),
-            heads(self.key(hidden_states)),
-            heads(self.value(hidden_states)),
-            attn_mask=attention_mask,
-        )
-        return (context.transpose(1, 2).reshape(batch, length, hidden),)
-
-    for layer in model.encoder.layer:
-        layer.attention.self.forward = forward.__get__(layer.attention.self)
-
-
 def torch_fp32(folder: str, inputs: Inputs, threads: int, variant: str) -> tuple[Call, dict[str, Any]]:
     """PyTorch fp32; `variant` is "eager" (as transformers has it).
 
@@ -267,7 +238,7 @@ def torch_fp32(folder: str, inputs: Inputs, threads: int, variant: str) -> tuple
     """
     torch = require("torch")
     torch.set_num_threads(threads)
-    model = _torch_bert(folder)
+    model = torch_bert(folder)
     if variant != "eager":
         use_sdpa(model)
     started = time.perf_counter()
@@ -288,77 +259,12 @@ def torch_fp32(folder: str, inputs: Inputs, threads: int, variant: str) -> tuple
 # ---- ONNX Runtime ------------------------------------------------------------------------------
 
 
-def export_onnx(folder: pathlib.Path, shape: str, *, fused: bool) -> pathlib.Path:
-    """Export the checkpoint with torch (TorchScript exporter, opset 17).
-
-    `fused`: onnxruntime's BERT optimizer works on it after.
-    The file is kept beside the checkpoint and is made once.
-    """
-    path = folder / ("fused.onnx" if fused else "plain.onnx")
-    if path.exists():
-        return path
-    torch = require("torch")
-    require("onnx")
-    plain = folder / "plain.onnx"
-    if not plain.exists():
-        model = _torch_bert(str(folder))
-        model.config.return_dict = False
-        tensors = [torch.from_numpy(value) for value in make_inputs(shape, 2, 16).values()]
-        axes = {0: "batch", 1: "length"}
-        names = ("input_ids", "attention_mask", "token_type_ids")
-        partial = plain.with_suffix(".part")
-        torch.onnx.export(
-            model,
-            tuple(tensors),
-            str(partial),
-            input_names=list(names),
-            output_names=["last_hidden_state", "pooler_output"],
-            dynamic_axes={
-                **dict.fromkeys(names, axes),
-                "last_hidden_state": axes,
-                "pooler_output": {0: "batch"},
-            },
-            opset_version=17,
-            do_constant_folding=True,
-            dynamo=False,
-        )
-        os.replace(partial, plain)
-    if fused:
-        optimizer = require("onnxruntime.transformers.optimizer", "onnxruntime")
-        size = SHAPES[shape]
-        optimized = optimizer.optimize_model(
-            str(plain), model_type="bert", num_heads=size["heads"], hidden_size=size["hidden"]
-        )
-        fused_operators = optimized.get_fused_operator_statistics()
-        if not fused_operators.get("Attention") and not fused_operators.get("MultiHeadAttention"):
-            raise Missing(
-                f"onnxruntime's optimizer fused no attention ({fused_operators}); other versions of torch?"
-            )
-        optimized.save_model_to_file(str(path))
-    return path
-
-
 def export_in_child(folder: str, shape: str, fused: bool) -> tuple[Call, dict[str, Any]]:
     """Export, as a worker of its own, so that the parent never loads torch."""
-    path = export_onnx(pathlib.Path(folder), shape, fused=fused)
+    size = SHAPES[shape]
+    form = "fused" if fused else "plain"
+    path = export_onnx(pathlib.Path(folder), size["heads"], size["hidden"], form=form)
     return (lambda: None), {"path": str(path)}
-
-
-def onnxruntime_session(path: str, threads: int) -> Any:
-    """Return a session on the CPU with `threads` threads and every graph optimisation."""
-    onnxruntime = require("onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def onnx_feed(session: Any, inputs: Inputs) -> dict[str, Any]:
-    """Return inputs in the types that the graph wants (the optimizer may have made them int32)."""
-    types = {"tensor(int32)": np.int32, "tensor(int64)": np.int64}
-    return {node.name: inputs[node.name].astype(types[node.type]) for node in session.get_inputs()}
 
 
 def onnxruntime_fp32(path: str, inputs: Inputs, threads: int) -> tuple[Call, dict[str, Any]]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import re
 
 import pytest
@@ -53,3 +55,15 @@ def test_every_task_of_the_command_line_is_named() -> None:
     listed = re.search(r"^Tasks: (.*?);", README, flags=re.MULTILINE | re.DOTALL)
     assert listed is not None
     assert re.findall(r"`([\w-]+)`", listed[1]) == [entry.name for entry in TASKS]
+
+
+def test_the_table_of_int8_is_made_of_its_result_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = ROOT / "benchmarks" / "results" / "int8.json"
+    if not result.exists():
+        pytest.skip(f"no {result.name}: not measured yet, or a source distribution, which has no results")
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "models"))
+    bench_int8 = importlib.import_module("bench_int8")
+    begin, end = bench_int8.MARKS
+    shown = README.partition(begin)[2].partition(end)[0].strip()
+    assert shown == bench_int8.table_of(json.loads(result.read_text()))

@@ -13,7 +13,18 @@ import pytest
 from qdqbert import BackendError, CheckpointError, StateError
 from qdqbert.cli.report import Report
 
-VERBS = ("info", "calibrate", "quantize", "eval", "export", "onnx-check", "doctor", "demo", "explain")
+VERBS = (
+    "info",
+    "calibrate",
+    "quantize",
+    "eval",
+    "export",
+    "onnx-check",
+    "doctor",
+    "demo",
+    "explain",
+    "bench",
+)
 
 
 def failing(monkeypatch, error):

@@ -31,6 +31,7 @@ _SUMMARIES = {
     "eval": "score a model on a task, float and quantized, with bootstrap intervals",
     "export": "write a checkpoint as an ONNX file, check it, compare it with the model",
     "onnx-check": "whether an ONNX file, whoever wrote it, keeps the rules of TensorRT",
+    "bench": "time a checkpoint, in turns with its peers, beside the peak loop of this machine",
     "doctor": "check the installation: versions, CPU, kernels, and that all kernels give the same bits",
     "demo": "the whole pipeline on the bundled classifier, or on your own checkpoint",
 }
@@ -95,10 +96,10 @@ def _run(parsed: argparse.Namespace) -> int:
             raise
         sentence = _sentence(error)
         print(f"qdqbert {parsed.verb}: {sentence}", file=sys.stderr)
-        if parsed.json:
+        if parsed.json is True:
             _print_json(parsed.verb, status, {"error": {"type": type(error).__name__, "message": sentence}})
         return status
-    if parsed.json:
+    if parsed.json is True:
         _print_json(parsed.verb, report.status, report.data)
     else:
         print("\n".join(report.lines), flush=True)
@@ -165,7 +166,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         )
         if name == asked_for:
             _verb(name).add_arguments(verb)
-        verb.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+        if "--json" not in verb._option_string_actions:  # a verb may have one that also takes a file
+            verb.add_argument("--json", action="store_true", help="print one JSON object instead of text")
         verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
