@@ -5,6 +5,7 @@
  *         def options(self) -> dict: ...                      # quantizer_options.c
  *         def set_options(self, options: dict) -> None: ...   # missing keys stay as they are
  *         stages: int                                         # STAGE_* bits, settable
+ *         frozen_name: str | None                             # its name, if its layer's weight is frozen
  *         def amax(self) -> ndarray | None: ...               # copy
  *         def set_amax(self, values: float32 | None) -> None: ...
  *         def clip(self) -> tuple[float, float]: ...
@@ -457,7 +458,17 @@ static PyMethodDef quantizer_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyObject *
+quantizer_get_frozen_name(PyObject *self, void *closure)
+{
+    (void)closure;
+    const char *name = qb_quantizer_frozen_name(handle_of(self));
+    return name ? PyUnicode_FromString(name) : Py_NewRef(Py_None);
+}
+
 static PyGetSetDef quantizer_properties[] = {
+    {"frozen_name", quantizer_get_frozen_name, NULL,
+     "Its name in a model that keeps its layer's weight as codes, so that it cannot be changed; None: it can.", NULL},
     {"stages", quantizer_get_stages, quantizer_set_stages, "STAGE_* bits that say what forward does.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
@@ -138,8 +139,11 @@ class QDQBertPreTrainedModel(TrainableModel, CopyableModel, CheckpointModule):
         ------
         TypeError, ValueError
             If `seed` is none.
+        StateError
+            If the model is frozen.
         """
         require_seed("seed", seed)
+        self._require_floats("init_weights")
         self._initialize(seed, {name for name, _ in self.named_parameters()})
 
     def _init_weights(self, module: Module, seed: int = 0) -> None:
@@ -164,6 +168,7 @@ class QDQBertPreTrainedModel(TrainableModel, CopyableModel, CheckpointModule):
         path = next((path for path, each in self.named_modules() if each is module), None)
         if path is None:
             raise ValueError(f"module: this {type(module).__name__} is not in the model")
+        self._require_floats("_init_weights")
         own = (f"{path}.{name}" if path else name for name in module._slots())
         self._initialize(seed, set(own))
 
@@ -213,7 +218,7 @@ class QDQBertPreTrainedModel(TrainableModel, CopyableModel, CheckpointModule):
         return model  # type: ignore[return-value]
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """Return the number of elements of all parameters; tied ones count once.
+        """Return the number of elements of all parameters; tied ones count once, weights of codes too.
 
         Parameters
         ----------
@@ -223,11 +228,16 @@ class QDQBertPreTrainedModel(TrainableModel, CopyableModel, CheckpointModule):
             Leave the embedding tables out.
         """
         tables = {f"{path}.weight" for path, module in self.named_modules() if isinstance(module, Embedding)}
+        frozen = [
+            slot.shape or ()
+            for name, slot in self._named_slots()
+            if slot.refusal is not None and not slot.is_parameter
+        ]
         return sum(
             value.size
             for name, value in self.named_parameters()
             if (value.requires_grad or not only_trainable) and not (exclude_embeddings and name in tables)
-        )
+        ) + sum(math.prod(shape) for shape in frozen if not only_trainable)
 
     def execution_sites(self) -> list[tuple[str, str, str]]:
         """Return (name, ``"integer"`` or ``"float"`` or ``"dequantized"``, why) of every product."""

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.copies import Copyable, constructed
+from qdqbert.freezing import freeze_engine
 from qdqbert.modeling_engine import Engine
 from qdqbert.module import Module
 from qdqbert.nn.quantizer_state import handle_state, set_handle_state
@@ -51,8 +52,9 @@ class CopyableModel(Module, Copyable):
         dict
             ``config``; ``built``, the fields that it had when the sizes were chosen; ``arguments`` of the
             constructor; ``device``; ``padding``; ``dropout``, its seed and step; ``bf16_products``;
-            ``input_desc`` and ``weight_desc``; ``parameters`` (views) and ``requires_grad`` by name;
-            ``quantizers`` by name: `handle_state` with ``descriptor``, ``calibrator`` and ``scale``.
+            ``input_desc`` and ``weight_desc``; ``parameters`` (views), ``codes`` of the weights that a frozen
+            model keeps instead, and ``requires_grad`` by name; ``quantizers`` by
+            name: `handle_state` with ``descriptor``, ``calibrator`` and ``scale``.
         """
         engine, prefix = self._engine, self._prefix
         bound = engine.handles.bound
@@ -70,6 +72,11 @@ class CopyableModel(Module, Copyable):
             "parameters": {
                 name.removeprefix(prefix): view
                 for name, (_, view) in bound.parameters.items()
+                if name.startswith(prefix)
+            },
+            "codes": {
+                name.removeprefix(prefix): bound.read_codes(name)
+                for name in bound.codes
                 if name.startswith(prefix)
             },
             "requires_grad": self._gradient_flags(),
@@ -97,8 +104,10 @@ class CopyableModel(Module, Copyable):
         engine.bf16_products = state.get("bf16_products", False)  # nor this
         note = state.get("calibration")  # nor this
         engine.calibration = None if note is None else CalibrationNote(*note)
+        codes = state.get("codes", {})  # nor these
         for name, (index, _) in engine.handles.bound.parameters.items():
-            engine.core.parameter_write(index)[...] = state["parameters"][name]
+            if name not in codes:
+                engine.core.parameter_write(index)[...] = state["parameters"][name]
         for name, handle in engine.handles.bound.quantizers.items():
             module, quantizer = engine.handles.modules.get(name), state["quantizers"][name]
             if module is None or "descriptor" not in quantizer:
@@ -106,6 +115,8 @@ class CopyableModel(Module, Copyable):
             else:
                 module._set_state(quantizer)
         self._set_gradient_flags(state["requires_grad"])
+        if codes:
+            freeze_engine(engine, codes, codes.__getitem__)
         return self
 
     # ---- what users have put into the tree -----------------------------------------------------------------

@@ -7,7 +7,7 @@ import functools
 import logging
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +28,8 @@ from qdqbert.forward_inputs import (
     require_past,
     spread_mask,
 )
-from qdqbert.modeling_tree import Bound, Handles
+from qdqbert.modeling_bound import Bound
+from qdqbert.modeling_tree import Handles
 from qdqbert.module import Module
 from qdqbert.nn.quant_mixin import require_fake_quant
 from qdqbert.nn.tensor_quantizer import descriptor_options
@@ -191,12 +192,18 @@ class Engine:
             names = {name for name in vars(module) if name.startswith("_") or name == "config"}
             self.own[module] = path, frozenset(names - theirs if module is root else names)
 
-    def make_core(self, config: QDQBertConfig) -> _core.Model:
+    def make_core(
+        self, config: QDQBertConfig, codes: Sequence[str] = (), lent: dict[str, Array] | None = None
+    ) -> _core.Model:
         """Return a new C model of the sizes of a configuration, its parameters zero.
 
         Parameters
         ----------
         config : QDQBertConfig
+        codes : sequence of str
+            Weights that it keeps as codes.
+        lent : dict of str to ndarray, optional
+            Parameters that it reads where they are.
 
         Raises
         ------
@@ -226,6 +233,8 @@ class Engine:
             tie_word_embeddings=bool(config.tie_word_embeddings),
             heads_of_layers=None if is_whole else heads,
             padding_token=_padding_token(config),
+            codes=codes,
+            lent=lent,
         )
 
     @property
@@ -426,6 +435,10 @@ class Engine:
             step = self.dropout_step
             self.dropout_step = (step + 1) % 2**64
         return step
+
+    def forget_recorded(self) -> None:
+        """Drop the last recorded forward of this thread, and what it holds."""
+        self._recorded.last = None
 
     @property
     def recorded(self) -> Recording | None:

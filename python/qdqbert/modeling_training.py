@@ -4,18 +4,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 
 from qdqbert.arrays import Array
 from qdqbert.errors import ShapeError, StateError
 from qdqbert.forward_inputs import as_floats
+from qdqbert.modeling_bound import THAW
 from qdqbert.modeling_engine import Engine
 from qdqbert.module import Module
 from qdqbert.name_globs import matching_any, matching_names
 from qdqbert.parameter import Parameter
 from qdqbert.recording import InputGradients, OutputGradients
+
+if TYPE_CHECKING:
+    from qdqbert.freezing import FreezeReport
 
 __all__ = ["TrainableModel"]
 
@@ -197,23 +201,112 @@ class TrainableModel(Module):
 
     # ---- what is trained -----------------------------------------------------------------------------------
 
-    def freeze(self, *patterns: str) -> None:
-        """Take parameters out of training: ``model.freeze("bert.embeddings.*", "*.layer.[0-3].*")``.
+    @overload
+    def freeze(self) -> FreezeReport: ...
+
+    @overload
+    def freeze(self, pattern: str, /, *patterns: str) -> None: ...
+
+    def freeze(self, *patterns: str) -> FreezeReport | None:
+        """Freeze the model for inference; or, with patterns, take parameters out of training.
+
+        ``model.freeze()`` packs the weight of every linear layer that multiplies int8 codes for this
+        machine's kernels, and gives its floats back: the codes take a quarter of them.  Forward gives the
+        same bits.  Embeddings, LayerNorm, biases, pooler and heads stay float32, since their products and
+        sums are of floats; so do weights of layers that do not multiply codes, as `execution_sites` says.
+
+        What would need the floats again is refused with the layer's name: training mode, optimizers,
+        `load_state_dict` of a frozen weight, changing the quantizers of its layer (so also calibration and
+        learned ranges), pruning and resizing.  To thaw a model, load its checkpoint again.  ``weight`` of a
+        frozen layer, also in `state_dict`, is ``code / scale``, computed on each access: what the model
+        multiplies; it is no parameter any more.  Copies and pickles of a frozen model are frozen.
+
+        A range that each forward would take from a weight is fixed as it is.  A call may run beside forwards
+        of other threads.  Parts of the model that are enabled later can be frozen by another call.
+
+        ``model.freeze("bert.embeddings.*", "*.layer.[0-3].*")`` is about training alone: parameters whose
+        names match keep their values, see `unfreeze`.
 
         Parameters
         ----------
         *patterns : str
             Globs over whole dotted names, where ``*`` also crosses dots.
 
+        Returns
+        -------
+        FreezeReport or None
+            Without patterns: what is frozen, what is not and why, and the bytes.
+
         Raises
         ------
+        StateError
+            Without patterns, and then nothing is changed: if the model is in training mode, no layer of it
+            multiplies int8 codes, or another thread changes it meanwhile.
+        ValueError
+            If a weight has a NaN or an infinity.
+        MemoryError
+            If there is not enough memory for the codes beside the floats.
         TypeError
             If a pattern is no string.
         RuleError
             If one matches no parameter; a KeyError, with the nearest names.  Nothing is changed then.
+
+        Examples
+        --------
+        >>> import qdqbert
+        >>> config = qdqbert.QDQBertConfig(vocab_size=99, hidden_size=24, num_attention_heads=2)
+        >>> model = qdqbert.QDQBertModel(config)
+        >>> len(model.freeze().frozen)
+        72
         """
+        if not patterns:
+            return self._freeze()
         for parameter in self._matching(patterns):
             parameter.requires_grad = False
+        return None
+
+    def _freeze(self) -> FreezeReport:
+        from qdqbert.freezing import freeze_engine
+
+        if self.training:
+            raise StateError(
+                "freeze: the model is in training mode; call eval() before it is frozen for inference, or "
+                "name the parameters that are to be taken out of training"
+            )
+        return freeze_engine(self._engine)
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether weights are kept as int8 codes; see `freeze`."""
+        return bool(self._engine.handles.bound.codes)
+
+    def _require_floats(self, what: str) -> None:
+        """Refuse what needs the floats of a model that is frozen."""
+        codes = self._engine.handles.bound.codes
+        if codes:
+            raise StateError(
+                f"{what}: the model is frozen: {next(iter(codes))} and {len(codes) - 1} more weights are "
+                f"int8 codes alone; {THAW}"
+            )
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch this module and all below it to training mode, and return it; see `Module.train`.
+
+        Parameters
+        ----------
+        mode : bool
+            False: as `eval`.
+
+        Raises
+        ------
+        TypeError
+            If `mode` is no bool.
+        StateError
+            If the model is frozen.
+        """
+        if mode is True:
+            self._require_floats("train")
+        return super().train(mode)
 
     def unfreeze(self, *patterns: str) -> None:
         """Put parameters back into training: the reverse of `freeze`.

@@ -8,29 +8,27 @@ the original's.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from qdqbert._core import STAGE_CLIP, Change, Model, Quantizer
+from qdqbert._core import STAGE_CLIP, Change, Model
 from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.errors import StateError, UnsupportedError
 from qdqbert.forward_inputs import as_integers
+from qdqbert.modeling_bound import FROM_FILE, Bound
 from qdqbert.module import Module, ModuleList, Slot
 from qdqbert.nn import Clip, QuantLinear, TensorQuantizer
 from qdqbert.nn.tensor_quantizer import set_range
 from qdqbert.parameter import ModelPlace, Parameter, ParameterState
 from qdqbert.quant_descriptor import QuantDescriptor
-from qdqbert.sessions import SessionPool
 
 __all__ = [
-    "Bound",
     "Dropout",
     "Embedding",
     "Handles",
@@ -69,55 +67,6 @@ _ACTIVATION_CLASSES = {
 _ACTIVATION_TEXTS = {"leaky_relu": "negative_slope=0.01"}
 
 
-class Bound(NamedTuple):
-    """One C model, its parameters (place and view) and quantizers by name, its sessions, and its origin.
-
-    Attributes
-    ----------
-    model : _core.Model
-    parameters : dict of str to (int, ndarray)
-        Place in the model and read-only view; of weights that are kept as codes there is none.
-    quantizers : dict of str to _core.Quantizer
-    sessions : SessionPool
-    config : QDQBertConfig
-        As it was when the C model was made; what a user wrote into his own since changes no size.
-    """
-
-    model: Model
-    parameters: dict[str, tuple[int, npt.NDArray[np.float32]]]
-    quantizers: dict[str, Quantizer]
-    sessions: SessionPool
-    config: QDQBertConfig
-
-    @classmethod
-    def to(cls, model: Model, config: QDQBertConfig) -> Bound:
-        """Look everything of a model up.
-
-        Parameters
-        ----------
-        model : _core.Model
-        config : QDQBertConfig
-            That it was made from; copied.
-        """
-        parameters = {
-            name: (index, view) for index, (name, view) in enumerate(model.parameters()) if view is not None
-        }
-        return cls(model, parameters, dict(model.quantizers()), SessionPool(model), snapshot(config))
-
-
-def snapshot(config: QDQBertConfig) -> QDQBertConfig:
-    """Return a copy of a configuration whose sizes do not follow it.
-
-    Parameters
-    ----------
-    config : QDQBertConfig
-    """
-    copied = copy.copy(config)
-    copied.id2label = dict(config.id2label)
-    copied.pruned_heads = {layer: list(heads) for layer, heads in config.pruned_heads.items()}
-    return copied
-
-
 class Handles:
     """Where the modules of a tree find their parameters and quantizers: by name, in the present C model.
 
@@ -154,7 +103,10 @@ class Handles:
         name : str
             Dotted name in the model.
         """
-        model, (index, view) = self.bound.model, self.bound.parameters[name]
+        bound = self.bound
+        if name in bound.codes:
+            return bound.slot_of_codes(name, self.state(name))
+        model, (index, view) = bound.model, bound.parameters[name]
         return Slot(
             read=lambda: view,
             write=lambda value: _copy(model, index, value),
@@ -163,6 +115,7 @@ class Handles:
             owner=model,
             state=self.state(name),
             place=self._place(name),
+            refusal=FROM_FILE if name in bound.lent else None,
         )
 
     def state(self, name: str) -> ParameterState:
@@ -182,7 +135,7 @@ class Handles:
             handles = myself()
             return handles is None or handles.bound.model is model
 
-        return ModelPlace(model, self.bound.parameters[name][0], is_present)
+        return ModelPlace(model, self.bound.parameters[name][0], is_present, bool(self.bound.codes))
 
     def learned_bounds(self) -> Iterator[tuple[str, list[Slot]]]:
         """Yield (name of the quantizer, its two bounds) of the quantizers with a learned range."""

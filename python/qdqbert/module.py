@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qdqbert import _core
-from qdqbert.errors import CheckpointError, UnsupportedError
+from qdqbert.errors import CheckpointError, StateError, UnsupportedError
 from qdqbert.parameter import ArrayPlace, Parameter, ParameterState, Place
 
 __all__ = ["IncompatibleKeys", "Module", "ModuleList", "Slot"]
@@ -61,6 +61,8 @@ class Slot:
         Of a parameter: what its views share.  A slot that is made anew on each call hands on the same one.
     place : Place, optional
         Of a parameter of a model: where it and its gradient are.
+    refusal : str, optional
+        Why nobody can write it.
     """
 
     read: Callable[[], Array | None]
@@ -75,6 +77,7 @@ class Slot:
     owner: _core.Model | _core.Quantizer | None = None
     state: ParameterState = dataclasses.field(default_factory=ParameterState)
     place: Place | None = None
+    refusal: str | None = None
 
     def parameter(self, value: Array) -> Parameter:
         """Return the view of the parameter.
@@ -473,9 +476,13 @@ class Module:
             Which is also a RuntimeError: wrong shapes or values that are no numbers, and with `strict`
             missing and unexpected keys; all of them are listed.
         StateError
-            If a forward runs on the model at this moment; then nothing is written.
+            If a forward runs on the model at this moment, or a frozen model has a tensor otherwise; then
+            nothing is written.
         """
         slots = {name: slot for name, slot in self._named_slots() if slot.persistent}
+        for name, slot in slots.items():
+            if slot.refusal is not None and name in state_dict:
+                raise StateError(f"load_state_dict: {name}: {slot.refusal}")
         missing = [name for name, slot in slots.items() if slot.required and name not in state_dict]
         unexpected = [name for name in state_dict if name not in slots]
         problems, values = [], {}

@@ -87,11 +87,14 @@ class ModelPlace(Place):
         Place in the list of ``model.parameters()``.
     is_present : callable () -> bool
         Whether the model that users hold still computes with this C model.
+    is_frozen : bool
+        Whether it keeps weights as codes, and cannot be trained.
     """
 
     model: _core.Model
     index: int
     is_present: Callable[[], bool]
+    is_frozen: bool = False
 
     def read(self) -> Array:
         """Return a view of the numbers."""

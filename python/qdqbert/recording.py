@@ -12,7 +12,8 @@ import numpy as np
 
 from qdqbert.arrays import Array
 from qdqbert.errors import StateError
-from qdqbert.modeling_tree import Bound, Handles
+from qdqbert.modeling_bound import Bound
+from qdqbert.modeling_tree import Handles
 from qdqbert.sessions import Loan
 
 __all__ = ["InputGradients", "OutputGradients", "Reach", "Recording"]

@@ -15,9 +15,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from qdqbert._core import STAGE_CALIB, STAGE_DISABLED, STAGE_QUANT, Change, Undoing
+from qdqbert._core import STAGE_CALIB, STAGE_DISABLED, STAGE_QUANT, Change, Quantizer, Undoing
 from qdqbert.arrays import Array
 from qdqbert.errors import RuleError, ShapeError, StateError
+from qdqbert.modeling_bound import THAW
 from qdqbert.module import Module
 from qdqbert.name_globs import matching_names, nothing_matches
 from qdqbert.nn import TensorQuantizer
@@ -170,6 +171,9 @@ class Changes(Undoing, Mapping[str, tuple[QuantizerState, QuantizerState]]):
             try:
                 self.restore()
             except StateError as error:
+                if _frozen_one(quantizer._handle for _, quantizer, _, _ in self._entries) is not None:
+                    self._deadline = None
+                    raise
                 if time.monotonic() >= self._deadline:
                     self._deadline = None
                     raise StateError(
@@ -214,9 +218,18 @@ def changing_quantizers(quantizers: Iterable[TensorQuantizer]) -> Change:
     Raises
     ------
     StateError
-        If a forward runs on one of their models at this moment.
+        If a forward runs on one of their models at this moment, or one belongs to a weight that is frozen.
     """
-    return Change(tuple(quantizer._handle for quantizer in quantizers))
+    handles = tuple(quantizer._handle for quantizer in quantizers)
+    name = _frozen_one(handles)
+    if name is not None:
+        raise StateError(f"{name}: cannot be changed, because the weight of its layer is frozen; {THAW}")
+    return Change(handles)
+
+
+def _frozen_one(handles: Iterable[Quantizer]) -> str | None:
+    """Return the name of a quantizer that nobody can change any more."""
+    return next((handle.frozen_name for handle in handles if handle.frozen_name is not None), None)
 
 
 def named_quantizers(model: Module) -> list[tuple[str, TensorQuantizer]]:

@@ -333,7 +333,11 @@ def _row(
 
 def _elements(module: Module) -> int:
     """Count the elements of a module's own parameters that are not another's."""
-    slots = (slot for slot in module._slots().values() if slot.is_parameter and slot.tied_to is None)
+    slots = (
+        slot
+        for name, slot in module._slots().items()
+        if (slot.is_parameter or slot.refusal is not None) and slot.tied_to is None
+    )
     return sum(math.prod(slot.shape) for slot in slots if slot.shape is not None)
 
 

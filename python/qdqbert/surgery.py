@@ -24,10 +24,18 @@ from qdqbert.arrays import Array
 from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.errors import ShapeError, StateError
 from qdqbert.forward_inputs import as_floats
+from qdqbert.modeling_bound import THAW, Bound, snapshot
 from qdqbert.modeling_engine import Engine, kept_heads
-from qdqbert.modeling_tree import Bound, snapshot
 
-__all__ = ["prune_heads", "resize_vocabulary", "set_output_table", "table_of", "tie", "untie"]
+__all__ = [
+    "copy_quantizer",
+    "prune_heads",
+    "resize_vocabulary",
+    "set_output_table",
+    "table_of",
+    "tie",
+    "untie",
+]
 
 _WORDS = "embeddings.word_embeddings.weight"
 _SCORES = "cls.predictions.decoder.weight"
@@ -89,6 +97,11 @@ def transplant(
     StateError
         If another thread has changed the sizes since the operation was planned.
     """
+    if old.codes:
+        raise StateError(
+            f"{next(iter(old.codes))}: cannot change its size, because the model is frozen and has its int8 "
+            f"codes alone; {THAW}"
+        )
     planned = snapshot(old.config)
     for field, value in fields.items():
         setattr(planned, field, value)
@@ -104,7 +117,7 @@ def transplant(
     statistics: list[tuple[Any, Array]] = []
     for name, quantizer in new.quantizers.items():
         cut = cuts.get(name)
-        _copy_quantizer(old.quantizers[name], quantizer, cut)
+        copy_quantizer(old.quantizers[name], quantizer, cut)
         module = handles.modules.get(name)
         observer = getattr(getattr(module, "_observing", None), "_observer", None)
         quantizer.set_observer(observer)
@@ -131,7 +144,15 @@ def transplant(
             raise
 
 
-def _copy_quantizer(old: Any, new: Any, cut: Cut | None) -> None:
+def copy_quantizer(old: Any, new: Any, cut: Cut | None = None) -> None:
+    """Give a quantizer the settings, stages and ranges of another.
+
+    Parameters
+    ----------
+    old, new : _core.Quantizer
+    cut : Cut, optional
+        What is left of the ranges.
+    """
     new.set_options(old.options())
     amax, factor = old.amax(), old.pre_quant_scale()
     new.set_amax(amax if cut is None else cut.of(amax))

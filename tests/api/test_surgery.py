@@ -183,7 +183,7 @@ def test_a_failure_leaves_the_model_as_it_was(
     if stage == "making":
         monkeypatch.setattr(engine, "make_core", fail)
     elif stage == "copying":
-        monkeypatch.setattr("qdqbert.surgery._copy_quantizer", fail)
+        monkeypatch.setattr("qdqbert.surgery.copy_quantizer", fail)
     else:
         plain = type(model.config).__setattr__
         seen: list[str] = []

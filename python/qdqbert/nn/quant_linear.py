@@ -147,19 +147,27 @@ class QuantLinear(Module, QuantMixin, Copyable):
         if isinstance(self.weight_quantizer, TensorQuantizer):
             self.weight_quantizer._tensor_shape = lambda: self._tensors()["weight"].shape
 
+    def _weight_shape(self) -> tuple[int, ...]:
+        shape = self._tensors()["weight"].shape
+        assert shape is not None
+        return tuple(int(size) for size in shape)
+
     @property
     def in_features(self) -> int:
         """Columns of the weight."""
-        return int(self.weight.shape[1])
+        return self._weight_shape()[1]
 
     @property
     def out_features(self) -> int:
         """Rows of the weight."""
-        return int(self.weight.shape[0])
+        return self._weight_shape()[0]
 
     @property
     def weight(self) -> Parameter:
-        """Weight (out_features, in_features), float32, read-only; assign an array to copy it in."""
+        """Weight (out_features, in_features), float32, read-only; assign an array to copy it in.
+
+        In a frozen model, which has its codes alone, it is ``code / scale``, computed anew on each access.
+        """
         return self._parameter("weight")
 
     @weight.setter

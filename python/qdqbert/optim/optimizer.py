@@ -18,6 +18,7 @@ import numpy.typing as npt
 from qdqbert import _core
 from qdqbert.arrays import Array
 from qdqbert.errors import StateError
+from qdqbert.modeling_bound import THAW
 from qdqbert.parameter import ModelPlace, Parameter, ParameterState
 
 __all__ = ["Moments", "Optimizer", "Settings"]
@@ -117,6 +118,8 @@ class Optimizer:
             If it is no mapping with ``"params"``, or they are no parameters.
         ValueError
             If a setting is out of range, or a parameter is in a group already; nothing is added then.
+        StateError
+            If the model of a parameter is frozen.
         """
         if not isinstance(param_group, Mapping) or "params" not in param_group:
             raise TypeError(f"param_group: expected a dict with 'params', got {param_group!r:.80}")
@@ -127,6 +130,12 @@ class Optimizer:
                 raise TypeError(
                     f"params[{index}]: expected a Parameter, as model.parameters() gives them, got "
                     f"{type(parameter).__name__}"
+                )
+            place = _model_place(parameter)
+            if place is not None and place.is_frozen:
+                raise StateError(
+                    f"params[{index}]: {parameter.state.name} is of a frozen model, which cannot be trained; "
+                    f"{THAW}"
                 )
         known = {parameter.state for group in self.param_groups for parameter in group["params"]}
         for parameter in params:
@@ -183,7 +192,7 @@ class Optimizer:
             if place is not None and not place.is_present():
                 raise StateError(
                     f"{parameter.state.name}: the sizes of the model have changed since the optimizer got "
-                    "its parameters, and its moments are of the old ones; make a new optimizer"
+                    "its parameters, or it was frozen, and its moments are of the old ones; make a new optimizer"
                 )
             if parameter.state.has_gradient and parameter.state.requires_grad:
                 yield parameter
