@@ -71,11 +71,11 @@ def test_peers_get_the_weights_of_the_checkpoint_and_nothing_of_quantizers(
 ) -> None:
     folders, sizes = write_folders(checkpoint, tmp_path / "made")
     assert (sizes["layers"], sizes["hidden"], sizes["calibrated_here"]) == (2, 24, False)
-    config = json.loads((folders.float / "config.json").read_text())
+    config = json.loads((folders.plain / "config.json").read_text())
     assert config["architectures"] == ["BertModel"]
     assert not any("quant" in key for key in config)
-    assert len((folders.float / "vocab.txt").read_text().splitlines()) == 53
-    plain = qdqbert.QDQBertModel.from_pretrained(folders.float)
+    assert len((folders.plain / "vocab.txt").read_text().splitlines()) == 53
+    plain = qdqbert.QDQBertModel.from_pretrained(folders.plain)
     ours = qdqbert.QDQBertModel.from_pretrained(folders.quantized)
     for model in (plain, ours):
         qdqbert.quantizers(model, {"*": "off"})

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 from pathlib import Path
@@ -21,18 +22,20 @@ __all__ = ["Folders", "write_folders"]
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
+@dataclasses.dataclass(frozen=True)
 class Folders:
     """Where the two forms are.
 
-    Parameters
+    Attributes
     ----------
-    base : Path
-        An empty folder.
+    quantized : Path
+        A checkpoint with its quantizers.
+    plain : Path
+        The same weights as a float BERT of transformers.
     """
 
-    def __init__(self, base: Path) -> None:
-        self.quantized = base / "quantized"
-        self.float = base / "float"
+    quantized: Path
+    plain: Path
 
 
 def write_folders(source: str, base: Path) -> tuple[Folders, dict[str, Any]]:
@@ -66,9 +69,9 @@ def write_folders(source: str, base: Path) -> tuple[Folders, dict[str, Any]]:
     if config.is_decoder or config.position_embedding_type != "absolute":
         raise UnsupportedError(f"{source}: only encoders with absolute positions can be compared")
     is_calibrated = _calibrate(model)
-    folders = Folders(base)
+    folders = Folders(base / "quantized", base / "plain")
     model.save_pretrained(str(folders.quantized))
-    _write_float(model, folders.float)
+    _write_plain(model, folders.plain)
     return folders, {
         "layers": config.num_hidden_layers,
         "hidden": config.hidden_size,
@@ -99,7 +102,7 @@ def _calibrate(model: QDQBertModel) -> bool:
     return True
 
 
-def _write_float(model: QDQBertModel, folder: Path) -> None:
+def _write_plain(model: QDQBertModel, folder: Path) -> None:
     """Write a BERT as transformers reads it; converters ask for a vocabulary of the right size."""
     from safetensors.numpy import save_file
 
