@@ -389,6 +389,13 @@ def test_an_explanation_is_of_its_moment() -> None:
     assert explain(model).integer_share == 0
 
 
+def test_a_frozen_model_runs_as_it_did() -> None:
+    model = calibrated()
+    before = explain(model).rows
+    model.freeze()
+    assert explain(model).rows == before
+
+
 def test_a_name_that_is_not_there_is_a_key_error() -> None:
     with pytest.raises(KeyError, match="nobody"):
         explain(tiny_model.question_answering())["nobody"]

@@ -258,7 +258,7 @@ class _Team:
             raise
 
     def _start(self, system: System, folders: Folders) -> Worker:
-        folder = folders.quantized if system in OURS else folders.plain
+        folder = folders.quantized if system is OURS[0] else folders.plain
         arguments = {"folder": str(folder), "threads": self.threads, **system.arguments}
         if system.needs_sizes:
             arguments |= {"heads": self.sizes["heads"], "hidden": self.sizes["hidden"]}
