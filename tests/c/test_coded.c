@@ -274,6 +274,30 @@ test_readers_with_different_ranges_get_their_own_codes(void)
     qb_device_close(device);
 }
 
+/* A residual add that is not given codes makes its own, though query's of the same range were there once: the dense
+ * layer's input has taken their place. */
+static void
+test_codes_of_other_readers_are_not_borrowed(void)
+{
+    const coded_setup setup = {.is_decoder = 1, .padding = QB_PADDING_SKIP};
+    qb_device *device = case_device(NULL, 2);
+    coded_case *c = make_case(device, &setup);
+    qb_observer *observer = case_max_observer(device);
+    for (int64_t i = 0; i < qb_model_quantizer_count(c->model); i++) {
+        const char *name = qb_model_quantizer_name(c->model, i);
+        if (strstr(name, "output.dense._input") != NULL) {
+            apply(qb_model_quantizer(c->model, i), DYNAMIC, NULL);
+        }
+        else if (strstr(name, "residual") != NULL) {
+            apply(qb_model_quantizer(c->model, i), COLLECTS, observer);
+        }
+    }
+    CHECK(agree(c, "residuals collect"));
+    free_case(c);
+    qb_observer_release(observer);
+    qb_device_close(device);
+}
+
 /* ---- onlookers -------------------------------------------------------------------------------------------------- */
 
 /* A device's outputs are the same whether anybody looks on, and what is looked at is the witness's. */
@@ -323,6 +347,59 @@ test_whoever_looks_on_sees_the_floats(void)
         layer_arrays_free(&values[i]);
         free(first[i]);
     }
+    free_case(c);
+    qb_device_close(device);
+}
+
+/* Tokens 6 .. 10 with the keys of those before, whether new keys are handed out or not, and all tokens at once. */
+static void
+test_keys_of_earlier_calls_meet_floats(void)
+{
+    enum { PAST = 6, REST = LENGTH - PAST, KEYS = BATCH * HEADS * LENGTH * D_HEAD_SIZE };
+    const coded_setup setup = {.padding = QB_PADDING_SKIP};
+    qb_device *device = case_device(NULL, 2);
+    coded_case *c = make_case(device, &setup);
+    const qb_session_options options = {
+        .struct_size = sizeof options, .max_sequences = BATCH, .max_length = LENGTH, .max_past = LENGTH};
+    qb_session *session = session_make_of(c->model, &options);
+    int64_t ids[2][TOKENS];
+    layer_arrays keys = layer_arrays_make(KEYS);
+    layer_arrays values = layer_arrays_make(KEYS);
+    layer_arrays more_keys = layer_arrays_make(KEYS);
+    layer_arrays more_values = layer_arrays_make(KEYS);
+    static float whole[TOKENS * HIDDEN];
+    static float rest[2][BATCH * REST * HIDDEN];
+    for (int64_t b = 0; b < BATCH; b++) {
+        memcpy(ids[0] + b * PAST, c->ids + b * LENGTH, PAST * sizeof *ids[0]);
+        memcpy(ids[1] + b * REST, c->ids + b * LENGTH + PAST, REST * sizeof *ids[0]);
+    }
+    qb_forward_inputs inputs = model_inputs(BATCH, LENGTH, c->ids, NULL);
+    inputs.is_causal = 1;
+    qb_forward_outputs outputs = {.struct_size = sizeof outputs, .last_hidden_state = whole};
+    CHECK(qb_session_forward(c->witness, NULL, &inputs, &outputs, NULL) == QB_OK);
+    inputs.length = PAST;
+    inputs.input_ids = ids[0];
+    const qb_forward_outputs first = {.struct_size = sizeof first, .keys = keys.at, .values = values.at};
+    CHECK(qb_session_forward(session, NULL, &inputs, &first, NULL) == QB_OK);
+    inputs.length = REST;
+    inputs.input_ids = ids[1];
+    inputs.past_length = PAST;
+    inputs.past_keys = (const float *const *)keys.at;
+    inputs.past_values = (const float *const *)values.at;
+    for (int i = 0; i < 2; i++) {
+        outputs.last_hidden_state = rest[i];
+        outputs.keys = i == 0 ? NULL : more_keys.at;
+        outputs.values = i == 0 ? NULL : more_values.at;
+        CHECK(qb_session_forward(session, NULL, &inputs, &outputs, NULL) == QB_OK);
+        for (int64_t b = 0; b < BATCH; b++) {
+            CHECK(same_bits(rest[i] + b * REST * HIDDEN, whole + (b * LENGTH + PAST) * HIDDEN, REST * HIDDEN));
+        }
+    }
+    layer_arrays_free(&keys);
+    layer_arrays_free(&values);
+    layer_arrays_free(&more_keys);
+    layer_arrays_free(&more_values);
+    qb_session_destroy(session);
     free_case(c);
     qb_device_close(device);
 }
@@ -444,7 +521,9 @@ main(void)
     RUN(test_every_quantizer_may_break_off_its_edges);
     RUN(test_codes_and_floats_agree_on_every_device_and_in_every_kind_of_model);
     RUN(test_readers_with_different_ranges_get_their_own_codes);
+    RUN(test_codes_of_other_readers_are_not_borrowed);
     RUN(test_whoever_looks_on_sees_the_floats);
+    RUN(test_keys_of_earlier_calls_meet_floats);
     RUN(test_between_integer_sites_only_codes_travel);
     RUN(test_a_nan_gets_the_same_sentence);
     return check_report();
