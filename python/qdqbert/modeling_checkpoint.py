@@ -6,14 +6,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, overload
 
 from qdqbert._core import Quantizer
 from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.device import Device
-from qdqbert.errors import CheckpointError, UnsupportedError
+from qdqbert.errors import CheckpointError, StateError, UnsupportedError
 from qdqbert.module import Module
 from qdqbert.quantization_settings import (
     apply_deviations,
@@ -26,12 +27,20 @@ from qdqbert.quantization_settings import (
 from qdqbert.seeds import require_seed
 from qdqbert.serialization.checkpoint_tensors import (
     Checkpoint,
+    Tensor,
     open_bundle,
     open_weights,
     tensors_of_state_dict,
 )
 from qdqbert.serialization.folder import Source, read_json
 from qdqbert.serialization.folder_change import FolderChange
+from qdqbert.serialization.int8_weights import (
+    INT8_SECTION,
+    codes_key,
+    describe_codes,
+    take_section,
+    tensors_with_codes,
+)
 from qdqbert.serialization.loading import LoadingReport, load_tensors, log_report, refuse_disproportion
 from qdqbert.serialization.saving import save_weights
 from qdqbert.serialization.tensorflow_files import CONFIG_NAMES, find_bundle
@@ -40,6 +49,8 @@ from qdqbert.serialization.weight_files import find_weights
 __all__ = ["CheckpointModule", "load_tf_weights_in_qdqbert"]
 
 
+# Numbers of a parameter that a frozen model reads from the mapped file instead of copying them.
+_LEAST_LENT = 1 << 18
 # As str() shows what users may mean by it.
 _FLOAT32 = ("float32", "auto", "torch.float32", "<class 'numpy.float32'>")
 
@@ -108,6 +119,7 @@ class CheckpointModule(Module):
         variant: str | None = None,
         torch_dtype: Any = None,
         low_cpu_mem_usage: bool | None = None,
+        thaw: bool = False,
         padding: str = "skip",
         device: Device | None = None,
         seed: int = 0,
@@ -148,6 +160,10 @@ class CheckpointModule(Module):
         low_cpu_mem_usage : bool, optional
             Both values mean the same here: a model is filled tensor by tensor from the file, and ranges
             are never left out.
+        thaw : bool
+            Of a checkpoint of int8 codes (see `save_pretrained`), which otherwise gives a frozen model: make
+            floats of them again, ``code / scale``, so that the model can be trained.  What rounding took when
+            the codes were made is lost; quantizing gives the same codes, so forward gives the same bits.
         padding : {"skip", "compute"}
             See `padding`.
         device : Device, optional
@@ -159,6 +175,12 @@ class CheckpointModule(Module):
         Returns
         -------
         model, or (model, dict)
+
+        Notes
+        -----
+        A frozen model reads its embeddings from the mapped file: of tables of which a text needs a few rows,
+        memory holds what was read.  Until the model is dropped the file must not be cut or written in place,
+        which nothing can survive; a file that is replaced by a rename, as `save_pretrained` does, is fine.
 
         Raises
         ------
@@ -198,9 +220,14 @@ class CheckpointModule(Module):
             )
         is_from_file = not isinstance(config, QDQBertConfig)
         config = _resolve_config(cls, config, source, config_names, kwargs)
+        if not isinstance(thaw, bool):
+            raise TypeError(f"thaw: expected bool, got {type(thaw).__name__}")
+        where = source.name if source else "state_dict"
+        coded = take_section(config, str(Path(where) / "config.json") if source else "config")
+        if thaw and coded is None:
+            raise ValueError(f"thaw: {where} holds no int8 codes: its weights are floats")
         config.validate()
         read_descriptors(section_of(config))
-        where = source.name if source else "state_dict"
         with contextlib.ExitStack() as stack:
             if state_dict is not None:
                 checkpoint = tensors_of_state_dict(state_dict)
@@ -210,12 +237,18 @@ class CheckpointModule(Module):
                 assert source is not None
                 files = find_weights(source, use_safetensors=use_safetensors, variant=variant)
                 checkpoint = stack.enter_context(open_weights(files))
+            if coded is not None or any(key.endswith(".weight_codes") for key in checkpoint.tensors):
+                found = tensors_with_codes(coded, checkpoint.tensors, where)
+                checkpoint = Checkpoint(found, lambda slots: found)
             if is_from_file:
                 refuse_disproportion(config, checkpoint.tensors, where)
             model = cls(config, device=device, seed=None, **model_kwargs)  # type: ignore[call-arg]
             model.padding = padding
             apply_deviations(section_of(config), model._core_quantizers(), cls.base_model_prefix)
-            report = model._load(checkpoint, where, ignore_mismatched_sizes)
+            if coded is None:
+                report = model._load(checkpoint, where, ignore_mismatched_sizes)
+            else:
+                report = model._load_codes(checkpoint, where, ignore_mismatched_sizes, thaw)
         fresh = {*report.missing_keys, *(name for name, _, _ in report.mismatched_keys)}
         model._initialize(seed, fresh)
         model.name_or_path = source.name if source else ""
@@ -230,7 +263,55 @@ class CheckpointModule(Module):
     def _model_arguments(cls) -> tuple[str, ...]:
         return ()
 
-    def _load(self, checkpoint: Checkpoint, where: str, ignore_mismatched_sizes: bool) -> LoadingReport:
+    def _load_codes(
+        self, checkpoint: Checkpoint, where: str, ignore_mismatched_sizes: bool, thaw: bool
+    ) -> LoadingReport:
+        """Load a checkpoint of codes: make floats of them, or freeze the model with them."""
+        from qdqbert.freezing import freeze_engine
+
+        codes: dict[str, Tensor] = {}
+        lent: dict[str, Any] = {}
+        bound, prefix = self._engine.handles.bound, self._prefix
+        fixed = {
+            name for name, slot in self._named_slots() if slot.tied_to is None and slot.place is not None
+        }
+
+        def take(name: str, tensor: Tensor) -> bool:
+            if tensor.read_codes is not None and name.endswith(".weight"):
+                codes[prefix + name] = tensor
+                return True
+            if thaw or tensor.mapped is None or tensor.count < _LEAST_LENT or name not in fixed:
+                return False
+            array = tensor.mapped()
+            if array is not None:
+                lent[prefix + name] = array
+            return array is not None
+
+        report = self._load(checkpoint, where, ignore_mismatched_sizes, take)
+        try:
+            if thaw:
+                for name, tensor in codes.items():
+                    index = bound.parameters[name][0]
+                    values = bound.model.values_of_codes(index, _codes_of(tensor))
+                    bound.model.parameter_write(index)[...] = values
+            elif codes:
+                freeze_engine(self._engine, codes, lambda name: _codes_of(codes[name]), lent)
+        except (StateError, ValueError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            layers = {name.removesuffix(".weight"): name for name in codes}
+            name = layers.get(re.split(r":|\.weight|\._", str(error), maxsplit=1)[0], "")
+            at = codes[name].source if name else where
+            raise CheckpointError(f"{at}: {error}") from error
+        return report
+
+    def _load(
+        self,
+        checkpoint: Checkpoint,
+        where: str,
+        ignore_mismatched_sizes: bool,
+        take: Callable[[str, Tensor], bool] | None = None,
+    ) -> LoadingReport:
         slots = {name: slot for name, slot in self._named_slots() if slot.persistent}
         return load_tensors(
             slots,
@@ -239,6 +320,7 @@ class CheckpointModule(Module):
             class_name=type(self).__name__,
             base_prefix=self.base_model_prefix,
             ignore_mismatched_sizes=ignore_mismatched_sizes,
+            take=take,
         )
 
     def save_pretrained(
@@ -260,6 +342,11 @@ class CheckpointModule(Module):
         transformers' own classes. Otherwise ``model_type`` is "qdqbert". Settings that are not the defaults
         stand under ``qdqbert_quantization``, which others ignore: transformers' ``BertFor...`` classes open
         such a folder too, and leave the ranges out.
+
+        A frozen model (see `freeze`) is written with int8 codes, ``....weight_codes``, in place of the floats
+        that it no longer has, a quarter of their size, and ``qdqbert_int8_weights`` in ``config.json`` lists
+        them.  `from_pretrained` makes a frozen model of such a folder, with equal bits, or floats that have
+        the same codes (``thaw=True``).  Codes lie row by row: whoever loads them packs them for its machine.
 
         Parameters
         ----------
@@ -290,12 +377,23 @@ class CheckpointModule(Module):
         if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(f"save_directory: {folder} is a file")
         folder.mkdir(parents=True, exist_ok=True)
-        tied = {name for name, slot in self._named_slots() if slot.tied_to is not None}
-        state = {name: value for name, value in self.state_dict().items() if name not in tied}
+        state = self._saved_state()
         with FolderChange(folder) as change:
             save_weights(change, state, max_shard_size, variant)
             change.write_text("config.json", self._saved_config())
             self._save_more(change)
+
+    def _saved_state(self) -> dict[str, Any]:
+        """Tensors by key: of a frozen weight its codes."""
+        bound, prefix, state = self._engine.handles.bound, self._prefix, {}
+        for name, slot in self._named_slots():
+            if slot.tied_to is not None or not slot.persistent:
+                continue
+            if prefix + name in bound.codes:
+                state[codes_key(name)] = bound.read_codes(prefix + name)
+            elif (value := slot.read()) is not None:
+                state[name] = value
+        return state
 
     def _saved_config(self) -> str:
         """Text of ``config.json``."""
@@ -305,6 +403,11 @@ class CheckpointModule(Module):
         config = type(self.config).from_dict(self.config.to_dict())
         config.torch_dtype = "float32"
         store_section(config, section)
+        coded = [name.removeprefix(self._prefix) for name in engine.handles.bound.codes]
+        if hasattr(config, INT8_SECTION):
+            delattr(config, INT8_SECTION)
+        if coded:
+            setattr(config, INT8_SECTION, describe_codes(coded))
         name, model_type = type(self).__name__, config.model_type
         if is_float(section, quantizers):
             name, model_type = name.removeprefix("QDQ"), "bert"
@@ -314,6 +417,11 @@ class CheckpointModule(Module):
 
     def _save_more(self, change: FolderChange) -> None:
         """Write what some models have beside: a generation configuration."""
+
+
+def _codes_of(tensor: Tensor) -> Any:
+    assert tensor.read_codes is not None
+    return tensor.read_codes()
 
 
 def load_tf_weights_in_qdqbert(

@@ -192,7 +192,7 @@ class Optimizer:
             if place is not None and not place.is_present():
                 raise StateError(
                     f"{parameter.state.name}: the sizes of the model have changed since the optimizer got "
-                    "its parameters, or it was frozen, and its moments are of the old ones; make a new optimizer"
+                    "its parameters, or it was frozen, and its moments are of the old ones; make another"
                 )
             if parameter.state.has_gradient and parameter.state.requires_grad:
                 yield parameter

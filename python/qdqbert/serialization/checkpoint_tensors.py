@@ -44,12 +44,21 @@ class Tensor:
         Write it as float32 into memory of that shape.
     rows : callable (int, int) -> Tensor
         The part with the first index from one number to before another.
+    read_codes : callable () -> ndarray, int8, optional
+        Return it as it is; there if the numbers are int8.
+    mapped : callable () -> ndarray or None, optional
+        Return it in the memory of its file, if it can be; there if it is in a file.
+    source : str
+        Where it is from, for messages.
     """
 
     shape: tuple[int, ...]
     count: int
     read_into: Callable[[npt.NDArray[np.float32]], None]
     rows: Callable[[int, int], Tensor]
+    read_codes: Callable[[], npt.NDArray[np.int8]] | None = None
+    mapped: Callable[[], npt.NDArray[np.float32] | None] | None = None
+    source: str = "state_dict"
 
     def equals(self, values: npt.NDArray[np.float32]) -> bool:
         """Whether the tensor has exactly these values; compared some rows at a time.
@@ -164,6 +173,9 @@ def _of_stored(stored: StoredTensor, count: int | None = None) -> Tensor:
         math.prod(stored.shape) if count is None else count,
         stored.read_into,
         lambda begin, end: _of_stored(stored.rows(begin, end), 0),
+        stored.read_codes if stored.number_format == "I8" else None,
+        stored.mapped,
+        str(stored.file.path),
     )
 
 
@@ -200,6 +212,7 @@ def _of_array(array: npt.NDArray[Any]) -> Tensor:
         array.size,
         lambda target: np.copyto(target, array, casting="unsafe"),
         lambda begin, end: _of_array(array[begin:end]),
+        (lambda: np.ascontiguousarray(array)) if array.dtype == np.int8 else None,
     )
 
 

@@ -2,11 +2,13 @@
 """A file of weights, open for reading at any place.
 
 Reads are positioned, so nothing depends on a shared file position; they are not mapped, because a mapped file
-counts its pages as the process's memory, and one that shrinks meanwhile kills the process.
+counts its pages as the process's memory, and one that shrinks meanwhile kills the process.  The exception are
+the tables of a frozen model, of which few rows are ever read: `DataFile.map` shares them with the file.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import stat
 from pathlib import Path
@@ -108,6 +110,34 @@ class DataFile:
         data = bytearray(count)
         self.read_into(offset, memoryview(data), what)
         return bytes(data)
+
+    def map(self, offset: int, count: int, what: str) -> memoryview:
+        """Return `count` bytes from `offset` on as read-only memory that is the file's.
+
+        The file must not be cut or written in place meanwhile; one that takes its name by a rename changes
+        nothing.
+
+        Parameters
+        ----------
+        offset, count : int
+        what : str
+            What lies there, for the message.
+
+        Raises
+        ------
+        CheckpointError
+            If the file ends before, or cannot be mapped.
+        """
+        if offset < 0 or count < 1 or offset + count > self.size:
+            raise self.fail(f"cut off inside {what}: it ends at byte {offset + count} of {self.size}")
+        first = offset - offset % mmap.ALLOCATIONGRANULARITY
+        try:
+            mapped = mmap.mmap(
+                self._descriptor, offset + count - first, access=mmap.ACCESS_READ, offset=first
+            )
+        except (OSError, ValueError) as error:
+            raise self.fail(f"{what}: cannot be mapped: {error}") from error
+        return memoryview(mapped)[offset - first :]
 
     def read_into(self, offset: int, target: memoryview, what: str) -> None:
         """Fill memory from the file; errors as `read`.

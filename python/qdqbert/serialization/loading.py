@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,6 +101,7 @@ def load_tensors(
     class_name: str,
     base_prefix: str,
     ignore_mismatched_sizes: bool = False,
+    take: Callable[[str, Tensor], bool] | None = None,
 ) -> LoadingReport:
     """Fill the slots of a fresh model.
 
@@ -118,6 +119,8 @@ def load_tensors(
         ``"bert"``: what names of a model with a head start with.
     ignore_mismatched_sizes : bool
         Leave tensors of another shape out instead of refusing the checkpoint.
+    take : callable (str, Tensor) -> bool, optional
+        Asked for every tensor that is to be read, with the model's name; true: it takes care of it.
 
     Returns
     -------
@@ -161,7 +164,8 @@ def load_tensors(
     # A tied tensor may come under either name.
     tied = {name: slot.tied_to for name, slot in slots.items() if slot.tied_to and name in usable}
     for name in slots:
-        if name in usable and not (name in tied and tied[name] in usable):
+        is_read = name in usable and not (name in tied and tied[name] in usable)
+        if is_read and not (take is not None and take(name, tensors[named[name]])):
             _fill(name, slots[name], tensors[named[name]])
     for name, owner in tied.items():
         if owner in usable:

@@ -181,9 +181,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def write_safetensors(
-    path: Path, tensors: Iterable[tuple[str, npt.NDArray[np.float32]]], metadata: dict[str, str]
+    path: Path, tensors: Iterable[tuple[str, npt.NDArray[Any]]], metadata: dict[str, str]
 ) -> int:
-    """Write float32 tensors, replacing an old file at once.
+    """Write tensors of float32 and int8, replacing an old file at once.
 
     Parameters
     ----------
@@ -206,15 +206,15 @@ def write_safetensors(
 
 
 def write_safetensors_to(
-    file: BinaryIO, tensors: Iterable[tuple[str, npt.NDArray[np.float32]]], metadata: dict[str, str]
+    file: BinaryIO, tensors: Iterable[tuple[str, npt.NDArray[Any]]], metadata: dict[str, str]
 ) -> int:
-    """Write float32 tensors into an open file.
+    """Write tensors of float32 and int8 into an open file.
 
     Parameters
     ----------
     file : binary file
     tensors : iterable of (str, ndarray)
-        Written from where they lie, sorted by name as the library does.
+        Written from where they lie, wider numbers first and then sorted by name, as the library does.
     metadata : dict of str to str
 
     Returns
@@ -227,12 +227,12 @@ def write_safetensors_to(
     OSError
         If the file cannot be written.
     """
-    entries = sorted(tensors, key=lambda item: item[0])
+    entries = sorted(tensors, key=lambda item: (item[1].dtype == np.int8, item[0]))
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     position = 0
     for name, array in entries:
         header[name] = {
-            "dtype": "F32",
+            "dtype": "I8" if array.dtype == np.int8 else "F32",
             "shape": list(array.shape),
             "data_offsets": [position, position + array.nbytes],
         }
@@ -242,7 +242,8 @@ def write_safetensors_to(
     file.write(len(text).to_bytes(8, "little"))
     file.write(text)
     for _, array in entries:
-        contiguous = np.ascontiguousarray(array, dtype="<f4").reshape(-1)
+        dtype = "i1" if array.dtype == np.int8 else "<f4"
+        contiguous = np.ascontiguousarray(array, dtype=dtype).reshape(-1)
         if contiguous.size:
             file.write(contiguous.view(np.uint8).data)
     return position

@@ -169,6 +169,36 @@ class StoredTensor:
         else:
             self._convert_into(target.reshape(-1))
 
+    def read_codes(self) -> npt.NDArray[np.int8]:
+        """Return a tensor of int8 as it is.
+
+        Raises
+        ------
+        CheckpointError
+            If it is of another number format, or the file ends early or cannot be read.
+        """
+        if self.number_format != "I8" or not self.is_contiguous():
+            raise self.file.fail(f"{self.name}: is {self.number_format}, expected I8")
+        codes = np.empty(self.shape, np.int8)
+        if codes.size:
+            self.file.read_into(self.begin, _bytes_of(codes.reshape(-1)), self.name)
+        return codes
+
+    def mapped(self) -> npt.NDArray[np.float32] | None:
+        """Return a tensor of float32 in the memory of its file, read-only; None if it is stored otherwise.
+
+        Raises
+        ------
+        CheckpointError
+            If the file ends early or cannot be mapped.
+        """
+        count = math.prod(self.shape)
+        is_plain = self.number_format == "F32" and np.little_endian and self.is_contiguous()
+        if not is_plain or not count or self.begin % 4:
+            return None
+        memory = self.file.map(self.begin, 4 * count, self.name)
+        return np.frombuffer(memory, np.float32).reshape(self.shape)
+
     def _convert_into(self, target: npt.NDArray[np.float32]) -> None:
         dtype = np.dtype(_NUMPY_DTYPES[self.number_format])
         step = CHUNK_BYTES // dtype.itemsize
