@@ -29,6 +29,7 @@ _SUMMARIES = {
     "quantize": "post-training quantization: calibrate by every method, keep the best on held-out data, save",
     "train": "fine-tune a checkpoint on a task, in float or quantization-aware, with checkpoints to resume",
     "eval": "score a model on a task, float and quantized, with bootstrap intervals",
+    "freeze": "keep the int8 codes of a quantized checkpoint instead of its floats: a quarter of their size",
     "export": "write a checkpoint as an ONNX file, check it, compare it with the model",
     "onnx-check": "whether an ONNX file, whoever wrote it, keeps the rules of TensorRT",
     "bench": "time a checkpoint, in turns with its peers, beside the peak loop of this machine",
