@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, overload
+
+import numpy as np
 
 from qdqbert._core import Quantizer
 from qdqbert.configuration_qdqbert import QDQBertConfig
@@ -288,14 +291,16 @@ class CheckpointModule(Module):
             return array is not None
 
         report = self._load(checkpoint, where, ignore_mismatched_sizes, take)
+        # One after the other goes through the same memory.
+        buffer = np.empty(max((math.prod(each.shape) for each in codes.values()), default=0), np.int8)
         try:
             if thaw:
                 for name, tensor in codes.items():
                     index = bound.parameters[name][0]
-                    values = bound.model.values_of_codes(index, _codes_of(tensor))
+                    values = bound.model.values_of_codes(index, _codes_of(tensor, buffer))
                     bound.model.parameter_write(index)[...] = values
             elif codes:
-                freeze_engine(self._engine, codes, lambda name: _codes_of(codes[name]), lent)
+                freeze_engine(self._engine, codes, lambda name: _codes_of(codes[name], buffer), lent)
         except (StateError, ValueError) as error:
             if isinstance(error, CheckpointError):
                 raise
@@ -419,9 +424,9 @@ class CheckpointModule(Module):
         """Write what some models have beside: a generation configuration."""
 
 
-def _codes_of(tensor: Tensor) -> Any:
+def _codes_of(tensor: Tensor, buffer: Any) -> Any:
     assert tensor.read_codes is not None
-    return tensor.read_codes()
+    return tensor.read_codes(buffer)
 
 
 def load_tf_weights_in_qdqbert(

@@ -44,8 +44,8 @@ class Tensor:
         Write it as float32 into memory of that shape.
     rows : callable (int, int) -> Tensor
         The part with the first index from one number to before another.
-    read_codes : callable () -> ndarray, int8, optional
-        Return it as it is; there if the numbers are int8.
+    read_codes : callable (ndarray or None) -> ndarray, int8, optional
+        Return it as it is, perhaps in the memory that is given; there if the numbers are int8.
     mapped : callable () -> ndarray or None, optional
         Return it in the memory of its file, if it can be; there if it is in a file.
     source : str
@@ -56,7 +56,7 @@ class Tensor:
     count: int
     read_into: Callable[[npt.NDArray[np.float32]], None]
     rows: Callable[[int, int], Tensor]
-    read_codes: Callable[[], npt.NDArray[np.int8]] | None = None
+    read_codes: Callable[[npt.NDArray[np.int8] | None], npt.NDArray[np.int8]] | None = None
     mapped: Callable[[], npt.NDArray[np.float32] | None] | None = None
     source: str = "state_dict"
 
@@ -212,7 +212,7 @@ def _of_array(array: npt.NDArray[Any]) -> Tensor:
         array.size,
         lambda target: np.copyto(target, array, casting="unsafe"),
         lambda begin, end: _of_array(array[begin:end]),
-        (lambda: np.ascontiguousarray(array)) if array.dtype == np.int8 else None,
+        (lambda buffer: np.ascontiguousarray(array)) if array.dtype == np.int8 else None,
     )
 
 

@@ -169,8 +169,13 @@ class StoredTensor:
         else:
             self._convert_into(target.reshape(-1))
 
-    def read_codes(self) -> npt.NDArray[np.int8]:
+    def read_codes(self, buffer: npt.NDArray[np.int8] | None = None) -> npt.NDArray[np.int8]:
         """Return a tensor of int8 as it is.
+
+        Parameters
+        ----------
+        buffer : ndarray, one dimension, int8, optional
+            Memory to read it into, if that is large enough: new pages cost as much as the reading.
 
         Raises
         ------
@@ -179,7 +184,11 @@ class StoredTensor:
         """
         if self.number_format != "I8" or not self.is_contiguous():
             raise self.file.fail(f"{self.name}: is {self.number_format}, expected I8")
-        codes = np.empty(self.shape, np.int8)
+        count = math.prod(self.shape)
+        is_used = buffer is not None and buffer.size >= count
+        codes = (buffer[:count] if is_used and buffer is not None else np.empty(count, np.int8)).reshape(
+            self.shape
+        )
         if codes.size:
             self.file.read_into(self.begin, _bytes_of(codes.reshape(-1)), self.name)
         return codes
