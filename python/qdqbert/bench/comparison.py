@@ -5,8 +5,8 @@ Before anything is timed, every system's last hidden state is compared with that
 there is no padding.  With d the difference and x the float output, error = sqrt(sum d^2 / sum x^2):
 
 - float systems: error <= 2e-5.  Rounding alone gave 1e-7 (two layers) to 1.4e-6 (BERT-base) between us and
-  these peers; the mildest mistakes that a peer could make, the tanh form of GELU and an epsilon of 1e-5, give 6e-5
-  and 1.4e-4 with random weights (six layers of 384), 1.7e-3 and 9e-4 in a trained MiniLM.
+  these peers; the mildest mistakes that a peer could make, the tanh form of GELU and an epsilon of 1e-5, give
+  6e-5 and 1.4e-4 with random weights (six layers of 384), 1.7e-3 and 9e-4 in a trained MiniLM.
 - int8 systems: error <= 0.7.  Quantization has no bound that holds for every checkpoint, but two
   unrelated outputs of a LayerNorm are sqrt(2) apart, so what is within half of that is this model and not
   another one.  The error stands beside every time.
