@@ -149,7 +149,8 @@ def freeze_engine(
             raise StateError(f"freeze: no linear layer multiplies int8 codes{why}; see execution_sites()")
     else:
         chosen = list(names)
-    new = _made(engine, old, chosen, codes_of or old.read_codes, {**old.lent, **(lent or {})})
+    floats = {name: array for name, array in {**old.lent, **(lent or {})}.items() if name not in chosen}
+    new = _made(engine, old, chosen, codes_of or old.read_codes, floats)
     with engine.handles.turning:
         if engine.handles.bound is not old or old.model.epoch() != epoch:
             raise StateError(

@@ -275,15 +275,17 @@ class CheckpointModule(Module):
         codes: dict[str, Tensor] = {}
         lent: dict[str, Any] = {}
         bound, prefix = self._engine.handles.bound, self._prefix
-        fixed = {
-            name for name, slot in self._named_slots() if slot.tied_to is None and slot.place is not None
-        }
 
         def take(name: str, tensor: Tensor) -> bool:
             if tensor.read_codes is not None and name.endswith(".weight"):
                 codes[prefix + name] = tensor
                 return True
-            if thaw or tensor.mapped is None or tensor.count < _LEAST_LENT or name not in fixed:
+            if (
+                thaw
+                or tensor.mapped is None
+                or tensor.count < _LEAST_LENT
+                or prefix + name not in bound.parameters
+            ):
                 return False
             array = tensor.mapped()
             if array is not None:

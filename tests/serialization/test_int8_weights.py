@@ -143,6 +143,22 @@ def test_a_mixed_model_keeps_its_floats(saved: Path, tmp_path: Path) -> None:
     assert list(again.freeze().kept) == [f"{QUERY}.weight"]
 
 
+def test_a_weight_that_is_mapped_can_be_frozen_later(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qdqbert.modeling_checkpoint._LEAST_LENT", 1)
+    model = load(saved / "float")
+    expected = answer(model)
+    qdqbert.quantizers(model, {f"{QUERY}.*": "off"})
+    model.freeze()
+    model.save_pretrained(tmp_path)
+    again = load(tmp_path)
+    assert f"{QUERY}.weight" in again._engine.handles.bound.lent
+    qdqbert.quantizers(again, {f"{QUERY}.*": "on"})
+    assert f"{QUERY}.weight" in again.freeze().frozen
+    assert answer(again) == expected
+
+
 def test_large_tables_are_the_files(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qdqbert.modeling_checkpoint._LEAST_LENT", 1)
     model = load(saved / "int8")
