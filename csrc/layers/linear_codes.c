@@ -233,8 +233,9 @@ qb_linear_write_codes(qb_linear *self, const qb_run *run, const int8_t *codes)
         qb_heap_release(run->heap, job.ranges.scale);
         return status;
     }
-    for (int64_t row = 0; row < self->out_features; row++) {
-        job.ranges.scale[row] = qb_quant_scale_step(job.ranges.scale[row]);
+    float *scale = job.ranges.scale;
+    for (int64_t row = 0; scale != NULL && row < self->out_features; row++) {
+        scale[row] = qb_quant_scale_step(scale[row]);
     }
     qb_linear_clear(self, run->heap);
     self->pack = (qb_linear_pack){.form = QB_WEIGHT_QS8,

@@ -98,7 +98,7 @@ finish_row(const int32_t *sums, int64_t columns, int64_t column, const qb_epilog
 
 /* Where results go: floats, or codes. */
 typedef struct output {
-    float *floats;
+    float *floats; /* NULL: codes */
     int8_t *codes;
     int64_t stride;
     const qb_quant_range *range;
@@ -119,7 +119,7 @@ multiply(const int8_t *a, int64_t lda, int64_t m, const float *packed, int64_t n
             block_sums(a + row * lda, lda, rows, packed + column * k, columns, k, sums, work);
             for (int64_t i = 0; i < rows; ++i) {
                 const int64_t at = (row + i) * out->stride + column;
-                if (out->codes == NULL) {
+                if (out->floats != NULL) {
                     finish_row(sums + i * columns, columns, column, epilogue, out->floats + at);
                     continue;
                 }

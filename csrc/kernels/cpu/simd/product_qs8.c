@@ -9,25 +9,20 @@
  */
 #include "product_panels.h"
 
-/* What scratch holds. */
+/* Where things lie in scratch, in floats. */
 typedef struct code_scratch {
-    float *rows;    /* of a block and chunk, widened */
-    float *panel;   /* of a chunk, widened */
-    float *results; /* (rows of a block, TILE_COLUMNS) */
-    size_t bytes;
+    int64_t panel;   /* of a chunk, widened; the rows of a block and chunk, widened, come before it */
+    int64_t results; /* (rows of a block, TILE_COLUMNS) */
+    int64_t end;
 } code_scratch;
 
 static code_scratch
-code_scratch_of(void *scratch, int64_t k)
+code_scratch_of(int64_t k)
 {
     const int64_t block_rows = tiles_per_block(k) * TILE_ROWS;
-    const int64_t rows = block_rows * copied_stride(chunk_depth(k));
-    const int64_t panel = chunk_depth(k) * TILE_COLUMNS;
-    float *start = scratch;
-    return (code_scratch){.rows = start,
-                          .panel = start == NULL ? NULL : start + rows,
-                          .results = start == NULL ? NULL : start + rows + panel,
-                          .bytes = (size_t)(rows + panel + block_rows * TILE_COLUMNS) * sizeof(float)};
+    const int64_t panel = block_rows * copied_stride(chunk_depth(k));
+    const int64_t results = panel + chunk_depth(k) * TILE_COLUMNS;
+    return (code_scratch){.panel = panel, .results = results, .end = results + block_rows * TILE_COLUMNS};
 }
 
 void
@@ -36,7 +31,7 @@ QB_FN(pack_qs8_size)(int64_t n, int64_t k, int64_t *panel, size_t *bytes, size_t
     const int64_t padded = (n + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS;
     *panel = TILE_COLUMNS;
     *bytes = (size_t)(padded * k);
-    *scratch = code_scratch_of(NULL, k).bytes;
+    *scratch = (size_t)code_scratch_of(k).end * sizeof(float);
 }
 
 void
@@ -129,13 +124,14 @@ QB_FN(product_qs8)(const int8_t *a, int64_t lda, int64_t m, const void *packed, 
 {
     (void)n;
     const split s = split_of(m, k);
-    const code_scratch work = code_scratch_of(scratch, k);
+    const code_scratch lies = code_scratch_of(k);
+    float *rows = scratch;
     for (int64_t step = 0; step < s.blocks * s.chunks; ++step) {
         const int64_t first = step % s.chunks * s.depth;
-        const block_chunk chunk = widened_chunk(&s, step / s.chunks, step % s.chunks, a, lda, k, work.rows);
+        const block_chunk chunk = widened_chunk(&s, step / s.chunks, step % s.chunks, a, lda, k, rows);
         for (int64_t column = n0; column < n1; column += TILE_COLUMNS) {
-            multiply_codes(&chunk, packed, column, n1, first, k, epilogue, work.panel, c + chunk.row0 * ldc + column,
-                           ldc);
+            multiply_codes(&chunk, packed, column, n1, first, k, epilogue, rows + lies.panel,
+                           c + chunk.row0 * ldc + column, ldc);
         }
     }
 }
@@ -149,21 +145,22 @@ QB_FN(product_qs8_codes)(const int8_t *a, int64_t lda, int64_t m, const void *pa
 {
     (void)n;
     const split s = split_of(m, k);
-    const code_scratch work = code_scratch_of(scratch, k);
+    const code_scratch lies = code_scratch_of(k);
+    float *rows = scratch;
     for (int64_t block = 0; block < s.blocks; ++block) {
         block_chunk chunk = {.split = NULL};
         for (int64_t column = n0; column < n1; column += TILE_COLUMNS) {
             const int64_t columns = n1 - column < TILE_COLUMNS ? n1 - column : TILE_COLUMNS;
             for (int64_t number = 0; number < s.chunks; ++number) {
                 if (s.chunks > 1 || chunk.split == NULL) {
-                    chunk = widened_chunk(&s, block, number, a, lda, k, work.rows);
+                    chunk = widened_chunk(&s, block, number, a, lda, k, rows);
                 }
-                multiply_codes(&chunk, packed, column, n1, number * s.depth, k, epilogue, work.panel, work.results,
-                               TILE_COLUMNS);
+                multiply_codes(&chunk, packed, column, n1, number * s.depth, k, epilogue, rows + lies.panel,
+                               rows + lies.results, TILE_COLUMNS);
             }
             for (int64_t i = chunk.row0; i < chunk.row1; ++i) {
                 QB_FN(quantize_qs8)
-                (work.results + (i - chunk.row0) * TILE_COLUMNS, (size_t)columns, range, c + i * ldc + column,
+                (rows + lies.results + (i - chunk.row0) * TILE_COLUMNS, (size_t)columns, range, c + i * ldc + column,
                  nonfinite);
             }
         }
