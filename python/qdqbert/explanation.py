@@ -345,7 +345,7 @@ def explain(model: QDQBertPreTrainedModel, *, batch_size: int = 1, seq_len: int 
     Raises
     ------
     TypeError
-        If `model` is no QDQBERT model.
+        If `model` is no QDQBERT model, or `batch_size` or `seq_len` no integer.
     ValueError
         If `batch_size` or `seq_len` is out of range.
 
@@ -361,6 +361,9 @@ def explain(model: QDQBertPreTrainedModel, *, batch_size: int = 1, seq_len: int 
     """
     if not isinstance(model, QDQBertPreTrainedModel):
         raise TypeError(f"model: expected a QDQBERT model, got {type(model).__name__}")
+    for name, count in (("batch_size", batch_size), ("seq_len", 1 if seq_len is None else seq_len)):
+        if isinstance(count, bool) or not isinstance(count, int | np.integer):
+            raise TypeError(f"{name}: expected an integer, got {type(count).__name__}")
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
     most = model.config.max_position_embeddings

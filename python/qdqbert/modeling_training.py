@@ -268,7 +268,8 @@ class TrainableModel(Module):
     def _freeze(self) -> FreezeReport:
         from qdqbert.freezing import freeze_engine
 
-        if self.training:
+        # What is frozen is the whole C model, whichever of its models is asked.
+        if any(module.training for module in self._engine.own if isinstance(module, TrainableModel)):
             raise StateError(
                 "freeze: the model is in training mode; call eval() before it is frozen for inference, or "
                 "name the parameters that are to be taken out of training"

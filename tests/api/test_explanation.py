@@ -320,6 +320,13 @@ def test_a_batch_that_cannot_be_is_named(wrong: dict[str, int]) -> None:
         explain(tiny_model.question_answering(), **wrong)
 
 
+@pytest.mark.parametrize("wrong", [{"batch_size": 1.5}, {"batch_size": True}, {"seq_len": "7"}])
+def test_a_size_that_is_no_integer_is_named(wrong: dict[str, Any]) -> None:
+    [name] = wrong
+    with pytest.raises(TypeError, match=f"^{name}: expected an integer, got"):
+        explain(tiny_model.question_answering(), **wrong)
+
+
 def test_what_is_no_model_is_named() -> None:
     with pytest.raises(TypeError, match="model: expected a QDQBERT model, got QuantLinear"):
         explain(nn.QuantLinear(2, 2))  # type: ignore[arg-type]

@@ -211,6 +211,14 @@ def test_a_loss_of_before_cannot_go_back() -> None:
     assert all(np.array_equal(before[name], value) for name, value in model.named_parameters())
 
 
+def test_a_base_model_is_not_frozen_while_the_whole_trains() -> None:
+    model = calibrated().train()
+    model.bert.eval()
+    with pytest.raises(StateError, match=r"training mode; call eval\(\)"):
+        model.bert.freeze()
+    assert not model.is_frozen
+
+
 def test_a_model_without_integer_layers_is_refused_as_it_is() -> None:
     model = tiny_model.question_answering(0)
     qdqbert.quantizers(model, {"*": "off"})
