@@ -144,6 +144,18 @@ qb_guard_begin_forward(qb_guard *guard, int is_exclusive, qb_packing packing, qb
     return status;
 }
 
+qb_status
+qb_guard_begin_read(qb_guard *guard, qb_error *error)
+{
+    enter(guard);
+    const char *why = refusal(guard, 0);
+    if (why == NULL) {
+        guard->readers++;
+    }
+    (void)pthread_mutex_unlock(&guard->mutex);
+    return why == NULL ? QB_OK : qb_fail(error, NULL, QB_ERR_STATE, "%s", why);
+}
+
 void
 qb_guard_end_forward(qb_guard *guard)
 {

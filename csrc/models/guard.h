@@ -60,6 +60,10 @@ qb_status qb_guard_begin_forward(qb_guard *guard, int is_exclusive, qb_packing p
                                  void *context, qb_error *error);
 void qb_guard_end_forward(qb_guard *guard);
 
+/* Read parameters and quantizers, and no packed weights: a forward that needs none to be prepared, so that it never
+ * waits.  QB_ERR_STATE as there; otherwise qb_guard_end_forward must follow. */
+qb_status qb_guard_begin_read(qb_guard *guard, qb_error *error);
+
 /* Enter the backward of a forward that ran in `epoch`.  QB_ERR_STATE: the epoch is another one by now, or another
  * backward runs, whose gradients must not mix with these, or a change is under way. */
 qb_status qb_guard_begin_backward(qb_guard *guard, uint64_t epoch, qb_packing packing, qb_error *error);

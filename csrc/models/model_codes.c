@@ -79,13 +79,19 @@ qb_model_write_codes(qb_model *model, int64_t index, const int8_t *codes, const 
 }
 
 qb_status
-qb_model_read_codes(const qb_model *model, int64_t index, int8_t *codes, const qb_interrupt *interrupt, qb_error *error)
+qb_model_read_codes(qb_model *model, int64_t index, int8_t *codes, const qb_interrupt *interrupt, qb_error *error)
 {
     qb_linear *linear = NULL;
     layer_run layer;
     QB_TRY(find_linear(model, index, &linear, error));
     enter_layer(model, index, interrupt, error, &layer);
-    return qb_linear_read_codes(linear, &layer.run, codes);
+    if (model->is_sealed && model->parameters[index]->storage == QB_STORAGE_CODES) { /* which nobody can change */
+        return qb_linear_read_codes(linear, &layer.run, codes);
+    }
+    QB_TRY(qb_guard_begin_read(&model->guard, error));
+    const qb_status status = qb_linear_read_codes(linear, &layer.run, codes);
+    qb_guard_end_forward(&model->guard);
+    return status;
 }
 
 qb_status

@@ -253,7 +253,8 @@ const char qb_py_model_read_codes_doc[] = "read_codes($self, index, /)\n--\n\n"
                                           "IndexError\n"
                                           "    If there is no such parameter.\n"
                                           "StateError\n"
-                                          "    If it is not multiplied as codes; the message says why.\n"
+                                          "    If it is not multiplied as codes; the message says why.  Or if the\n"
+                                          "    model is being changed or collects statistics.\n"
                                           "ValueError\n"
                                           "    If it has a NaN or an infinity.";
 

@@ -56,7 +56,7 @@ count_release(void *context)
 /* A model like `source` that keeps the weights of its linear layers as codes, and is lent the table of words; sealed if
  * `is_sealed`. */
 static qb_model *
-frozen_of(const qb_model *source, qb_head head, int *released, int is_sealed)
+frozen_of(qb_model *source, qb_head head, int *released, int is_sealed)
 {
     qb_parameter_storage storages[CODED + 1];
     qb_model_options options = model_options(head);
@@ -371,6 +371,37 @@ test_weights_without_codes_are_refused_by_name(void)
 }
 
 static void
+test_codes_are_not_read_while_their_quantizer_may_change(void)
+{
+    qb_device *device = case_device(NULL, 1);
+    qb_model *source = model_make(device, QB_HEAD_QUESTION_ANSWERING);
+    int released = 0;
+    set_all_ranges(source);
+    qb_model *sealed = frozen_of(source, QB_HEAD_QUESTION_ANSWERING, &released, 1);
+    qb_error error;
+    for (int64_t i = 0; i < qb_model_parameter_count(sealed); i++) {
+        const qb_parameter_info info = qb_model_parameter(sealed, i);
+        if (info.storage == QB_STORAGE_CODES) {
+            int8_t *codes = case_memory((size_t)elements_of(&info));
+            CHECK(qb_model_begin_change(source, NULL) == QB_OK);
+            CHECK(qb_model_read_codes(source, i, codes, NULL, &error) == QB_ERR_STATE);
+            CHECK_CONTAINS(error.message, "the model is being changed");
+            qb_model_end_change(source);
+            CHECK(qb_model_read_codes(source, i, codes, NULL, NULL) == QB_OK);
+            CHECK(qb_model_begin_change(source, NULL) == QB_OK); /* reading has ended */
+            qb_model_end_change(source);
+            CHECK(qb_model_begin_change(sealed, NULL) == QB_OK);
+            CHECK(qb_model_read_codes(sealed, i, codes, NULL, NULL) == QB_OK);
+            qb_model_end_change(sealed);
+            free(codes);
+        }
+    }
+    qb_model_release(sealed);
+    qb_model_release(source);
+    qb_device_close(device);
+}
+
+static void
 test_the_epoch_counts_changes(void)
 {
     qb_device *device = case_device(NULL, 1);
@@ -404,6 +435,7 @@ main(void)
     RUN(test_a_change_before_the_seal_is_noticed);
     RUN(test_a_wrong_storage_is_named);
     RUN(test_weights_without_codes_are_refused_by_name);
+    RUN(test_codes_are_not_read_while_their_quantizer_may_change);
     RUN(test_the_epoch_counts_changes);
     return check_report();
 }

@@ -465,9 +465,10 @@ QB_API qb_status qb_model_scale_gradients(qb_model *model, float factor, const i
  * then as before. */
 QB_API qb_status qb_model_write_codes(qb_model *model, int64_t index, const int8_t *codes,
                                       const qb_interrupt *interrupt, qb_error *error);
-/* The codes of a weight, kept as codes or as floats; nobody may change the model meanwhile.  QB_ERR_STATE: it has none
- * yet, or is not multiplied as codes, with the reason; QB_ERR_VALUE: as a forward says it; QB_ERR_INDEX. */
-QB_API qb_status qb_model_read_codes(const qb_model *model, int64_t index, int8_t *codes, const qb_interrupt *interrupt,
+/* The codes of a weight, kept as codes or as floats.  Other threads may run forwards meanwhile; a change is refused, as
+ * beside a forward.  QB_ERR_STATE: it has none yet, is not multiplied as codes, with the reason, or the model is being
+ * changed or collects statistics; QB_ERR_VALUE: as a forward says it; QB_ERR_INDEX. */
+QB_API qb_status qb_model_read_codes(qb_model *model, int64_t index, int8_t *codes, const qb_interrupt *interrupt,
                                      qb_error *error);
 /* values = codes / scale, of the weight quantizer's static range, whatever keeps the weight: quantizing them gives the
  * codes again.  Errors as qb_model_write_codes. */
