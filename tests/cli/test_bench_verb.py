@@ -98,6 +98,9 @@ def test_bench_names_the_extra_of_a_peer_that_is_missing(qdqbert, quantized, mon
     assert "pip install 'qdqbert[bench]'" in outcome.data["error"]["message"]
 
 
-@pytest.mark.parametrize("words", [("--batch", 0), ("--rounds", 0), ("--turn", 0), ("--threads", 0)])
+@pytest.mark.parametrize(
+    "words",
+    [("--batch", 0), ("--rounds", 0), ("--turn", 0), ("--turn", "inf"), ("--turn", "nan"), ("--threads", 0)],
+)
 def test_bench_refuses_numbers_that_cannot_be(qdqbert, words):
     assert qdqbert("bench", "DIR", *words).status == 2

@@ -423,7 +423,7 @@ typedef struct qb_parameter_info {
     qb_storage storage;
     const char *codes_reason; /* static text: why products need more than its codes; NULL: they do not */
     size_t bytes;             /* of its floats in the block: 0 if it is kept as codes or was lent */
-    size_t packed_bytes; /* of what products read instead, as far as it has been made; of layers with quantizers only */
+    size_t packed_bytes; /* of what products read instead, as far as it is made, while none is; quantized layers only */
 } qb_parameter_info;
 
 /* Several changes that no forward may come between: it is refused until the matching end, while the functions that

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,8 @@ def run(arguments: argparse.Namespace) -> Report:
     for name, values in (("--batch", arguments.batch), ("--seq-len", arguments.seq_len)):
         if min(values) < 1:
             raise UsageError(f"{name}: expected at least 1, found {min(values)}")
-    if arguments.rounds < 1 or not arguments.turn > 0:
-        raise UsageError("--rounds, --turn: expected more than 0")
+    if arguments.rounds < 1 or not 0 < arguments.turn < math.inf:
+        raise UsageError("--rounds, --turn: expected more than 0, and an end")
     threads = arguments.threads or [default_device().num_threads]
     if min([*threads, *(arguments.varied or [1])]) < 1:
         raise UsageError("--threads, --varied: expected at least 1")
