@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,16 @@ def test_no_file_has_a_name_that_means_nothing() -> None:
     named = {each for p in FILES for each in (p, *p.parents) if each.is_relative_to(ROOT) and each != ROOT}
     meaningless = {name_of(p) for p in named if p.stem.lower().strip("_") in BANNED_STEMS}
     assert meaningless == PUBLIC_NAMES
+
+
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """Pytest imports them by their stem: two of one name cannot be collected together."""
+    stems = Counter(
+        p.stem
+        for p in FILES
+        if p.is_relative_to(ROOT / "tests") and p.name.startswith("test_") and p.suffix == ".py"
+    )
+    assert not [stem for stem, count in stems.items() if count > 1]
 
 
 def test_every_source_names_its_licence() -> None:
