@@ -2,13 +2,11 @@
  *
  * The roofs of the products on AVX2: the instructions of product_tile.h and product_qs8_tile.h in registers.
  *
- * Assembly for the reason that the tiles have: what is measured must not depend on the compiler.  12 chains of fused
- * multiply-adds cover the latency of two ports, 10 groups of Winograd's inner product leave five registers for its
- * operands.
+ * 10 groups of Winograd's inner product leave five registers for its operands.
  */
-#include "kernels/cpu/variant.h"
+#include "kernels/cpu/avx2/peak_loop.h"
 
-enum { F32_CHAINS = 12, QS8_CHAINS = 10 };
+enum { QS8_CHAINS = 10 };
 
 /* clang-format off */
 #define START(chain) "vmovaps %%ymm1, %%ymm" #chain "\n\t"
@@ -19,25 +17,10 @@ peak_f32__avx2(int64_t rounds, int64_t *operations)
 {
     static const float factor = 0.999f;
     static const float term = 0.001f;
-    *operations = rounds > 0 ? 2 * 8 * F32_CHAINS * rounds : 0;
-    __asm__ volatile("vbroadcastss %[factor], %%ymm0\n\t"
-                     "vbroadcastss %[term], %%ymm1\n\t"
-                     START(4) START(5) START(6) START(7) START(8) START(9)
-                     START(10) START(11) START(12) START(13) START(14) START(15)
-                     "test %[rounds], %[rounds]\n\t"
-                     "jle 2f\n\t"
-                     ".p2align 6\n\t"
-                     "1:\n\t"
-                     ADD(4) ADD(5) ADD(6) ADD(7) ADD(8) ADD(9)
-                     ADD(10) ADD(11) ADD(12) ADD(13) ADD(14) ADD(15)
-                     "dec %[rounds]\n\t"
-                     "jnz 1b\n\t"
-                     "2:\n\t"
-                     "vzeroupper\n\t"
-                     : [rounds] "+r"(rounds)
-                     : [factor] "m"(factor), [term] "m"(term)
-                     : "cc", "xmm0", "xmm1", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12",
-                       "xmm13", "xmm14", "xmm15");
+    *operations = rounds > 0 ? 2 * 8 * PEAK_CHAINS * rounds : 0;
+    PEAK_LOOP(rounds, "vbroadcastss %[factor], %%ymm0\n\t"
+              "vbroadcastss %[term], %%ymm1\n\t",
+              START, ADD, [factor] "m"(factor), [term] "m"(term));
 }
 
 /* Two sums, a product of pairs and its addition: the work of 32 multiply-adds. */
