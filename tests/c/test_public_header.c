@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The public header stands alone as C11 here and as C++17 in test_public_header_cxx.cpp, and the library's first words
- * work through it alone.
+ * The public header stands alone as C11 here and as C++17 in test_public_header_cxx.cpp, and so does device.h, which
+ * comes before all else in it; the library's first words work through it alone.
  */
 #include "qdqbert/qdqbert.h"
 
