@@ -156,12 +156,18 @@ typedef struct attention_call {
     float *new_k, *new_v; /* (projected, N D) */
 } attention_call;
 
+/* What a call needs floats for, besides the scores and the context. */
+typedef struct float_needs {
+    int saves;       /* backward will be asked for */
+    int has_earlier; /* keys and values of earlier calls */
+    int hands_out;   /* new keys and values */
+} float_needs;
+
 /* Who needs q, k or v as floats, besides the scores or the context. */
 static const char *
-onlooker_of(const qb_attention *self, const qb_attention_work *work, const qb_attention_inputs *inputs,
-            const qb_linear *layer)
+onlooker_of(const qb_attention *self, const qb_linear *layer, const float_needs *needs)
 {
-    if (work->x != NULL) {
+    if (needs->saves) {
         return "backward needs the floats";
     }
     if (layer != &self->value && self->positions != QB_POSITIONS_ABSOLUTE) {
@@ -170,10 +176,85 @@ onlooker_of(const qb_attention *self, const qb_attention_work *work, const qb_at
     if (layer == &self->query) {
         return NULL;
     }
-    if (inputs->keys->earlier_width > 0) {
+    if (needs->has_earlier) {
         return "keys and values of earlier calls, which are floats, join it";
     }
-    return inputs->key_reader != NULL ? "keys and values are handed out" : NULL;
+    return needs->hands_out ? "keys and values are handed out" : NULL;
+}
+
+/* Of q, k or v. */
+static qb_edge
+projected_edge(const qb_attention *self, const qb_linear *layer, const float_needs *needs)
+{
+    const int is_value = layer == &self->value;
+    const qb_quantizer *of_keys = layer == &self->query ? self->matmul_q : self->matmul_k;
+    return (qb_edge){.maker = qb_linear_site(layer),
+                     .reader = is_value ? context_site(self) : scores_site(self),
+                     .quantizer = is_value ? self->matmul_v : of_keys,
+                     .onlooker = onlooker_of(self, layer, needs)};
+}
+
+/* Of p, which the items quantize block by block, or at once if its range must be known before. */
+static qb_edge
+probabilities_edge(const qb_attention *self)
+{
+    return (qb_edge){.maker = scores_site(self),
+                     .reader = context_site(self),
+                     .quantizer = self->matmul_a,
+                     .onlooker = "softmax, which comes between, reads floats"};
+}
+
+static qb_edge
+context_edge(const qb_attention *self, const char *onlooker)
+{
+    qb_edge edge = qb_linear_edge(&self->output.dense);
+    edge.maker = context_site(self);
+    edge.onlooker = onlooker;
+    return edge;
+}
+
+#define READERS_MAX 4
+
+/* Who reads x; returns how many.  Readers of one range share the first one's codes: those of the add stay until then.
+ */
+static int32_t
+readers_of(const qb_attention *self, qb_edge edges[READERS_MAX])
+{
+    edges[0] = qb_residual_norm_edge(&self->output);
+    edges[1] = qb_linear_edge(&self->query);
+    if (self->is_cross) {
+        return 2;
+    }
+    edges[2] = qb_linear_edge(&self->key);
+    edges[3] = qb_linear_edge(&self->value);
+    return 4;
+}
+
+void
+qb_attention_visit_edges(const qb_attention *self, const qb_edge_visitor *visitor, const qb_edge *from)
+{
+    const float_needs needs = {.hands_out = (visitor->asked & QB_ASKED_KEYS) != 0};
+    const qb_edge states = {.origin = "encoder_hidden_states"};
+    qb_edge readers[READERS_MAX];
+    const int32_t count = readers_of(self, readers);
+    for (int32_t i = 0; i < count; i++) {
+        qb_edge_tell(visitor, from, &readers[i]);
+    }
+    const qb_linear *const projections[] = {&self->query, &self->key, &self->value};
+    for (size_t i = 0; i < sizeof projections / sizeof projections[0]; i++) {
+        const qb_edge made = projected_edge(self, projections[i], &needs);
+        if (self->is_cross && i > 0) {
+            qb_edge read = qb_linear_edge(projections[i]);
+            read.onlooker = "the states of an encoder are given as floats";
+            qb_edge_tell(visitor, &states, &read);
+        }
+        visitor->edge(visitor->context, &made);
+    }
+    const qb_edge probabilities = probabilities_edge(self);
+    const qb_edge context = context_edge(self, NULL);
+    visitor->edge(visitor->context, &probabilities);
+    visitor->edge(visitor->context, &context);
+    qb_residual_norm_visit_edges(&self->output, visitor);
 }
 
 /* One of q, k and v, and who reads it. */
@@ -185,17 +266,15 @@ typedef struct projection {
     qb_coded *of_x; /* what there is of x */
     int64_t rows;
     float *y;
-    const qb_site *reader;
-    const qb_quantizer *quantizer; /* the reader's, on y */
-    int8_t *codes;                 /* room for y's codes */
-    qb_coded *given;               /* what there is of y afterwards */
+    int8_t *codes;   /* room for y's codes */
+    qb_coded *given; /* what there is of y afterwards */
 } projection;
 
 static qb_status
-begin_projection(const projection *of, const qb_run *run, const char *onlooker, qb_linear_call *call)
+begin_projection(const qb_attention *self, const projection *of, const qb_run *run, const float_needs *needs,
+                 qb_linear_call *call)
 {
-    const qb_site maker = qb_linear_site(of->layer);
-    const qb_edge edge = {.maker = &maker, .reader = of->reader, .quantizer = of->quantizer, .onlooker = onlooker};
+    const qb_edge edge = projected_edge(self, of->layer, needs);
     qb_quant_range range;
     QB_TRY(qb_linear_begin(of->layer, of->work, run, of->x, of->of_x, of->rows, QB_ACTIVATION_NONE, of->y, call));
     if (qb_edge_refusal(&edge, &range) == NULL) {
@@ -210,18 +289,16 @@ static qb_status
 project(const qb_attention *self, const qb_attention_work *work, const qb_run *run, const qb_attention_inputs *inputs,
         const attention_call *at, qb_attention_operands *given)
 {
-    const qb_site scores = scores_site(self);
-    const qb_site context = context_site(self);
+    const float_needs needs = {.saves = work->x != NULL,
+                               .has_earlier = inputs->keys->earlier_width > 0,
+                               .hands_out = inputs->key_reader != NULL};
     qb_coded of_x = inputs->x == NULL ? (qb_coded){.count = 0} : *inputs->x;
     qb_coded of_memory = {.count = 0};
     qb_coded *of_keys = at->memory == at->x ? &of_x : &of_memory;
     const projection parts[QB_LINEAR_CALLS_MAX] = {
-        {&self->query, &work->query, "query", at->x, &of_x, at->rows, work->q, &scores, self->matmul_q, work->q_codes,
-         &given->q},
-        {&self->key, &work->key, "key", at->memory, of_keys, at->projected, at->new_k, &scores, self->matmul_k,
-         work->k_codes, &given->k},
-        {&self->value, &work->value, "value", at->memory, of_keys, at->projected, at->new_v, &context, self->matmul_v,
-         work->v_codes, &given->v},
+        {&self->query, &work->query, "query", at->x, &of_x, at->rows, work->q, work->q_codes, &given->q},
+        {&self->key, &work->key, "key", at->memory, of_keys, at->projected, at->new_k, work->k_codes, &given->k},
+        {&self->value, &work->value, "value", at->memory, of_keys, at->projected, at->new_v, work->v_codes, &given->v},
     };
     qb_linear_call calls[QB_LINEAR_CALLS_MAX];
     qb_coded *given_by[QB_LINEAR_CALLS_MAX];
@@ -230,8 +307,7 @@ project(const qb_attention *self, const qb_attention_work *work, const qb_run *r
     for (int32_t i = 0; i < QB_LINEAR_CALLS_MAX && parts[i].rows > 0; i++) {
         const qb_path path = {run->path, parts[i].name};
         const qb_run inner = qb_run_enter(run, &path);
-        const char *onlooker = onlooker_of(self, work, inputs, parts[i].layer);
-        QB_TRY(begin_projection(&parts[i], &inner, onlooker, &calls[ready]));
+        QB_TRY(begin_projection(self, &parts[i], &inner, &needs, &calls[ready]));
         if (calls[ready].arithmetic == QB_ARITHMETIC_DEQUANTIZED) {
             QB_TRY(qb_linear_finish(&inner, &calls[ready], 1, work->scratch));
         }
@@ -369,12 +445,7 @@ static qb_status
 run_context_items(const qb_attention *self, const qb_attention_work *work, const qb_run *run, qb_attention_job *job,
                   qb_coded *given)
 {
-    const qb_site maker = context_site(self);
-    const qb_site reader = qb_linear_site(&self->output.dense);
-    const qb_edge edge = {.maker = &maker,
-                          .reader = &reader,
-                          .quantizer = self->output.dense.input_quantizer,
-                          .onlooker = work->x == NULL ? NULL : "backward needs the floats"};
+    const qb_edge edge = context_edge(self, work->x == NULL ? NULL : "backward needs the floats");
     *given = (qb_coded){.count = 0};
     job->computes_context = 1;
     if (qb_edge_refusal(&edge, &job->context_range) != NULL) {
@@ -473,11 +544,11 @@ qb_attention_want(const qb_attention *self, const qb_attention_work *work, qb_co
         x->lacks_floats = 0;
         return;
     }
-    qb_residual_norm_want(&self->output, &work->output, x);
-    qb_linear_want(&self->query, &work->query, x);
-    if (!self->is_cross) {
-        qb_linear_want(&self->key, &work->key, x);
-        qb_linear_want(&self->value, &work->value, x);
+    int8_t *const rooms[READERS_MAX] = {work->output.residual, work->query.codes, work->key.codes, work->value.codes};
+    qb_edge readers[READERS_MAX];
+    const int32_t count = readers_of(self, readers);
+    for (int32_t i = 0; i < count; i++) {
+        qb_coded_want(x, &readers[i], rooms[i]);
     }
 }
 

@@ -184,6 +184,9 @@ int qb_attention_keeps_probabilities(const qb_attention *self);
 
 /* The form in which x is wanted: an order of qb_coded_begin. */
 void qb_attention_want(const qb_attention *self, const qb_attention_work *work, qb_coded *x);
+/* Tell of x, which comes `from` elsewhere, of z, and of what is made here but y: in a forward without keys of earlier
+ * calls. */
+void qb_attention_visit_edges(const qb_attention *self, const qb_edge_visitor *visitor, const qb_edge *from);
 
 /* work->k and work->v from the earlier keys and values and, if any were projected, work->new_k and work->new_v. */
 qb_status qb_attention_join_keys(const qb_attention *self, const qb_attention_work *work, const qb_run *run,

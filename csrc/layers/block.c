@@ -177,6 +177,24 @@ qb_block_observe_weights(qb_block *self, const qb_run *run)
 }
 
 void
+qb_block_visit_edges(const qb_block *self, const qb_edge_visitor *visitor, const qb_edge *from)
+{
+    qb_edge attended = qb_residual_norm_origin(&self->attention.output);
+    qb_attention_visit_edges(&self->attention, visitor, from);
+    if (self->has_cross_attention) {
+        qb_attention_visit_edges(&self->cross_attention, visitor, &attended);
+        attended = qb_residual_norm_origin(&self->cross_attention.output);
+    }
+    qb_feed_forward_visit_edges(&self->feed_forward, visitor, &attended);
+}
+
+qb_edge
+qb_block_origin(const qb_block *self)
+{
+    return qb_residual_norm_origin(&self->feed_forward.output);
+}
+
+void
 qb_block_want(const qb_block *self, const qb_block_work *work, qb_coded *x)
 {
     qb_attention_want(&self->attention, &work->attention, x);

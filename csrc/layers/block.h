@@ -66,6 +66,11 @@ typedef struct qb_block_inputs {
     const qb_dropout_node *dropout;      /* of the feed-forward half */
 } qb_block_inputs;
 
+/* Tell of the block's input, which comes `from` elsewhere, and of what is made here but its output; attends to an
+ * encoder if it can. */
+void qb_block_visit_edges(const qb_block *self, const qb_edge_visitor *visitor, const qb_edge *from);
+/* The beginning of the edges on which the output goes. */
+qb_edge qb_block_origin(const qb_block *self);
 /* The form in which the block wants its input: an order of qb_coded_begin. */
 void qb_block_want(const qb_block *self, const qb_block_work *work, qb_coded *x);
 /* y (M, H) holds the block's input on entry and its output on return. */

@@ -26,6 +26,12 @@ qb_embeddings_visit(qb_embeddings *self, const qb_visitor *visitor, const qb_pat
     return qb_layer_norm_visit(&self->norm, visitor, &norm);
 }
 
+qb_edge
+qb_embeddings_edge(void)
+{
+    return (qb_edge){.origin = "embeddings", .onlooker = "the vectors are added up as floats"};
+}
+
 typedef struct embed_job {
     const qb_embeddings *self;
     const qb_kernels *kernels;
@@ -78,7 +84,7 @@ qb_embeddings_forward(const qb_embeddings *self, const qb_run *run, const qb_emb
     embed_job job = {.self = self, .kernels = run->kernels, .input = input, .y = y, .wanted = made};
     atomic_init(&job.nonfinite, 0);
     QB_TRY(qb_run_parallel(run, input->tokens, 16, embed_rows, &job));
-    made->lacks_floats = 0; /* they are added up in y, wanted or not */
+    made->lacks_floats = 0; /* qb_embeddings_edge: wanted or not */
     made->nonfinite = atomic_load_explicit(&job.nonfinite, memory_order_relaxed);
     return QB_OK;
 }

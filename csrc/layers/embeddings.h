@@ -42,6 +42,8 @@ typedef struct qb_embeddings_input {
 void qb_embeddings_init(qb_embeddings *self, int64_t vocabulary, int64_t positions, int64_t types, int64_t features,
                         float eps);
 qb_status qb_embeddings_visit(qb_embeddings *self, const qb_visitor *visitor, const qb_path *path);
+/* The beginning of the edges on which y goes, and that of its floats. */
+qb_edge qb_embeddings_edge(void);
 /* y (M, H), and the codes that `wanted` asks for, if it is not NULL.  Fails only when interrupted. */
 qb_status qb_embeddings_forward(const qb_embeddings *self, const qb_run *run, const qb_embeddings_input *input,
                                 float *y, qb_coded *wanted);

@@ -91,18 +91,22 @@ activate(const qb_feed_forward *self, const qb_run *run, const float *pre, int64
     return qb_run_parallel(run, rows * self->intermediate.out_features, GRAIN, activate_range, &job);
 }
 
+static qb_edge
+intermediate_edge(const qb_feed_forward *self, const char *onlooker)
+{
+    qb_edge edge = qb_linear_edge(&self->output.dense);
+    edge.maker = qb_linear_site(&self->intermediate);
+    edge.onlooker = onlooker;
+    return edge;
+}
+
 /* g, or its codes; *given says which. */
 static qb_status
 make_intermediate(const qb_feed_forward *self, const qb_feed_forward_work *work, const qb_run *run, int64_t rows,
                   const float *x, qb_coded *of_x, qb_coded *given)
 {
     const int saves = work->x != NULL;
-    const qb_site maker = qb_linear_site(&self->intermediate);
-    const qb_site reader = qb_linear_site(&self->output.dense);
-    const qb_edge edge = {.maker = &maker,
-                          .reader = &reader,
-                          .quantizer = self->output.dense.input_quantizer,
-                          .onlooker = saves ? "backward needs the floats" : NULL};
+    const qb_edge edge = intermediate_edge(self, saves ? "backward needs the floats" : NULL);
     qb_quant_range range;
     qb_linear_call call;
     QB_TRY(qb_linear_begin(&self->intermediate, &work->intermediate, run, x, of_x, rows,
@@ -115,15 +119,42 @@ make_intermediate(const qb_feed_forward *self, const qb_feed_forward_work *work,
     return saves ? activate(self, run, work->pre, rows, work->g) : QB_OK;
 }
 
+#define READERS 2
+
+/* Who reads x.  Readers of one range share the first one's codes: those of the add stay until then. */
+static void
+readers_of(const qb_feed_forward *self, qb_edge edges[READERS])
+{
+    edges[0] = qb_residual_norm_edge(&self->output);
+    edges[1] = qb_linear_edge(&self->intermediate);
+}
+
+void
+qb_feed_forward_visit_edges(const qb_feed_forward *self, const qb_edge_visitor *visitor, const qb_edge *from)
+{
+    qb_edge readers[READERS];
+    const qb_edge made = intermediate_edge(self, NULL);
+    readers_of(self, readers);
+    for (size_t i = 0; i < READERS; i++) {
+        qb_edge_tell(visitor, from, &readers[i]);
+    }
+    visitor->edge(visitor->context, &made);
+    qb_residual_norm_visit_edges(&self->output, visitor);
+}
+
 void
 qb_feed_forward_want(const qb_feed_forward *self, const qb_feed_forward_work *work, qb_coded *x)
 {
+    int8_t *const rooms[READERS] = {work->output.residual, work->intermediate.codes};
+    qb_edge readers[READERS];
     if (work->x != NULL) { /* it will be saved */
         x->lacks_floats = 0;
         return;
     }
-    qb_residual_norm_want(&self->output, &work->output, x);
-    qb_linear_want(&self->intermediate, &work->intermediate, x);
+    readers_of(self, readers);
+    for (size_t i = 0; i < READERS; i++) {
+        qb_coded_want(x, &readers[i], rooms[i]);
+    }
 }
 
 qb_status

@@ -42,6 +42,8 @@ qb_status qb_feed_forward_prepare(qb_feed_forward *self, const qb_run *run);
 qb_status qb_feed_forward_observe_weights(qb_feed_forward *self, const qb_run *run);
 /* The form in which x is wanted: an order of qb_coded_begin. */
 void qb_feed_forward_want(const qb_feed_forward *self, const qb_feed_forward_work *work, qb_coded *x);
+/* Tell of x, which comes `from` elsewhere, and of what is made here but y. */
+void qb_feed_forward_visit_edges(const qb_feed_forward *self, const qb_edge_visitor *visitor, const qb_edge *from);
 
 /* What one call brings besides x. */
 typedef struct qb_feed_forward_inputs {

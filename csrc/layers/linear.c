@@ -131,12 +131,10 @@ qb_linear_begin(const qb_linear *self, const qb_linear_work *work, const qb_run 
     return QB_OK;
 }
 
-void
-qb_linear_want(const qb_linear *self, const qb_linear_work *work, qb_coded *x)
+qb_edge
+qb_linear_edge(const qb_linear *self)
 {
-    const qb_site reader = qb_linear_site(self);
-    const qb_edge edge = {.reader = &reader, .quantizer = self->input_quantizer};
-    qb_coded_want(x, &edge, work->codes);
+    return (qb_edge){.reader = qb_linear_site(self), .quantizer = self->input_quantizer};
 }
 
 void

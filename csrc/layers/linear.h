@@ -144,8 +144,8 @@ qb_status qb_linear_forward(const qb_linear *self, const qb_linear_work *work, c
  * made here are added for the layers that share x.  x's floats must be there unless coded->lacks_floats. */
 qb_status qb_linear_begin(const qb_linear *self, const qb_linear_work *work, const qb_run *run, const float *x,
                           qb_coded *coded, int64_t rows, qb_activation activation, float *y, qb_linear_call *call);
-/* The form in which the layer wants its input: an order of qb_coded_begin. */
-void qb_linear_want(const qb_linear *self, const qb_linear_work *work, qb_coded *x);
+/* The end of the edge on which x comes. */
+qb_edge qb_linear_edge(const qb_linear *self);
 /* Between the two: the codes (rows, N) of this range are made instead of y; they may lie in y's memory.  Integer
  * products only (qb_edge_refusal). */
 void qb_linear_give_codes(qb_linear_call *call, const qb_quant_range *range, int8_t *codes);

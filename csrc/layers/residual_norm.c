@@ -226,12 +226,31 @@ add_and_normalize(const qb_residual_norm *self, const qb_residual_norm_work *wor
     return QB_OK;
 }
 
-void
-qb_residual_norm_want(const qb_residual_norm *self, const qb_residual_norm_work *work, qb_coded *r)
+qb_edge
+qb_residual_norm_edge(const qb_residual_norm *self)
 {
-    const qb_site reader = site_of(self);
-    const qb_edge edge = {.reader = &reader, .quantizer = self->residual};
-    qb_coded_want(r, &edge, work->residual);
+    return (qb_edge){.reader = site_of(self), .quantizer = self->residual};
+}
+
+qb_edge
+qb_residual_norm_origin(const qb_residual_norm *self)
+{
+    return (qb_edge){.maker = site_of(self)};
+}
+
+/* Of d. */
+static qb_edge
+local_edge(const qb_residual_norm *self, const char *onlooker)
+{
+    return (qb_edge){
+        .maker = qb_linear_site(&self->dense), .reader = site_of(self), .quantizer = self->local, .onlooker = onlooker};
+}
+
+void
+qb_residual_norm_visit_edges(const qb_residual_norm *self, const qb_edge_visitor *visitor)
+{
+    const qb_edge edge = local_edge(self, NULL);
+    visitor->edge(visitor->context, &edge);
 }
 
 /* Who needs d as floats, besides the add. */
@@ -251,10 +270,7 @@ project(const qb_residual_norm *self, const qb_residual_norm_work *work, const q
 {
     const qb_path input = {run->path, "_input_quantizer"};
     const qb_run at_input = qb_run_enter(run, &input);
-    const qb_site maker = qb_linear_site(&self->dense);
-    const qb_site reader = site_of(self);
-    const qb_edge edge = {
-        .maker = &maker, .reader = &reader, .quantizer = self->local, .onlooker = onlooker_of(work, inputs)};
+    const qb_edge edge = local_edge(self, onlooker_of(work, inputs));
     qb_quant_range range;
     qb_linear_call call;
     QB_TRY(qb_site_observe(&self->dense.input_quantizer, 1, &at_input, x, rows, self->dense.in_features));

@@ -52,8 +52,11 @@ typedef struct qb_residual_norm_inputs {
     qb_coded *y;                    /* what is wanted of y, and is there on return; NULL: its floats */
 } qb_residual_norm_inputs;
 
-/* The form in which r is wanted: an order of qb_coded_begin. */
-void qb_residual_norm_want(const qb_residual_norm *self, const qb_residual_norm_work *work, qb_coded *r);
+/* The end of the edge on which r comes, and the beginning of those on which y goes. */
+qb_edge qb_residual_norm_edge(const qb_residual_norm *self);
+qb_edge qb_residual_norm_origin(const qb_residual_norm *self);
+/* Tell of d. */
+void qb_residual_norm_visit_edges(const qb_residual_norm *self, const qb_edge_visitor *visitor);
 /* y (rows, H) holds r on entry and the result on return.  x must not overlap y.  Collecting quantizers of x and d are
  * shown them; r's, self->residual, is the caller's to show, together with the other quantizers of that tensor. */
 qb_status qb_residual_norm_forward(const qb_residual_norm *self, const qb_residual_norm_work *work, const qb_run *run,

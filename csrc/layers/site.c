@@ -15,7 +15,7 @@
 static int
 is_identity(qb_quantizer *const *slot)
 {
-    return slot == NULL || *slot == NULL || qb_quantizer_is_identity(*slot);
+    return *slot == NULL || qb_quantizer_is_identity(*slot);
 }
 
 typedef struct verdict {
@@ -33,9 +33,8 @@ judge(const qb_site *site)
         return (verdict){QB_ARITHMETIC_FLOAT, "", NULL};
     }
     if (a_off || b_off) {
-        qb_quantizer *const *off = a_off ? site->a : site->b;
         return (verdict){QB_ARITHMETIC_DEQUANTIZED, "only one of the two operands is quantized",
-                         off == NULL ? NULL : *off};
+                         a_off ? *site->a : *site->b};
     }
     const char *why = qb_quantizer_integer_reason(*site->a);
     if (why != NULL) {
@@ -65,11 +64,14 @@ qb_site_obstacle(const qb_site *site)
 }
 
 size_t
-qb_site_kernel(const qb_site *site)
+qb_site_kernel(const qb_site *site, int gives_codes)
 {
     const int is_integer = judge(site).arithmetic == QB_ARITHMETIC_INTEGER;
     if (site->is_add) {
         return is_integer ? QB_KERNEL_INDEX_add_layer_norm_qs8 : QB_KERNEL_INDEX_add_layer_norm_f32;
+    }
+    if (is_integer && gives_codes) {
+        return QB_KERNEL_INDEX_product_qs8_codes;
     }
     return is_integer ? QB_KERNEL_INDEX_product_qs8 : QB_KERNEL_INDEX_product_f32;
 }
@@ -118,15 +120,25 @@ qb_site_refusal(const qb_quantizer *quantizer, int last_axis_is_free)
 /* ---- codes that travel --------------------------------------------------------------------------------------------
  */
 
+static int
+is_none(const qb_site *site)
+{
+    return site->a == NULL;
+}
+
 const char *
 qb_edge_refusal(const qb_edge *edge, qb_quant_range *range)
 {
     const qb_quantizer *quantizer = edge->quantizer;
     const qb_run nowhere = {.kernels = NULL};
-    if (qb_site_arithmetic(edge->reader, NULL) != QB_ARITHMETIC_INTEGER) {
+    if (is_none(&edge->reader)) {
+        return edge->onlooker;
+    }
+    if (qb_site_arithmetic(&edge->reader, NULL) != QB_ARITHMETIC_INTEGER) {
         return "the site that reads is not integer";
     }
-    if (edge->maker != NULL && qb_site_arithmetic(edge->maker, NULL) != QB_ARITHMETIC_INTEGER) {
+    if (!is_none(&edge->maker) && !edge->maker.is_add &&
+        qb_site_arithmetic(&edge->maker, NULL) != QB_ARITHMETIC_INTEGER) {
         return "the product that makes it is not integer";
     }
     if (edge->onlooker != NULL) {
@@ -149,6 +161,15 @@ qb_edge_refusal(const qb_edge *edge, qb_quant_range *range)
         (void)qb_quantizer_range(quantizer, &nowhere, NULL, 0, NULL, range);
     }
     return NULL;
+}
+
+void
+qb_edge_tell(const qb_edge_visitor *visitor, const qb_edge *from, const qb_edge *to)
+{
+    qb_edge edge = *to;
+    edge.maker = from->maker;
+    edge.origin = from->origin;
+    visitor->edge(visitor->context, &edge);
 }
 
 /* ---- codes ------------------------------------------------------------------------------------------------------ */

@@ -20,7 +20,7 @@
 typedef enum qb_arithmetic { QB_ARITHMETIC_FLOAT = 0, QB_ARITHMETIC_INTEGER, QB_ARITHMETIC_DEQUANTIZED } qb_arithmetic;
 
 /* Left operand a is an activation; b is one too, or a weight (rows, columns).  The slots belong to the layer and are
- * filled by the model, so a site can be described before and after.  NULL slots: never quantized. */
+ * filled by the model, so a site can be described before and after; NULL in them: never quantized. */
 typedef struct qb_site {
     qb_quantizer *const *a;
     qb_quantizer *const *b;
@@ -33,8 +33,9 @@ qb_arithmetic qb_site_arithmetic(const qb_site *site, const char **reason);
 /* The quantizer that the reason speaks of: the first that does not fit codes, or the one that is off beside one that is
  * not.  NULL for integer and float. */
 const qb_quantizer *qb_site_obstacle(const qb_site *site);
-/* The kernel that an evaluation combines the operands with: an index of the kernel table (QB_KERNEL_INDEX_...). */
-size_t qb_site_kernel(const qb_site *site);
+/* The kernel that an evaluation combines the operands with: an index of the kernel table (QB_KERNEL_INDEX_...).
+ * `gives_codes`: the result travels in codes (qb_edge_refusal). */
+size_t qb_site_kernel(const qb_site *site, int gives_codes);
 /* "integer", "float" or "dequantized". */
 const char *qb_arithmetic_text(qb_arithmetic arithmetic);
 
@@ -47,18 +48,30 @@ const char *qb_site_refusal(const qb_quantizer *quantizer, int last_axis_is_free
  * Between two integer sites only codes travel: who makes a tensor makes the codes that its reader would make of it.
  * Whether that is so on an edge is decided here and nowhere else. */
 
-/* What one layer makes and a site reads. */
+/* What one layer makes and a site reads.  A site without slots is none. */
 typedef struct qb_edge {
-    const qb_site *maker;          /* the product that makes the tensor; NULL: LayerNorm */
-    const qb_site *reader;         /* the site that reads it */
+    qb_site maker;                 /* what makes the tensor: a product, or an add with its LayerNorm; or none */
+    const char *origin;            /* what made it if no site did, as static text; only where edges are told */
+    qb_site reader;                /* the site that reads it; none: the onlooker alone does */
     const qb_quantizer *quantizer; /* of the reader, on this tensor */
     const char *onlooker;          /* why somebody else needs the floats, as static text; NULL: nobody does */
 } qb_edge;
 
 /* NULL if codes travel; then *range (may be NULL) is the reader's.  Otherwise floats travel, and static text says why:
  * the reader is not integer; its range is known only when the whole tensor is; it collects, or looks for negative
- * elements; the maker is not an integer product; somebody else needs the floats. */
+ * elements; the maker is a product that is not integer; somebody else needs the floats. */
 const char *qb_edge_refusal(const qb_edge *edge, qb_quant_range *range);
+
+/* Who is told the edges of a forward, for people.  Layers make those that they ask about themselves, and those they are
+ * told by `..._visit_edges`, in one place. */
+typedef struct qb_edge_visitor {
+    uint32_t asked; /* what the forward is asked for: QB_ASKED_... */
+    void *context;
+    void (*edge)(void *context, const qb_edge *edge);
+} qb_edge_visitor;
+
+/* Tell of an edge that begins as `from` does, with its maker or origin, and ends as `to`. */
+void qb_edge_tell(const qb_edge_visitor *visitor, const qb_edge *from, const qb_edge *to);
 
 /* ---- operands ---------------------------------------------------------------------------------------------------- */
 

@@ -204,7 +204,34 @@ embeddings_input(const qb_bert_inputs *inputs)
     return tokens;
 }
 
-/* The form in which x_i is wanted: codes for the block that reads it, unless somebody looks on; x_L in floats. */
+/* Who needs x_i as floats, besides the block that reads it. */
+static const char *
+onlooker_of(const qb_bert *self, int64_t i, int hands_out)
+{
+    if (i == self->num_blocks) {
+        return "the last layer's result leaves the encoder";
+    }
+    return hands_out ? "hidden states are handed out" : NULL;
+}
+
+void
+qb_bert_visit_edges(const qb_bert *self, const qb_edge_visitor *visitor)
+{
+    qb_edge from = qb_embeddings_edge();
+    visitor->edge(visitor->context, &from);
+    for (int64_t i = 0; i <= self->num_blocks; i++) {
+        const qb_edge seen = {.onlooker = onlooker_of(self, i, (visitor->asked & QB_ASKED_HIDDEN_STATES) != 0)};
+        if (seen.onlooker != NULL) {
+            qb_edge_tell(visitor, &from, &seen);
+        }
+        if (i < self->num_blocks) {
+            qb_block_visit_edges(&self->blocks[i], visitor, &from);
+            from = qb_block_origin(&self->blocks[i]);
+        }
+    }
+}
+
+/* The form in which x_i is wanted: codes for the block that reads it, unless somebody looks on. */
 static qb_coded
 wanted_of(const qb_bert *self, const qb_bert_work *work, const qb_bert_inputs *inputs, int64_t i)
 {
@@ -212,8 +239,9 @@ wanted_of(const qb_bert *self, const qb_bert_work *work, const qb_bert_inputs *i
     if (i < self->num_blocks) {
         qb_block_want(&self->blocks[i], work->blocks == NULL ? &work->block : &work->blocks[i], &wanted);
     }
-    if (i == self->num_blocks || inputs->on_hidden != NULL) {
-        wanted.lacks_floats = 0;
+    const qb_edge seen = {.onlooker = onlooker_of(self, i, inputs->on_hidden != NULL)};
+    if (seen.onlooker != NULL) {
+        qb_coded_want(&wanted, &seen, NULL);
     }
     return wanted;
 }

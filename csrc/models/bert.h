@@ -69,6 +69,8 @@ size_t qb_bert_scratch_bytes(const qb_bert *self, const qb_kernels *kernels, con
 /* `sizes` are what backward needs, the head's share included; NULL unless limits->trains. */
 void qb_bert_plan(const qb_bert *self, qb_bert_work *work, qb_arena *arena, const qb_limits *limits,
                   const qb_gradient_sizes *sizes, qb_scratch *scratch);
+/* Tell of everything between the embeddings and what the encoder gives. */
+void qb_bert_visit_edges(const qb_bert *self, const qb_edge_visitor *visitor);
 qb_status qb_bert_prepare(qb_bert *self, const qb_run *run);
 qb_status qb_bert_observe_weights(qb_bert *self, const qb_run *run);
 /* 1 if a matmul_a quantizer needs the probabilities of its whole layer. */

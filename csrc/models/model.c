@@ -499,36 +499,3 @@ qb_model_quantizer(qb_model *model, int64_t index)
 {
     return index < 0 || index >= model->quantizer_names.count ? NULL : model->quantizers[index];
 }
-
-int64_t
-qb_model_site_count(const qb_model *model)
-{
-    return model->site_names.count;
-}
-
-static const char *
-name_of(const qb_model *model, const qb_quantizer *quantizer)
-{
-    for (int64_t i = 0; i < model->quantizer_names.count; i++) {
-        if (model->quantizers[i] == quantizer) {
-            return model->quantizer_names.text[i];
-        }
-    }
-    return "";
-}
-
-qb_site_info
-qb_model_site(const qb_model *model, int64_t index)
-{
-    qb_site_info info = {.name = NULL};
-    if (index >= 0 && index < model->site_names.count) {
-        const qb_site *site = &model->sites[index];
-        const size_t kernel = qb_site_kernel(site);
-        info.name = model->site_names.text[index];
-        info.path = qb_arithmetic_text(qb_site_arithmetic(site, &info.reason));
-        info.obstacle = name_of(model, qb_site_obstacle(site));
-        info.kernel = qb_kernel_name(kernel);
-        info.variant = qb_device_kernel_variant(model->device, kernel);
-    }
-    return info;
-}

@@ -16,9 +16,8 @@
  *         def gradient_norm(self, indices=None) -> float: ...
  *         def scale_gradients(self, factor, indices=None) -> None: ...
  *         def quantizers(self) -> list[tuple[str, Quantizer]]: ...
- *         def sites(self) -> list[tuple[str, str, str, str, str, str]]: ...    # the fields of qb_site_info
  *         def needs_probabilities(self) -> bool: ...
- *         # and those of model_codes.c
+ *         # and those of model_codes.c and model_sites.c
  *
  * Views and quantizers hold the model alive.  A writable view is for loaders: it is to be dropped before the next
  * forward, since only the call that made it told the model that the weights change.
@@ -498,33 +497,6 @@ model_quantizers(PyObject *self, PyObject *unused)
     return list;
 }
 
-PyDoc_STRVAR(
-    model_sites_doc,
-    "sites($self, /)\n--\n\n"
-    "How every product will be computed, as the quantizers stand now.\n\n"
-    "Returns\n-------\n"
-    "list of (str, str, str, str, str, str)\n"
-    "    Name; path (\"integer\", \"float\" or \"dequantized\"); the reason of the last and the quantizer that it\n"
-    "    speaks of, otherwise \"\"; the kernel that combines the operands, and its variant.");
-
-static PyObject *
-model_sites(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    const qb_model *model = ((qb_py_model *)self)->model;
-    PyObject *list = PyList_New(0);
-    for (int64_t i = 0; list && i < qb_model_site_count(model); ++i) {
-        const qb_site_info site = qb_model_site(model, i);
-        PyObject *entry =
-            Py_BuildValue("(ssssss)", site.name, site.path, site.reason, site.obstacle, site.kernel, site.variant);
-        if (!entry || PyList_Append(list, entry) < 0) {
-            Py_CLEAR(list);
-        }
-        Py_XDECREF(entry);
-    }
-    return list;
-}
-
 PyDoc_STRVAR(model_needs_probabilities_doc,
              "needs_probabilities($self, /)\n--\n\n"
              "Whether a session needs keep_probabilities, as the quantizers stand now.\n\n"
@@ -561,7 +533,8 @@ static PyMethodDef model_methods[] = {
     {"gradient_norm", (PyCFunction)(void (*)(void))model_gradient_norm, METH_FASTCALL, model_gradient_norm_doc},
     {"scale_gradients", (PyCFunction)(void (*)(void))model_scale_gradients, METH_FASTCALL, model_scale_gradients_doc},
     {"quantizers", model_quantizers, METH_NOARGS, model_quantizers_doc},
-    {"sites", model_sites, METH_NOARGS, model_sites_doc},
+    {"sites", (PyCFunction)(void (*)(void))qb_py_model_sites, METH_FASTCALL, qb_py_model_sites_doc},
+    {"edges", (PyCFunction)(void (*)(void))qb_py_model_edges, METH_FASTCALL, qb_py_model_edges_doc},
     {"needs_probabilities", model_needs_probabilities, METH_NOARGS, model_needs_probabilities_doc},
     {"storages", qb_py_model_storages, METH_NOARGS, qb_py_model_storages_doc},
     {"read_codes", qb_py_model_read_codes, METH_O, qb_py_model_read_codes_doc},

@@ -49,6 +49,13 @@ extern const char qb_py_model_values_of_codes_doc[];
 extern const char qb_py_model_seal_doc[];
 extern const char qb_py_model_epoch_doc[];
 
+/* Methods of model_sites.c. */
+PyObject *qb_py_model_sites(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
+PyObject *qb_py_model_edges(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
+
+extern const char qb_py_model_sites_doc[];
+extern const char qb_py_model_edges_doc[];
+
 /* Borrowed cast; NULL with TypeError naming `argument`. */
 qb_py_model *qb_py_model_cast(qb_py_state *state, PyObject *object, const char *argument);
 

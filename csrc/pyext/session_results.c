@@ -84,6 +84,16 @@ plan_logits(const qb_py_model *model, const qb_forward_inputs *in, int is_wanted
     return plan;
 }
 
+static int
+check_wanted(unsigned long wanted)
+{
+    if (wanted > OUTPUT_ALL) {
+        PyErr_Format(PyExc_ValueError, "outputs: %lu is not a sum of OUTPUT_* constants", wanted);
+        return -1;
+    }
+    return 0;
+}
+
 int
 qb_py_results_make(const qb_py_model *model, const qb_forward_inputs *in, unsigned long wanted, qb_py_results *results)
 {
@@ -110,8 +120,7 @@ qb_py_results_make(const qb_py_model *model, const qb_forward_inputs *in, unsign
         [NEW_CROSS_KEYS] = {projects, layers, 4, {b, n, s, d}},
         [NEW_CROSS_VALUES] = {projects, layers, 4, {b, n, s, d}},
     };
-    if (wanted > OUTPUT_ALL) {
-        PyErr_Format(PyExc_ValueError, "outputs: %lu is not a sum of OUTPUT_* constants", wanted);
+    if (check_wanted(wanted) < 0) {
         return -1;
     }
     const int lacks_logits = plans[LOGITS].is_wanted && plans[LOGITS].rank == 0;
@@ -153,6 +162,18 @@ qb_py_results_pack(const qb_py_results *results)
         PyTuple_SET_ITEM(tuple, i, Py_NewRef(results->objects[i] ? results->objects[i] : Py_None));
     }
     return tuple;
+}
+
+int
+qb_py_results_asked(PyObject *wanted, uint32_t *asked)
+{
+    const unsigned long bits = PyLong_AsUnsignedLong(wanted);
+    if (PyErr_Occurred() || check_wanted(bits) < 0) {
+        return -1;
+    }
+    *asked =
+        ((bits & OUTPUT_CACHE) != 0 ? QB_ASKED_KEYS : 0u) | (wants(bits, HIDDEN_STATES) ? QB_ASKED_HIDDEN_STATES : 0u);
+    return 0;
 }
 
 int

@@ -40,6 +40,8 @@ qb_forward_outputs qb_py_results_outputs(const qb_py_results *results);
 PyObject *qb_py_results_pack(const qb_py_results *results);
 void qb_py_results_free(qb_py_results *results);
 
+/* What such a forward is asked for, as qb_model_site takes it.  -1 with an exception. */
+int qb_py_results_asked(PyObject *wanted, uint32_t *asked);
 /* Adds the OUTPUT_* constants. */
 int qb_py_results_register(PyObject *module);
 

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which kernel computes each part of a model, on codes or on floats, and what would change that.
 
-How a site is computed is decided in C (csrc/layers/site.h), which also says why it is not integer and which
-kernel of the device's table it takes.  Here that is joined with the rows of `qdqbert.summary`, the ranges of
-the quantizers, the multiply-adds of a batch, and what a user can do about it (`qdqbert.remedies`).
+How a site is computed is decided in C (csrc/layers/site.h), which also says why it is not integer, which
+kernel of the device's table it takes, and whether codes or floats travel to the next site and why.  Here that
+is joined with the rows of `qdqbert.summary`, the ranges of the quantizers, the multiply-adds of a batch, and
+what a user can do about it (`qdqbert.remedies`).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import textwrap
 from functools import cached_property
@@ -28,7 +30,7 @@ from qdqbert.text_table import format_table, shorten
 __all__ = ["ExplainedOperand", "ExplainedSite", "Explanation", "explain"]
 
 PATHS = ("integer", "dequantized", "float")
-_WIDTH = 100
+_WIDTH = 120
 _LEAST_NAME = 24
 _USUAL_LENGTH = 128
 _WEIGHT = "._weight_quantizer"
@@ -54,6 +56,11 @@ class ExplainedOperand:
         How many ranges it has: 1 of the tensor, one for each row, ...; 0 while they are those of each batch.
     least_range, largest_range : float or None
         Of its amax; None while there is none, or it is not finite.
+    arrives : {"codes", "floats", ""}
+        How its tensor comes to the site: as the codes that the site multiplies or adds, or as floats, which
+        it quantizes itself if it is integer; empty for a weight.
+    floats_because : str
+        Why floats come.
     """
 
     name: str
@@ -64,6 +71,8 @@ class ExplainedOperand:
     ranges: int
     least_range: float | None
     largest_range: float | None
+    arrives: str = ""
+    floats_because: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +105,10 @@ class ExplainedSite:
         What would change it, or make it faster, in a sentence; empty if there is nothing to do.
     rules : dict or None
         The same for ``qdqbert.quantizers(model, rules)``, where that can be said in rules.
+    gives : {"codes", "floats", "both"}
+        How its result travels to those that read it; of a residual add, after LayerNorm.
+    floats_because : str
+        Why floats travel, where codes could.
     """
 
     name: str
@@ -110,6 +123,8 @@ class ExplainedSite:
     obstacle: str = ""
     advice: str = ""
     rules: dict[str, Any] | None = None
+    gives: str = "floats"
+    floats_because: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields in plain Python types, as `json` takes them."""
@@ -135,6 +150,9 @@ class Explanation:
         In the order of computation.
     lists : tuple of str
         Dotted names of the lists of layers, of which equal ones share their rows when shown.
+    ends : frozenset of str
+        Rows whose result no other row reads, though it is one of theirs in layers before: those at the end of
+        the last layer, which shares its rows all the same.
     """
 
     def __init__(
@@ -146,6 +164,7 @@ class Explanation:
         seq_len: int,
         rows: tuple[ExplainedSite, ...],
         lists: tuple[str, ...] = (),
+        ends: frozenset[str] = frozenset(),
     ) -> None:
         self.title = title
         self.isa = isa
@@ -154,6 +173,7 @@ class Explanation:
         self.seq_len = seq_len
         self.rows = rows
         self._lists = lists
+        self._ends = ends
 
     def __getitem__(self, name: str) -> ExplainedSite:
         """Return the row of a dotted name.
@@ -197,6 +217,7 @@ class Explanation:
             del record["rules"]
             record["shape"] = "" if row.shape is None else " x ".join(str(size) for size in row.shape)
             record["operands"] = _codes_text(row)
+            record["arrives"] = _sign(row).join(each.arrives for each in row.operands if each.arrives)
             record["ranges"] = _ranges_text(row)
             records.append(record)
         return records
@@ -227,8 +248,18 @@ class Explanation:
         return folded(self.rows, self._lists, self._shared_facts)
 
     def _shared_facts(self, row: ExplainedSite) -> Any:
-        operands = [(each.state, each.codes, each.ranges) for each in row.operands]
-        return (row.kind, row.path, row.kernel, row.isa, row.shape, operands, self.note(row))
+        operands = [
+            (each.state, each.codes, each.ranges, each.arrives, each.floats_because) for each in row.operands
+        ]
+        given = self._layer_before(row) if row.name in self._ends else row
+        gives = (given.gives, given.floats_because)
+        return (row.kind, row.path, row.kernel, row.isa, row.shape, operands, self.note(row), gives)
+
+    def _layer_before(self, row: ExplainedSite) -> ExplainedSite:
+        """Return the row of this part in the layer before, or the row itself in the first."""
+        head, label = split_name(row.name, self._lists)
+        path, _, index = head.rpartition(".")
+        return row if index == "0" else self[f"{path}.{int(index) - 1}.{label}"]
 
     def note(self, row: ExplainedSite) -> str:
         """Return why a row is as it is and what would change it, for any layer; empty if there is nothing.
@@ -241,10 +272,24 @@ class Explanation:
         reason = row.reason + (f" ({obstacle})" if obstacle and row.reason else "")
         return ": ".join(each for each in (reason, row.advice) if each)
 
+    def note_of_floats(self, row: ExplainedSite) -> str:
+        """Return why a row gives floats where it could give codes; empty if it does not.
+
+        Parameters
+        ----------
+        row : ExplainedSite
+        """
+        is_float_product = row.kind in ("linear", "product") and row.path != "integer"
+        return "" if is_float_product or not row.floats_because else f"gives floats: {row.floats_because}"
+
     @cached_property
     def notes(self) -> list[str]:
         """The notes of all rows, each once, in order."""
-        return list(dict.fromkeys(filter(None, (self.note(row) for row in self.rows))))
+        notes = (note for row in self.rows for note in (self.note(row), self.note_of_floats(row)))
+        return list(dict.fromkeys(filter(None, notes)))
+
+    def _numbered(self, text: str, note: str) -> str:
+        return f"{text} ({self.notes.index(note) + 1})" if note else text
 
     def share(self, block: LayerBlock[ExplainedSite]) -> str:
         """Return the share of all multiply-adds that is in the equal layers of a block, as a table shows it.
@@ -257,17 +302,17 @@ class Explanation:
         return _share_text(work, sum(self.multiply_adds.values()))
 
     def cells(self, row: ExplainedSite) -> list[str]:
-        """Return what a table shows of a row beside its name: path, kernel, codes, work, ranges.
+        """Return what a table shows of a row beside its name: path, kernel, codes, gives, work, ranges.
 
         Parameters
         ----------
         row : ExplainedSite
         """
-        note = self.note(row)
         return [
-            f"{row.path} ({self.notes.index(note) + 1})" if note else row.path,
+            self._numbered(row.path, self.note(row)),
             f"{row.kernel}__{row.isa}",
             _codes_text(row),
+            self._numbered(row.gives, self.note_of_floats(row)),
             _share_text(row.multiply_adds, sum(self.multiply_adds.values())),
             _ranges_text(row),
         ]
@@ -298,16 +343,16 @@ class Explanation:
         for block in self.blocks(every_layer=every_layer):
             if block.title:
                 times = f"  ({block.count} x)" if block.count > 1 else ""
-                cells.append([f"{block.title}{times}", "", "", "", self.share(block), ""])
+                cells.append([f"{block.title}{times}", "", "", "", "", self.share(block), ""])
             for label, row in block.rows:
                 cells.append([f"  {label}" if block.title else label, *self.cells(row)])
-        header = ["site", "computed", "kernel", "codes", "work", "ranges"]
+        header = ["site", "computed", "kernel", "codes", "gives", "work", "ranges"]
         if not every_layer:
             header, cells = header[:-1], [line[:-1] for line in cells]
-        others = [max(len(line[i]) for line in [header, *cells]) for i in range(1, 5)]
+        others = [max(len(line[i]) for line in [header, *cells]) for i in range(1, 6)]
         room = max(_LEAST_NAME, _WIDTH - sum(others) - 2 * len(others))
         cells = [[shorten(line[0], room), *line[1:]] for line in cells]
-        lines = [shorten(self.heading, _WIDTH), "", *format_table(header, cells, left=(0, 1, 2, 3, 5))]
+        lines = [shorten(self.heading, _WIDTH), "", *format_table(header, cells, left=(0, 1, 2, 3, 4, 6))]
         lines += ["", *self.totals()]
         for number, note in enumerate(self.notes, start=1):
             lines += textwrap.wrap(f"({number}) {note}", _WIDTH, subsequent_indent="    ")
@@ -327,6 +372,10 @@ class Explanation:
 def explain(model: QDQBertPreTrainedModel, *, batch_size: int = 1, seq_len: int | None = None) -> Explanation:
     """Say how each part of a model is computed: kernel, ISA, codes or floats, why, what would change it.
 
+    The forward that is spoken of is ``model(...)`` in evaluation mode with arguments that ask for no other
+    outputs than the configuration does (hidden states, and of a decoder its keys, which are floats), without
+    `past_key_values`, and with an encoder's states where the model attends to some.
+
     Parameters
     ----------
     model : QDQBertPreTrainedModel
@@ -339,7 +388,7 @@ def explain(model: QDQBertPreTrainedModel, *, batch_size: int = 1, seq_len: int 
     Returns
     -------
     Explanation
-        As things stand now, for an evaluation; later changes do not reach it.  ``print`` shows it, notebooks
+        As things stand now; later changes do not reach it.  ``print`` shows it, notebooks
         too; `Explanation.rows`, `Explanation.records` and `Explanation.to_dict` are for programs.
 
     Raises
@@ -356,8 +405,9 @@ def explain(model: QDQBertPreTrainedModel, *, batch_size: int = 1, seq_len: int 
     >>> found = qdqbert.explain(model, batch_size=8, seq_len=384)
     >>> f"{found.integer_share:.4f}"
     '0.9999'
-    >>> found["encoder.layer.1.output.dense"].kernel
-    'product_qs8'
+    >>> row = found["encoder.layer.1.output.dense"]
+    >>> row.kernel, row.gives, row.floats_because
+    ('product_qs8', 'floats', 'the range is dynamic: it is known when the whole tensor is')
     """
     if not isinstance(model, QDQBertPreTrainedModel):
         raise TypeError(f"model: expected a QDQBERT model, got {type(model).__name__}")
@@ -375,7 +425,9 @@ def explain(model: QDQBertPreTrainedModel, *, batch_size: int = 1, seq_len: int 
     rows = tuple(row for each in summary.rows for row in [joined.row(each)] if row is not None)
     lists = tuple(path for path, module in joined.modules.items() if isinstance(module, ModuleList))
     device = model.device
-    return Explanation(summary.title, device.isa, device.num_threads, batch_size, seq_len, rows, lists)
+    return Explanation(
+        summary.title, device.isa, device.num_threads, batch_size, seq_len, rows, lists, joined.ends
+    )
 
 
 class _Join:
@@ -384,7 +436,20 @@ class _Join:
     def __init__(self, model: QDQBertPreTrainedModel, batch_size: int, seq_len: int) -> None:
         self.model = model
         self.modules: dict[str, Module] = dict(model.named_modules())
-        self.sites = {name: rest for name, *rest in model._engine.core.sites()}
+        outputs = model._engine.asked_by_default(
+            model.config, keeps_cache="use_cache" in inspect.signature(model.forward).parameters
+        )
+        self.sites = {name: rest for name, *rest in model._engine.core.sites(outputs)}
+        self.arriving: dict[str, str] = {}  # by quantizer: why its tensor comes in floats, "" if in codes
+        self.given: dict[str, list[str]] = {}  # by what makes a tensor: the same, for each that reads it
+        readers: dict[str, list[str]] = {}
+        for maker, reader, quantizer, refusal in model._engine.core.edges(outputs):
+            self.given.setdefault(maker, []).append(refusal)
+            readers.setdefault(maker, []).append(reader)
+            if quantizer:
+                self.arriving[quantizer] = refusal
+        adds = [maker for maker, names in readers.items() if maker in self.sites and not any(names)]
+        self.ends = frozenset(name for add in adds for name in (add, _norm_of(add)))
         self.variants = dict(model.device.kernels())
         self.batch_size, self.seq_len = batch_size, seq_len
         self.base = "" if model.base_model is model else f"{model.base_model_prefix}."
@@ -399,13 +464,25 @@ class _Join:
             # The residual add normalizes in the same pass.
             add = f"{name.rpartition('.')[0]}.add"
             kernel = self.sites[add][3] if add in self.sites else "layer_norm_f32"
-            return self._float("layer_norm", summary, kernel)
+            maker = "embeddings" if name == f"{self.base}embeddings.LayerNorm" else add
+            return self._float("layer_norm", summary, kernel, self.given.get(maker, []))
         if not isinstance(module, Embedding):
             return None
-        return self._float("embedding", summary, "add_f32")
+        return self._float("embedding", summary, "add_f32", [])
 
-    def _float(self, kind: str, summary: SummaryRow, kernel: str) -> ExplainedSite:
-        return ExplainedSite(summary.name, kind, "float", kernel, self.variants[kernel], summary.shape)
+    def _float(self, kind: str, summary: SummaryRow, kernel: str, given: list[str]) -> ExplainedSite:
+        gives, because = _gives(given)
+        isa = self.variants[kernel]
+        return ExplainedSite(
+            summary.name,
+            kind,
+            "float",
+            kernel,
+            isa,
+            summary.shape,
+            gives=gives,
+            floats_because=because,
+        )
 
     def _site(self, summary: SummaryRow) -> ExplainedSite:
         name = summary.name
@@ -436,13 +513,19 @@ class _Join:
             kernel,
             isa,
             summary.shape,
-            tuple(_operand(each, quantizer) for each, quantizer in quantizers.items()),
+            tuple(self._operand(each, quantizer) for each, quantizer in quantizers.items()),
             self._work(name, kind, summary.shape),
             reason,
             obstacle,
             advice,
             rules,
+            *_gives(self.given.get(name, [])),
         )
+
+    def _operand(self, name: str, quantizer: TensorQuantizer) -> ExplainedOperand:
+        because = self.arriving.get(name)
+        arrives = "" if because is None else "floats" if because else "codes"
+        return dataclasses.replace(_operand(name, quantizer), arrives=arrives, floats_because=because or "")
 
     def _quantizer(self, name: str) -> TensorQuantizer:
         quantizer = self.modules[name]
@@ -474,6 +557,18 @@ class _Join:
         query = self.modules[f"{name.rpartition('.')[0]}.query"]._slots()["weight"].shape
         assert query is not None
         return query[0]
+
+
+def _norm_of(add: str) -> str:
+    return f"{add.rpartition('.')[0]}.LayerNorm"
+
+
+def _gives(refusals: list[str]) -> tuple[str, str]:
+    """Return what travels and why floats do, of a tensor's ways to all that read it."""
+    because = next(filter(None, refusals), "")
+    if refusals and not because:
+        return "codes", ""
+    return "both" if "" in refusals else "floats", because
 
 
 def _operand(name: str, quantizer: TensorQuantizer) -> ExplainedOperand:

@@ -465,6 +465,18 @@ class Engine:
             self.warn_once("use_cache=True has no effect: only a decoder (config.is_decoder) keeps a cache")
         return wanted
 
+    def asked_by_default(self, config: QDQBertConfig, *, keeps_cache: bool) -> int:
+        """Return the sum of ``_core.OUTPUT_*`` that a forward asks for if its arguments say nothing.
+
+        Parameters
+        ----------
+        config : QDQBertConfig
+            The model's, as it is now.
+        keeps_cache : bool
+            Whether the model's forward has an argument `use_cache`.
+        """
+        return self._wanted(config, self.handles.bound.config, None, None, None if keeps_cache else False)
+
     def _encoder_inputs(
         self, config: QDQBertConfig, hidden_states: Any, attention_mask: Any, has_cached: bool
     ) -> tuple[Array | None, Array | None]:

@@ -131,20 +131,20 @@ def explanation_html(explanation: Explanation) -> str:
         if block.title:
             times = f' <span class="dim">{block.count} x</span>' if block.count > 1 else ""
             lines.append(
-                f'<tr><td class="block">{_text(block.title)}{times}</td><td></td><td></td><td></td>'
+                f'<tr><td class="block">{_text(block.title)}{times}</td><td></td><td></td><td></td><td></td>'
                 f'<td class="block number">{_text(explanation.share(block))}</td></tr>'
             )
         for label, row in block.rows:
             place = ' class="inner"' if block.title else ""
-            how, kernel, codes, work, ranges = (_text(cell) for cell in explanation.cells(row))
+            how, kernel, codes, gives, work, ranges = (_text(cell) for cell in explanation.cells(row))
             title = f' title="{ranges}"' if block.count == 1 and ranges else ""
             lines.append(
                 f'<tr><td{place} title="{_text(row.name)}">{_text(label)}</td>'
                 f'<td><span class="state {row.path}">{how}</span></td><td>{kernel}</td>'
-                f'<td{title}>{codes}</td><td class="number">{work}</td></tr>'
+                f'<td{title}>{codes}</td><td>{gives}</td><td class="number">{work}</td></tr>'
             )
-    names = (("site", ""), ("computed", ""), ("kernel", ""), ("codes", ""), ("work", ' class="number"'))
-    head = "".join(f"<th{number}>{name}</th>" for name, number in names)
+    head = "".join(f"<th>{name}</th>" for name in ("site", "computed", "kernel", "codes", "gives"))
+    head += '<th class="number">work</th>'
     below = [*explanation.totals(), *(f"({i}) {note}" for i, note in enumerate(explanation.notes, start=1))]
     return _page(
         f"<b>{_text(explanation.heading)}</b>",

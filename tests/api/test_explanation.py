@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`qdqbert.explain`: every part has a kernel, what is not integer has a reason, and the advice is true.
 
-That the kernels named are those that run is proved in C (tests/c/test_site_kernels.c), by counting.
+That the kernels named are those that run, and that codes travel where they are said to, is proved in C
+(tests/c/test_site_kernels.c), by counting.
 """
 
 from __future__ import annotations
@@ -277,6 +278,113 @@ def test_a_quantizer_that_collects_has_a_hint() -> None:
     assert "disable_calib()" in row.advice
 
 
+# ---- what travels ------------------------------------------------------------------------------------------
+
+DYNAMIC = "the range is dynamic: it is known when the whole tensor is"
+HANDED_OUT = "keys and values are handed out"
+
+
+def test_between_calibrated_sites_codes_travel_from_kernels_that_make_them() -> None:
+    found = explain(calibrated())
+    layer = [row for row in found.rows if row.name.startswith(LAYER)]
+    gives = {row.name.removeprefix(f"{LAYER}."): (row.gives, row.floats_because) for row in layer}
+    floats = {
+        "attention.self.scores": "softmax, which comes between, reads floats",
+        "output.add": "the last layer's result leaves the encoder",
+        "output.LayerNorm": "the last layer's result leaves the encoder",
+    }
+    assert gives == {name: ("floats", floats[name]) if name in floats else ("codes", "") for name in gives}
+    for row in layer:
+        if row.kind in ("linear", "product"):
+            assert row.kernel == ("product_qs8_codes" if row.gives == "codes" else "product_qs8")
+    vectors = found["bert.embeddings.LayerNorm"]
+    assert (vectors.gives, vectors.floats_because) == ("both", "the vectors are added up as floats")
+
+
+def test_a_tensor_arrives_as_it_is_given() -> None:
+    model = calibrated()
+    quantizer_of(model, "output.dense._input_quantizer").enable_calib()
+    found = explain(model)
+    assert (found[f"{LAYER}.intermediate.dense"].gives, found[f"{LAYER}.intermediate.dense"].kernel) == (
+        "floats",
+        "product_qs8",
+    )
+    activation, weight = found[f"{LAYER}.output.dense"].operands
+    assert (activation.arrives, activation.floats_because) == ("floats", "the quantizer collects")
+    assert (weight.arrives, weight.floats_because) == ("", "")
+    arriving = [operand for row in found.rows for operand in row.operands if operand.arrives]
+    assert sum(operand.arrives == "floats" for operand in arriving) == 1 + 2  # and two layers' probabilities
+
+
+def test_a_reader_that_wants_floats_gets_them_beside_the_codes_of_others() -> None:
+    model = calibrated()
+    quantizer_of(model, "attention.self.query._input_quantizer")._handle.set_amax(None)
+    found = explain(model)
+    before = found["bert.encoder.layer.0.output.LayerNorm"]
+    assert (before.gives, before.floats_because) == ("both", DYNAMIC)
+    layer = f"{LAYER}.attention.self"
+    arrives = [found[f"{layer}.{name}"].operands[0].arrives for name in ("query", "key", "value")]
+    assert arrives == ["floats", "codes", "codes"]
+
+
+def test_a_product_that_is_not_integer_gives_floats_and_has_one_note() -> None:
+    model = calibrated()
+    quantizer_of(model, "intermediate.dense._weight_quantizer").disable()
+    found = explain(model)
+    row = found[f"{LAYER}.intermediate.dense"]
+    assert (row.gives, row.floats_because) == ("floats", "the product that makes it is not integer")
+    assert found.note(row)
+    assert not found.note_of_floats(row)
+    assert found[f"{LAYER}.output.dense"].operands[0].floats_because == row.floats_because
+
+
+DECODER = {"is_decoder": True, "add_cross_attention": True}
+ASKING: list[tuple[str, dict[str, Any]]] = [
+    ("QDQBertModel", {}),
+    ("QDQBertModel", {"output_hidden_states": True}),
+    ("QDQBertModel", {**DECODER}),
+    ("QDQBertLMHeadModel", {**DECODER, "use_cache": False}),
+    ("QDQBertLMHeadModel", {**DECODER, "output_hidden_states": True}),
+    ("QDQBertForQuestionAnswering", {"is_decoder": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "changes"), ASKING)
+def test_what_the_configuration_asks_for_is_reckoned_with(name: str, changes: dict[str, Any]) -> None:
+    """Keys and hidden states that a forward hands out are floats."""
+    model = getattr(qdqbert, name)(tiny_model.config(**changes))
+    has_encoder = model.config.add_cross_attention
+    batch = {"input_ids": np.arange(2, 8)[None]}
+    if has_encoder:
+        batch["encoder_hidden_states"] = np.ones((1, 4, 24), np.float32)
+    qdqbert.calibrate(model, [batch])
+    outputs = model(**batch)
+    found = explain(model)
+    base = "" if model.base_model is model else "bert."
+    key = found[f"{base}encoder.layer.0.attention.self.key"]
+    hands_out = getattr(outputs, "past_key_values", None) is not None
+    assert (key.gives, key.floats_because) == (("floats", HANDED_OUT) if hands_out else ("codes", ""))
+    first = found[f"{base}encoder.layer.0.output.LayerNorm"]
+    is_shown = outputs.hidden_states is not None
+    assert (first.gives, first.floats_because) == (
+        ("both", "hidden states are handed out") if is_shown else ("codes", "")
+    )
+    if has_encoder:
+        operand = found[f"{base}encoder.layer.0.crossattention.self.key"].operands[0]
+        assert operand.floats_because == "the states of an encoder are given as floats"
+
+
+def test_the_last_layer_shares_its_rows_though_its_result_is_floats() -> None:
+    found = explain(calibrated())
+    assert [(block.title, block.count) for block in found.blocks() if "layer" in block.title] == [
+        ("bert.encoder.layer.0-1", 2)
+    ]
+    assert "gives floats: the last layer's result leaves the encoder" in found.notes
+    lines = found.lines(every_layer=True)
+    gives = [line.split()[3] for line in lines if line.startswith("  output.LayerNorm")]
+    assert gives == ["codes", "floats"]
+
+
 # ---- multiply-adds -----------------------------------------------------------------------------------------
 
 
@@ -344,21 +452,29 @@ def mixed() -> Explanation:
 def test_equal_layers_share_their_rows_and_notes() -> None:
     found = mixed()
     titles = [(block.title, block.count) for block in found.blocks() if "layer" in block.title]
-    assert titles == [("bert.encoder.layer.0-1", 2), ("bert.encoder.layer.2-3", 2)]
+    assert titles == [
+        ("bert.encoder.layer.0", 1),  # its result goes to a product that reads floats
+        ("bert.encoder.layer.1", 1),
+        ("bert.encoder.layer.2-3", 2),
+    ]
     assert found.notes == [
+        "gives floats: the vectors are added up as floats",
         "a quantizer has more codes than int8: over 8 bits, or over 7 unsigned "
         "(attention.self.query._input_quantizer): give it 8 bits",
+        "gives floats: softmax, which comes between, reads floats",
+        "gives floats: the site that reads is not integer",
+        "gives floats: the last layer's result leaves the encoder",
         "QDQBERT does not quantize it",
     ]
     lines = str(found).splitlines()
     assert lines[0] == found.heading
-    assert max(len(line) for line in lines) <= 100
-    [line] = [line for line in lines if "(1)" in line and "query" in line and "int12" in line]
+    assert max(len(line) for line in lines) <= 120
+    line = next(line for line in lines if "(2)" in line and "query" in line and "int12" in line)
     assert line.split()[:5] == [
         "attention.self.query",
         "dequantized",
-        "(1)",
-        f"product_f32__{found.isa}",
+        "(2)",
+        f"product_f32__{found['bert.encoder.layer.0.attention.self.query'].isa}",
         "int12",
     ]
     assert found.totals() == [
@@ -385,7 +501,11 @@ def test_machines_get_plain_types() -> None:
     assert len({tuple(record) for record in records}) == 1
     assert all(isinstance(value, str | int) for record in records for value in record.values())
     [record] = [each for each in records if each["name"] == "bert.encoder.layer.0.output.add"]
-    assert record["operands"] == "int8 + int8"
+    assert [record[name] for name in ("operands", "arrives", "gives")] == [
+        "int8 + int8",
+        "codes + codes",
+        "both",
+    ]
 
 
 def test_an_explanation_is_of_its_moment() -> None:

@@ -237,9 +237,8 @@ naive_context(const attention_case *c, const naive_inputs *in, const float *prob
 static inline int
 naive_context_is_coded(const attention_case *c)
 {
-    const qb_site products = {.a = &c->layer.matmul_a, .b = &c->layer.matmul_v};
-    const qb_site dense = qb_linear_site(&c->layer.output.dense);
-    const qb_edge edge = {.maker = &products, .reader = &dense, .quantizer = c->layer.output.dense.input_quantizer};
+    qb_edge edge = qb_linear_edge(&c->layer.output.dense);
+    edge.maker = (qb_site){.a = &c->layer.matmul_a, .b = &c->layer.matmul_v};
     return qb_edge_refusal(&edge, NULL) == NULL;
 }
 

@@ -91,9 +91,9 @@ test_the_table_is_a_float_site_and_no_quantizer_is_added(void)
     qb_device *device = case_device("ref", 1);
     qb_model *model = make(device, 1);
     const int64_t sites = qb_model_site_count(model);
-    CHECK(strcmp(qb_model_site(model, sites - 2).name, "cls.predictions.transform.dense") == 0);
-    CHECK(strcmp(qb_model_site(model, sites - 1).name, "cls.predictions.decoder") == 0);
-    CHECK(strcmp(qb_model_site(model, sites - 1).path, "float") == 0);
+    CHECK(strcmp(qb_model_site(model, sites - 2, 0).name, "cls.predictions.transform.dense") == 0);
+    CHECK(strcmp(qb_model_site(model, sites - 1, 0).name, "cls.predictions.decoder") == 0);
+    CHECK(strcmp(qb_model_site(model, sites - 1, 0).path, "float") == 0);
     CHECK(qb_model_quantizer_count(model) == LAYERS * 20);
     qb_model_release(model);
     qb_device_close(device);

@@ -166,16 +166,16 @@ test_sites_say_which_way_and_why(void)
     qb_device *device = case_device("ref", 1);
     qb_model *model = model_make(device, QB_HEAD_QUESTION_ANSWERING);
     CHECK(qb_model_site_count(model) == 2 * 10 + 1);
-    const qb_site_info query = qb_model_site(model, 0);
+    const qb_site_info query = qb_model_site(model, 0, 0);
     CHECK(strcmp(query.name, "bert.encoder.layer.0.attention.self.query") == 0);
     CHECK(strcmp(query.path, "integer") == 0 && *query.reason == '\0');
-    CHECK(strcmp(qb_model_site(model, 3).name, "bert.encoder.layer.0.attention.self.scores") == 0);
-    CHECK(strcmp(qb_model_site(model, 20).name, "qa_outputs") == 0);
-    CHECK(strcmp(qb_model_site(model, 20).path, "float") == 0);
+    CHECK(strcmp(qb_model_site(model, 3, 0).name, "bert.encoder.layer.0.attention.self.scores") == 0);
+    CHECK(strcmp(qb_model_site(model, 20, 0).name, "qa_outputs") == 0);
+    CHECK(strcmp(qb_model_site(model, 20, 0).path, "float") == 0);
     CHECK(qb_quantizer_set_stages(qb_model_quantizer(model, 0), QB_STAGE_DISABLED) == QB_OK);
-    CHECK(strcmp(qb_model_site(model, 0).path, "dequantized") == 0 && *qb_model_site(model, 0).reason != '\0');
+    CHECK(strcmp(qb_model_site(model, 0, 0).path, "dequantized") == 0 && *qb_model_site(model, 0, 0).reason != '\0');
     model_set_stages(model, QB_STAGE_DISABLED);
-    CHECK(strcmp(qb_model_site(model, 0).path, "float") == 0);
+    CHECK(strcmp(qb_model_site(model, 0, 0).path, "float") == 0);
     qb_model_release(model);
     qb_device_close(device);
 }

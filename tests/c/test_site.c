@@ -40,17 +40,21 @@ test_codes_travel_to_a_static_integer_reader_that_is_alone(void)
     qb_quantizer_options options = case_quantizer_options(8, 0);
     const qb_site site = {.a = &a, .b = &b};
     const qb_site plain = {.a = &none, .b = &none};
-    const qb_edge edge = {.reader = &site, .quantizer = a};
-    const qb_edge from_integer = {.maker = &site, .reader = &site, .quantizer = a};
-    const qb_edge from_float = {.maker = &plain, .reader = &site, .quantizer = a};
-    const qb_edge watched = {.reader = &site, .quantizer = a, .onlooker = "somebody looks on"};
+    const qb_edge edge = {.reader = site, .quantizer = a};
+    const qb_edge from_integer = {.maker = site, .reader = site, .quantizer = a};
+    const qb_edge from_float = {.maker = plain, .reader = site, .quantizer = a};
+    const qb_edge after_float_add = {.maker = {.a = &none, .b = &none, .is_add = 1}, .reader = site, .quantizer = a};
+    const qb_edge away = {.maker = site, .onlooker = "it goes away"};
+    const qb_edge watched = {.reader = site, .quantizer = a, .onlooker = "somebody looks on"};
     qb_quant_range range = {.scale = 0.0f};
     CHECK_CONTAINS(qb_edge_refusal(&edge, NULL), "dynamic");
     case_set_amax(a, 2.0f);
     CHECK(qb_edge_refusal(&edge, &range) == NULL && qb_edge_refusal(&from_integer, NULL) == NULL);
     CHECK(range.scale == 127.0f / 2.0f && range.lower == -128.0f && range.upper == 127.0f);
     CHECK_CONTAINS(qb_edge_refusal(&from_float, NULL), "makes it is not integer");
+    CHECK(qb_edge_refusal(&after_float_add, NULL) == NULL); /* LayerNorm makes floats anyway, and codes of them */
     CHECK_CONTAINS(qb_edge_refusal(&watched, NULL), "somebody looks on");
+    CHECK_CONTAINS(qb_edge_refusal(&away, NULL), "it goes away");
     CHECK(qb_quantizer_set_observer(a, observer) == QB_OK);
     CHECK(qb_quantizer_set_stages(a, QB_STAGE_QUANT | QB_STAGE_CALIB) == QB_OK);
     CHECK_CONTAINS(qb_edge_refusal(&edge, NULL), "collects");

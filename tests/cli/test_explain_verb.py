@@ -12,7 +12,8 @@ def test_explain_says_how_every_layer_is_computed(qdqbert, quantized):
     assert (data["command"], data["batch_size"], data["seq_len"]) == ("explain", 8, 64)
     assert 0.99 < data["integer_share"] < 1
     row = {row["name"]: row for row in data["rows"]}["bert.encoder.layer.1.output.dense"]
-    assert (row["path"], row["kernel"], row["advice"]) == ("integer", "product_qs8", "")
+    assert (row["path"], row["kernel"], row["advice"]) == ("integer", "product_qs8_codes", "")
+    assert (row["gives"], row["operands"][0]["arrives"]) == ("codes", "codes")
     lines = qdqbert("explain", quantized).out.splitlines()
     assert lines[0].startswith("QDQBertForSequenceClassification from ")
     assert any(line.startswith("bert.encoder.layer.0-1  (2 x)") for line in lines)
@@ -29,7 +30,7 @@ def test_explain_reckons_with_rules(qdqbert, quantized):
     rule = "*.layer.1.output.dense._weight_quantizer=off"
     outcome = qdqbert("explain", quantized, "--rule", rule)
 
-    assert "dequantized (1)" in outcome.out
+    assert "dequantized (4)" in outcome.out
     assert "(output.dense._weight_quantizer): switch it on" in outcome.out
 
 

@@ -359,6 +359,12 @@ QB_API int64_t qb_model_quantizer_count(const qb_model *model);
 QB_API const char *qb_model_quantizer_name(const qb_model *model, int64_t index);
 QB_API qb_quantizer *qb_model_quantizer(qb_model *model, int64_t index); /* borrowed */
 
+/* What a forward may be asked for that decides where floats are needed: bits. */
+enum {
+    QB_ASKED_KEYS = 1,         /* qb_forward_outputs.keys, values, cross_keys, cross_values */
+    QB_ASKED_HIDDEN_STATES = 2 /* qb_forward_outputs.hidden_states */
+};
+
 /* Which way a linear layer, a product of attention or a residual add will be computed by an evaluation, for people:
  * "integer", "float", "dequantized", and why. */
 typedef struct qb_site_info {
@@ -366,11 +372,24 @@ typedef struct qb_site_info {
     const char *path;     /* "integer", "float" or "dequantized" */
     const char *reason;   /* static text; "" for integer and float */
     const char *obstacle; /* name of the quantizer that the reason speaks of; "" for integer and float */
-    const char *kernel;   /* what combines the two operands: a name of the kernel table, "product_qs8" */
+    const char *kernel;   /* what combines the two operands: a name of the kernel table, "product_qs8_codes" */
     const char *variant;  /* where the device has that kernel from: "avx2" */
 } qb_site_info;
 QB_API int64_t qb_model_site_count(const qb_model *model);
-QB_API qb_site_info qb_model_site(const qb_model *model, int64_t index);
+/* In a forward that is asked for QB_ASKED_..., without keys of earlier calls, and that attends to an encoder if the
+ * model can. */
+QB_API qb_site_info qb_model_site(const qb_model *model, int64_t index, uint32_t asked);
+
+/* A tensor on its way to one of those that read it, in such a forward: as int8 codes, or as floats, and why. */
+typedef struct qb_edge_info {
+    const char *maker;     /* the site that makes it (an add with its LayerNorm), "embeddings", or
+                            * "encoder_hidden_states" */
+    const char *reader;    /* the site that reads it, as `quantizer` says; "" for others, who read floats */
+    const char *quantizer; /* of the reader, on this tensor; "" without */
+    const char *refusal;   /* static text: why floats travel; "" if codes do */
+} qb_edge_info;
+QB_API int64_t qb_model_edge_count(const qb_model *model, uint32_t asked);
+QB_API qb_edge_info qb_model_edge(const qb_model *model, int64_t index, uint32_t asked);
 
 /* ---- session: one caller's workspace ----------------------------------------------------------------------------- */
 
