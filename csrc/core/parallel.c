@@ -26,6 +26,14 @@
 #define SPIN_ROUNDS 32           /* looks between two looks at the clock */
 #define POLL_PERIOD_NS 20000000L /* how often an interrupt is asked */
 
+/* A thread's part of a region, which it takes first, chunk by chunk; whoever is done with his takes from the others'.
+ * So a thread walks through neighbouring chunks, whose operands lie side by side, and all end together. */
+typedef struct share {
+    _Atomic int64_t next; /* first element that nobody has taken */
+    int64_t end;
+    char apart[64 - 2 * sizeof(int64_t)]; /* from the next thread's cache line */
+} share;
+
 typedef struct worker {
     struct qb_queue *queue;
     pthread_t thread;
@@ -41,6 +49,7 @@ struct qb_queue {
     int32_t threads; /* callers included */
     int32_t started; /* workers running in this process */
     worker *workers; /* (threads - 1) */
+    share *shares;   /* (threads) */
     pid_t process;   /* where the workers were started */
     int64_t last_poll_ns;
 
@@ -49,7 +58,6 @@ struct qb_queue {
     int64_t count;
     int64_t grain;
     _Atomic int open;
-    _Atomic int64_t next; /* first element that nobody has taken */
     _Atomic int32_t active;
     _Atomic int cancelled;
 
@@ -80,17 +88,32 @@ relax(void)
 #endif
 }
 
+/* Compute one chunk of a share; return whether there was one. */
+static int
+work_on(qb_queue *queue, share *of, int32_t number)
+{
+    if (atomic_load_explicit(&of->next, memory_order_relaxed) >= of->end) {
+        return 0;
+    }
+    const int64_t begin = atomic_fetch_add(&of->next, queue->grain);
+    if (begin >= of->end) {
+        return 0;
+    }
+    const int64_t left = of->end - begin;
+    queue->function(queue->argument, begin, begin + (left < queue->grain ? left : queue->grain), number);
+    return 1;
+}
+
 /* Take chunks until none is left.  The caller's thread (number 0) polls the interrupt between them. */
 static void
 work(qb_queue *queue, int32_t number, const qb_interrupt *interrupt)
 {
-    while (!atomic_load_explicit(&queue->cancelled, memory_order_relaxed)) {
-        const int64_t begin = atomic_fetch_add(&queue->next, queue->grain);
-        if (begin >= queue->count) {
-            return;
+    int32_t done = 0; /* shares, from the own one on */
+    while (done < queue->threads && !atomic_load_explicit(&queue->cancelled, memory_order_relaxed)) {
+        if (!work_on(queue, &queue->shares[(number + done) % queue->threads], number)) {
+            done++;
+            continue;
         }
-        const int64_t left = queue->count - begin;
-        queue->function(queue->argument, begin, begin + (left < queue->grain ? left : queue->grain), number);
         if (interrupt == NULL) {
             continue;
         }
@@ -101,6 +124,19 @@ work(qb_queue *queue, int32_t number, const qb_interrupt *interrupt)
                 atomic_store(&queue->cancelled, 1);
             }
         }
+    }
+}
+
+/* Parts of nearly equal numbers of chunks. */
+static void
+share_out(qb_queue *queue)
+{
+    const int64_t chunks = (queue->count - 1) / queue->grain + 1;
+    for (int32_t i = 0; i < queue->threads; i++) {
+        const int64_t first = chunks * i / queue->threads * queue->grain;
+        const int64_t last = chunks * (i + 1) / queue->threads * queue->grain;
+        queue->shares[i].end = last < queue->count ? last : queue->count;
+        atomic_store_explicit(&queue->shares[i].next, first, memory_order_relaxed);
     }
 }
 
@@ -290,7 +326,9 @@ qb_queue_create(qb_heap *heap, int32_t threads, qb_queue **queue, qb_error *erro
     QB_TRY(resolve_threads(threads, &resolved, error));
     qb_queue *made = qb_heap_allocate_zero(heap, sizeof *made);
     worker *workers = qb_heap_allocate_zero(heap, (size_t)resolved * sizeof *workers);
-    if (made == NULL || workers == NULL) {
+    share *shares = qb_heap_allocate_zero(heap, (size_t)resolved * sizeof *shares);
+    if (made == NULL || workers == NULL || shares == NULL) {
+        qb_heap_release(heap, shares);
         qb_heap_release(heap, workers);
         qb_heap_release(heap, made);
         return qb_fail(error, NULL, QB_ERR_NOMEM, "no memory for a pool of %d threads", (int)resolved);
@@ -298,6 +336,7 @@ qb_queue_create(qb_heap *heap, int32_t threads, qb_queue **queue, qb_error *erro
     made->heap = heap;
     made->threads = resolved;
     made->workers = workers;
+    made->shares = shares;
     forget_workers(made);
     *queue = made;
     return QB_OK;
@@ -313,6 +352,7 @@ qb_queue_destroy(qb_queue *queue)
     (void)pthread_cond_destroy(&queue->all_left);
     (void)pthread_cond_destroy(&queue->wake);
     (void)pthread_mutex_destroy(&queue->mutex);
+    qb_heap_release(queue->heap, queue->shares);
     qb_heap_release(queue->heap, queue->workers);
     qb_heap_release(queue->heap, queue);
 }
@@ -342,7 +382,10 @@ qb_queue_set_threads(qb_queue *queue, int32_t threads, qb_error *error)
     int32_t resolved = 0;
     QB_TRY(resolve_threads(threads, &resolved, error));
     worker *workers = qb_heap_allocate_zero(queue->heap, (size_t)resolved * sizeof *workers);
-    if (workers == NULL) {
+    share *shares = qb_heap_allocate_zero(queue->heap, (size_t)resolved * sizeof *shares);
+    if (workers == NULL || shares == NULL) {
+        qb_heap_release(queue->heap, shares);
+        qb_heap_release(queue->heap, workers);
         return qb_fail(error, NULL, QB_ERR_NOMEM, "no memory for a pool of %d threads", (int)resolved);
     }
     while (!try_own(queue)) {
@@ -350,8 +393,10 @@ qb_queue_set_threads(qb_queue *queue, int32_t threads, qb_error *error)
         (void)nanosleep(&pause, NULL);
     }
     stop_workers(queue);
+    qb_heap_release(queue->heap, queue->shares);
     qb_heap_release(queue->heap, queue->workers);
     queue->workers = workers;
+    queue->shares = shares;
     queue->threads = resolved;
     atomic_store(&queue->owner, 0);
     return QB_OK;
@@ -393,7 +438,7 @@ qb_parallel_for(qb_queue *queue, const qb_interrupt *interrupt, int64_t count, i
     queue->argument = argument;
     queue->count = count;
     queue->grain = grain;
-    atomic_store(&queue->next, 0);
+    share_out(queue);
     atomic_store(&queue->cancelled, 0);
     const int shared = queue->threads > 1 && count > grain;
     if (shared) {

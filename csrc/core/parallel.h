@@ -2,10 +2,11 @@
  *
  * The project's only threads: one small persistent pool per device.
  *
- * qb_parallel_for cuts [0, count) into chunks of `grain` and lets the caller and the workers take chunks from one
- * atomic counter.  Which thread computes a chunk is arbitrary; that results do not depend on it is the contract of the
- * kernels (work is split by rows or columns, never inside a reduction).  OpenMP was rejected: its pools do not survive
- * fork, fight with other copies of the runtime in one process, and cannot be interrupted.
+ * qb_parallel_for cuts [0, count) into chunks of `grain`, gives every thread a share of neighbouring ones, and lets a
+ * thread that has done its share take from the others'.  Which thread computes a chunk is arbitrary; that results do
+ * not depend on it is the contract of the kernels (work is split by rows or columns, never inside a reduction).  OpenMP
+ * was rejected: its pools do not survive fork, fight with other copies of the runtime in one process, and cannot be
+ * interrupted.
  *
  * A region ends when its chunks are done, so a worker that is still asleep delays nobody.  Workers spin for some
  * microseconds between regions and then sleep.  After fork the child finds no workers and starts its own, also if a

@@ -198,6 +198,10 @@ replace_small_tensor(qb_quantizer *quantizer, qb_small_tensor *target, const cha
         }
         memcpy(made.data, values, bytes);
         made.rank = rank;
+        made.is_finite = 1;
+        for (int64_t i = 0; i < made.count; i++) {
+            made.is_finite &= isfinite(values[i]) != 0;
+        }
         for (int32_t d = 0; d < rank; d++) {
             made.shape[d] = shape[d];
         }
@@ -392,10 +396,8 @@ format_reason(const qb_quantizer *quantizer)
     if (quantizer->pre_quant_scale.data != NULL) {
         return "a quantizer has a pre_quant_scale";
     }
-    for (int64_t i = 0; i < quantizer->amax.count; i++) {
-        if (!isfinite(quantizer->amax.data[i])) {
-            return "a quantizer's amax is not finite";
-        }
+    if (quantizer->amax.data != NULL && !quantizer->amax.is_finite) {
+        return "a quantizer's amax is not finite";
     }
     return NULL;
 }

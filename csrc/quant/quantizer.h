@@ -33,6 +33,7 @@ typedef struct qb_small_tensor {
     float *data; /* NULL: none; owned */
     int64_t count;
     int32_t rank;
+    int is_finite; /* all elements are: every forward asks, and the elements of a weight's amax are far away by then */
     int64_t shape[QB_MAX_RANK];
 } qb_small_tensor;
 

@@ -36,11 +36,12 @@
 enum {
     TILE_ROWS = 4,
     TILE_COLUMNS = 16,
-    STEP_DEPTHS = 4,              /* of a panel, that lie together */
-    CODE_STEP = 8,                /* depths of one turn of the loop; a chunk is padded to a multiple with zeros */
-    CODE_DEPTH = 4096,            /* of a chunk at most */
-    CODE_BYTES = 2,               /* of a code of a */
-    CODE_AHEAD_BYTES = 8,         /* that a tile fetches ahead per depth: a cache line per turn */
+    STEP_DEPTHS = 4,      /* of a panel, that lie together */
+    CODE_STEP = 8,        /* depths of one turn of the loop; a chunk is padded to a multiple with zeros */
+    CODE_DEPTH = 4096,    /* of a chunk at most */
+    CODE_BYTES = 2,       /* of a code of a */
+    CODE_AHEAD_LEAST = 8, /* bytes that a tile fetches ahead per depth: a cache line per turn */
+    CODE_AHEAD_MOST = CODE_AHEAD_LEAST,
     CODE_CACHE_BYTES = 256 * 1024 /* of a level-2 cache of 512 KiB or more, for the rows of a */
 };
 
@@ -123,11 +124,11 @@ DEFINE_TILE(4)
 
 static void
 multiply_tile(int64_t rows, int64_t depth, const void *a, const void *panel, const int32_t *terms, const int32_t *start,
-              int64_t stride, int32_t *sums, const char *ahead)
+              int64_t stride, int32_t *sums, code_ahead ahead)
 {
     static void (*const tiles[TILE_ROWS])(int64_t, const void *, const void *, const int32_t *, const int32_t *,
                                           int64_t, int32_t *, const char *) = {tile_1, tile_2, tile_3, tile_4};
-    tiles[rows - 1](depth, a, panel, terms, start, stride, sums, ahead);
+    tiles[rows - 1](depth, a, panel, terms, start, stride, sums, ahead.start);
 }
 
 #endif

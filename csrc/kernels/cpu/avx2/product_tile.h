@@ -13,14 +13,20 @@
 enum {
     TILE_ROWS = 6,
     TILE_COLUMNS = 16,
-    TILE_DEPTH = 768,             /* of a chunk */
-    TILE_CACHE_BYTES = 384 * 1024 /* of a level-2 cache of 512 KiB or more, for the rows of a */
+    TILE_DEPTH = 768,              /* of a chunk */
+    TILE_CACHE_BYTES = 384 * 1024, /* of a level-2 cache of 512 KiB or more, for the rows of a */
+    TILE_AHEAD_LEAST = 16,         /* bytes that a tile fetches ahead per depth, and at most: all of a panel */
+    TILE_AHEAD_MOST = 64
 };
 
 /* What adds the product of a broadcast and a register of b to a sum: of floats, unless the includer says of what. */
 #ifndef TILE_MULTIPLY_ADD
 #define TILE_MULTIPLY_ADD "vfmadd231ps"
 #endif
+
+#define FETCH                                                                                                          \
+    "prefetcht1 (%[ahead])\n\t"                                                                                        \
+    "add %[p], %[ahead]\n\t"
 
 /* One depth, `D` steps after the bases. */
 #define LOAD(D)                                                                                                        \
@@ -46,15 +52,16 @@ enum {
 #define ZERO_5 ZERO_4 ZERO(12, 13)
 #define ZERO_6 ZERO_5 ZERO(14, 15)
 
-#define RESUME(row, x, y)                                                                                              \
-    "vmovups " #row "*64(%[tile]), %%ymm" #x "\n\t"                                                                    \
-    "vmovups " #row "*64+32(%[tile]), %%ymm" #y "\n\t"
-#define RESUME_1 RESUME(0, 4, 5)
-#define RESUME_2 RESUME_1 RESUME(1, 6, 7)
-#define RESUME_3 RESUME_2 RESUME(2, 8, 9)
-#define RESUME_4 RESUME_3 RESUME(3, 10, 11)
-#define RESUME_5 RESUME_4 RESUME(4, 12, 13)
-#define RESUME_6 RESUME_5 RESUME(5, 14, 15)
+#define RESUME(x, y)                                                                                                   \
+    "vmovups (%[start]), %%ymm" #x "\n\t"                                                                              \
+    "vmovups 32(%[start]), %%ymm" #y "\n\t"                                                                            \
+    "add %[start_stride], %[start]\n\t"
+#define RESUME_1 RESUME(4, 5)
+#define RESUME_2 RESUME_1 RESUME(6, 7)
+#define RESUME_3 RESUME_2 RESUME(8, 9)
+#define RESUME_4 RESUME_3 RESUME(10, 11)
+#define RESUME_5 RESUME_4 RESUME(12, 13)
+#define RESUME_6 RESUME_5 RESUME(14, 15)
 
 #define STORE(row, x, y)                                                                                               \
     "vmovups %%ymm" #x ", " #row "*64(%[tile])\n\t"                                                                    \
@@ -71,18 +78,20 @@ enum {
     "add $" #D "*64, %[b]\n\t"
 
 /* clang-format off */
-/* tile (R, 16) = a (R, k; row distance lda) times panel (k, 16), on top of what tile holds if resume.  A quarter of a
- * cache line per depth is fetched from `ahead` on, which may be any address. */
+/* tile (R, 16) = start (R, 16; row distance start_stride, in elements) + a (R, k; row distance lda) times panel (k, 16);
+ * start NULL: +0; it may be tile.  ahead_bytes a depth are fetched from `ahead` on, which may be any address; they are
+ * TILE_AHEAD_LEAST to TILE_AHEAD_MOST. */
 #define DEFINE_TILE(R)                                                                                                 \
-    static void tile_##R(int64_t k, const float *a, int64_t lda, const float *panel, int resume, float *tile,          \
-                         const char *ahead)                                                                            \
+    static void tile_##R(int64_t k, const float *a, int64_t lda, const float *panel, const float *start,               \
+                         int64_t start_stride, float *tile, const char *ahead, int64_t ahead_bytes)                    \
     {                                                                                                                  \
         const int64_t stride = lda * (int64_t)sizeof(float);                                                           \
         const int64_t stride3 = 3 * stride;                                                                            \
         const int64_t stride5 = 5 * stride;                                                                            \
         int64_t quads = k / 4;                                                                                         \
         int64_t rest = k % 4;                                                                                          \
-        __asm__ volatile("test %[resume], %[resume]\n\t"                                                               \
+        start_stride *= (int64_t)sizeof(float);                                                                        \
+        __asm__ volatile("test %[start], %[start]\n\t"                                                                 \
                          "jnz 1f\n\t"                                                                                  \
                          ZERO_##R                                                                                      \
                          "jmp 2f\n\t"                                                                                  \
@@ -93,9 +102,7 @@ enum {
                          "jz 4f\n\t"                                                                                   \
                          ".p2align 5\n\t"                                                                              \
                          "3:\n\t"                                                                                      \
-                         "prefetcht1 (%[ahead])\n\t"                                                                   \
-                         STEP_##R(0) STEP_##R(1) STEP_##R(2) STEP_##R(3) ADVANCE(4)                                    \
-                         "add $64, %[ahead]\n\t"                                                                       \
+                         FETCH STEP_##R(0) FETCH STEP_##R(1) FETCH STEP_##R(2) FETCH STEP_##R(3) ADVANCE(4)            \
                          "dec %[quads]\n\t"                                                                            \
                          "jnz 3b\n\t"                                                                                  \
                          "4:\n\t"                                                                                      \
@@ -108,8 +115,10 @@ enum {
                          "6:\n\t"                                                                                      \
                          STORE_##R                                                                                     \
                          "vzeroupper\n\t"                                                                              \
-                         : [a0] "+&r"(a), [b] "+&r"(panel), [ahead] "+&r"(ahead), [quads] "+&r"(quads), [rest] "+&r"(rest)\
-                         : [s] "r"(stride), [s3] "r"(stride3), [s5] "r"(stride5), [tile] "r"(tile), [resume] "r"(resume)\
+                         : [a0] "+&r"(a), [b] "+&r"(panel), [ahead] "+&r"(ahead), [quads] "+&r"(quads),                \
+                           [rest] "+&r"(rest), [start] "+&r"(start)                                                    \
+                         : [s] "r"(stride), [s3] "r"(stride3), [s5] "r"(stride5), [tile] "r"(tile),                    \
+                           [p] "r"(ahead_bytes), [start_stride] "m"(start_stride)                                      \
                          : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",     \
                            "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");                              \
     }
@@ -122,7 +131,7 @@ DEFINE_TILE(4)
 DEFINE_TILE(5)
 DEFINE_TILE(6)
 
-static void (*const tiles[TILE_ROWS])(int64_t, const float *, int64_t, const float *, int, float *,
-                                      const char *) = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
+static void (*const tiles[TILE_ROWS])(int64_t, const float *, int64_t, const float *, const float *, int64_t, float *,
+                                      const char *, int64_t) = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
 
 #endif

@@ -17,14 +17,22 @@
 enum {
     TILE_ROWS = 14,
     TILE_COLUMNS = 32,
-    TILE_DEPTH = 768,             /* of a chunk */
-    TILE_CACHE_BYTES = 768 * 1024 /* of a level-2 cache of 1 MiB or more, for the rows of a */
+    TILE_DEPTH = 768,              /* of a chunk */
+    TILE_CACHE_BYTES = 768 * 1024, /* of a level-2 cache of 1 MiB or more, for the rows of a */
+    TILE_AHEAD_LEAST = 16,         /* bytes that a tile fetches ahead per depth, and at most: all of a panel */
+    TILE_AHEAD_MOST = 128
 };
 
 /* What adds the product of a broadcast and a register of b to a sum: of floats, unless the includer says of what. */
 #ifndef TILE_MULTIPLY_ADD
 #define TILE_MULTIPLY_ADD "vfmadd231ps"
 #endif
+
+/* Two places ahead, so that any number of bytes up to two cache lines is fetched per depth. */
+#define FETCH                                                                                                          \
+    "prefetcht1 (%[ahead])\n\t"                                                                                        \
+    "prefetcht1 (%[ahead],%[p])\n\t"                                                                                   \
+    "lea (%[ahead],%[p],2), %[ahead]\n\t"
 
 /* One depth, `D` steps after the bases. */
 #define LOAD(D)                                                                                                        \
@@ -66,23 +74,24 @@ enum {
 #define ZERO_13 ZERO_12 ZERO(28, 29)
 #define ZERO_14 ZERO_13 ZERO(30, 31)
 
-#define RESUME(row, x, y)                                                                                              \
-    "vmovups " #row "*128(%[tile]), %%zmm" #x "\n\t"                                                                   \
-    "vmovups " #row "*128+64(%[tile]), %%zmm" #y "\n\t"
-#define RESUME_1 RESUME(0, 4, 5)
-#define RESUME_2 RESUME_1 RESUME(1, 6, 7)
-#define RESUME_3 RESUME_2 RESUME(2, 8, 9)
-#define RESUME_4 RESUME_3 RESUME(3, 10, 11)
-#define RESUME_5 RESUME_4 RESUME(4, 12, 13)
-#define RESUME_6 RESUME_5 RESUME(5, 14, 15)
-#define RESUME_7 RESUME_6 RESUME(6, 16, 17)
-#define RESUME_8 RESUME_7 RESUME(7, 18, 19)
-#define RESUME_9 RESUME_8 RESUME(8, 20, 21)
-#define RESUME_10 RESUME_9 RESUME(9, 22, 23)
-#define RESUME_11 RESUME_10 RESUME(10, 24, 25)
-#define RESUME_12 RESUME_11 RESUME(11, 26, 27)
-#define RESUME_13 RESUME_12 RESUME(12, 28, 29)
-#define RESUME_14 RESUME_13 RESUME(13, 30, 31)
+#define RESUME(x, y)                                                                                                   \
+    "vmovups (%[start]), %%zmm" #x "\n\t"                                                                              \
+    "vmovups 64(%[start]), %%zmm" #y "\n\t"                                                                            \
+    "add %[start_stride], %[start]\n\t"
+#define RESUME_1 RESUME(4, 5)
+#define RESUME_2 RESUME_1 RESUME(6, 7)
+#define RESUME_3 RESUME_2 RESUME(8, 9)
+#define RESUME_4 RESUME_3 RESUME(10, 11)
+#define RESUME_5 RESUME_4 RESUME(12, 13)
+#define RESUME_6 RESUME_5 RESUME(14, 15)
+#define RESUME_7 RESUME_6 RESUME(16, 17)
+#define RESUME_8 RESUME_7 RESUME(18, 19)
+#define RESUME_9 RESUME_8 RESUME(20, 21)
+#define RESUME_10 RESUME_9 RESUME(22, 23)
+#define RESUME_11 RESUME_10 RESUME(24, 25)
+#define RESUME_12 RESUME_11 RESUME(26, 27)
+#define RESUME_13 RESUME_12 RESUME(28, 29)
+#define RESUME_14 RESUME_13 RESUME(30, 31)
 
 #define STORE(row, x, y)                                                                                               \
     "vmovups %%zmm" #x ", " #row "*128(%[tile])\n\t"                                                                   \
@@ -109,11 +118,12 @@ enum {
     "add $" #D "*128, %[b]\n\t"
 
 /* clang-format off */
-/* tile (R, 32) = a (R, k; row distance lda) times panel (k, 32), on top of what tile holds if resume.  A quarter of a
- * cache line per depth is fetched from `ahead` on, which may be any address. */
+/* tile (R, 32) = start (R, 32; row distance start_stride, in elements) + a (R, k; row distance lda) times panel (k, 32);
+ * start NULL: +0; it may be tile.  ahead_bytes a depth are fetched from `ahead` on, which may be any address; they are
+ * TILE_AHEAD_LEAST to TILE_AHEAD_MOST, and even. */
 #define DEFINE_TILE(R)                                                                                                 \
-    static void tile_##R(int64_t k, const float *a, int64_t lda, const float *panel, int resume, float *tile,          \
-                         const char *ahead)                                                                            \
+    static void tile_##R(int64_t k, const float *a, int64_t lda, const float *panel, const float *start,               \
+                         int64_t start_stride, float *tile, const char *ahead, int64_t ahead_bytes)                    \
     {                                                                                                                  \
         const int64_t stride = lda * (int64_t)sizeof(float);                                                           \
         const int64_t stride3 = 3 * stride;                                                                            \
@@ -122,7 +132,8 @@ enum {
         const char *a10 = a0 + ((R) > 10 ? 10 * stride : 0);                                                           \
         int64_t quads = k / 4;                                                                                         \
         int64_t rest = k % 4;                                                                                          \
-        __asm__ volatile("test %[resume], %[resume]\n\t"                                                               \
+        start_stride *= (int64_t)sizeof(float);                                                                        \
+        __asm__ volatile("test %[start], %[start]\n\t"                                                                 \
                          "jnz 1f\n\t"                                                                                  \
                          ZERO_##R                                                                                      \
                          "jmp 2f\n\t"                                                                                  \
@@ -133,9 +144,7 @@ enum {
                          "jz 4f\n\t"                                                                                   \
                          ".p2align 6\n\t"                                                                              \
                          "3:\n\t"                                                                                      \
-                         "prefetcht1 (%[ahead])\n\t"                                                                   \
-                         STEP_##R(0) STEP_##R(1) STEP_##R(2) STEP_##R(3) ADVANCE(4)                                    \
-                         "add $64, %[ahead]\n\t"                                                                       \
+                         FETCH STEP_##R(0) FETCH STEP_##R(1) FETCH STEP_##R(2) FETCH STEP_##R(3) ADVANCE(4)            \
                          "dec %[quads]\n\t"                                                                            \
                          "jnz 3b\n\t"                                                                                  \
                          "4:\n\t"                                                                                      \
@@ -149,8 +158,9 @@ enum {
                          STORE_##R                                                                                     \
                          "vzeroupper\n\t"                                                                              \
                          : [a0] "+&r"(a0), [a5] "+&r"(a5), [a10] "+&r"(a10), [b] "+&r"(panel), [ahead] "+&r"(ahead),   \
-                           [quads] "+&r"(quads), [rest] "+&r"(rest)                                                    \
-                         : [s] "r"(stride), [s3] "r"(stride3), [tile] "r"(tile), [resume] "r"(resume)                  \
+                           [quads] "+&r"(quads), [rest] "+&r"(rest), [start] "+&r"(start)                              \
+                         : [s] "r"(stride), [s3] "r"(stride3), [tile] "r"(tile), [p] "r"(ahead_bytes / 2),             \
+                           [start_stride] "m"(start_stride)                                                            \
                          : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",     \
                            "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18",    \
                            "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25", "xmm26", "xmm27", "xmm28",   \
@@ -173,8 +183,9 @@ DEFINE_TILE(12)
 DEFINE_TILE(13)
 DEFINE_TILE(14)
 
-static void (*const tiles[TILE_ROWS])(int64_t, const float *, int64_t, const float *, int, float *,
-                                      const char *) = {tile_1, tile_2, tile_3,  tile_4,  tile_5,  tile_6,  tile_7,
-                                                       tile_8, tile_9, tile_10, tile_11, tile_12, tile_13, tile_14};
+static void (*const tiles[TILE_ROWS])(int64_t, const float *, int64_t, const float *, const float *, int64_t, float *,
+                                      const char *, int64_t) = {tile_1,  tile_2,  tile_3,  tile_4, tile_5,
+                                                                tile_6,  tile_7,  tile_8,  tile_9, tile_10,
+                                                                tile_11, tile_12, tile_13, tile_14};
 
 #endif

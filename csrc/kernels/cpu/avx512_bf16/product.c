@@ -108,6 +108,7 @@ QB_FN(product_bf16)(const float *a, int64_t lda, int64_t m, const void *packed, 
 {
     const int64_t pairs = pairs_of(k);
     const split s = split_of(m, pairs);
+    panel_epilogue finish = panel_epilogue_begin(epilogue, 0);
     (void)n;
     for (int64_t step = 0; step < s.blocks * s.chunks; ++step) {
         const int64_t first = step % s.chunks * s.depth;
@@ -120,12 +121,12 @@ QB_FN(product_bf16)(const float *a, int64_t lda, int64_t m, const void *packed, 
         }
         for (int64_t column = n0; column < n1; column += TILE_COLUMNS) {
             const float *panel = (const float *)packed + column * pairs + first * TILE_COLUMNS;
-            const panel_epilogue finish = panel_epilogue_of(epilogue, 0, column, n1);
             fetch ahead = {(const char *)panel, 0};
             if (column + TILE_COLUMNS < n1) {
                 ahead = (fetch){(const char *)(panel + pairs * TILE_COLUMNS),
                                 chunk.depth * TILE_COLUMNS * (int64_t)sizeof(float)};
             }
+            panel_epilogue_move(&finish, epilogue, column, n1);
             multiply_panel(&chunk, panel, ahead, &finish, c + chunk.row0 * ldc + column, ldc);
         }
     }

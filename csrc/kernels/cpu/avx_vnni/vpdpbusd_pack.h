@@ -12,13 +12,22 @@
 #include "kernels/cpu/simd/product_codes.h"
 
 enum {
-    OFFSET = 128, /* of a code of a, which makes it a byte without a sign */
-    QUARTERS = 4  /* registers of four columns in a step of a block */
+    OFFSET = 128,      /* of a code of a, which makes it a byte without a sign */
+    VECTOR_CODES = 32, /* of a register */
+    QUARTERS = 4       /* registers of four columns in a step of a block */
 };
 
 /* ---- rows of a ------------------------------------------------------------------------------------------------- */
 
-/* Padding is of any value: it meets the zeros of b. */
+/* 32 codes + 128, which is the sign bit turned over. */
+static void
+pack_vector(const int8_t *codes, uint8_t *packed)
+{
+    const __m256i signs = _mm256_set1_epi8((char)OFFSET);
+    _mm256_storeu_si256((void *)packed, _mm256_xor_si256(_mm256_loadu_si256((const void *)codes), signs));
+}
+
+/* Padding is of any value: it meets the zeros of b.  The last vector of a row overlaps the one before. */
 static void
 pack_codes(const int8_t *a, int64_t lda, int64_t rows, int64_t depth, void *packed, int32_t *terms)
 {
@@ -27,10 +36,21 @@ pack_codes(const int8_t *a, int64_t lda, int64_t rows, int64_t depth, void *pack
     for (int64_t r = 0; r < rows; ++r) {
         const int8_t *codes = a + r * lda;
         uint8_t *row = (uint8_t *)packed + r * padded;
-        for (int64_t t = 0; t < depth; ++t) {
-            row[t] = (uint8_t)(codes[t] + OFFSET);
+        int64_t t = 0;
+        for (; t + VECTOR_CODES <= depth; t += VECTOR_CODES) {
+            pack_vector(codes + t, row + t);
         }
-        memset(row + depth, 0, (size_t)(padded - depth));
+        if (t < depth && depth >= VECTOR_CODES) {
+            pack_vector(codes + depth - VECTOR_CODES, row + depth - VECTOR_CODES);
+        }
+        else {
+            for (; t < depth; ++t) {
+                row[t] = (uint8_t)(codes[t] + OFFSET);
+            }
+        }
+        for (t = depth; t < padded; ++t) {
+            row[t] = 0;
+        }
     }
 }
 

@@ -12,7 +12,7 @@
  *     a      a row is its codes + 128, one after the other; the rows of a tile lie `depth` bytes apart
  *     panel  a step of four depths is the four codes of each column
  *
- * The includer has its vec.h, its float tile with TILE_MULTIPLY_ADD, and CODE_DEPTH and CODE_CACHE_BYTES.
+ * The includer has its vec.h, its float tile with TILE_MULTIPLY_ADD, CODE_DEPTH and CODE_CACHE_BYTES.
  */
 #ifndef QB_KERNELS_CPU_AVX_VNNI_VPDPBUSD_TILE_H
 #define QB_KERNELS_CPU_AVX_VNNI_VPDPBUSD_TILE_H
@@ -21,24 +21,21 @@
 #include <string.h>
 
 enum {
-    STEP_DEPTHS = 4,     /* of a panel, that lie together */
-    CODE_STEP = 4,       /* a float of the tile */
-    CODE_BYTES = 1,      /* of a code of a */
-    CODE_AHEAD_BYTES = 4 /* that a tile fetches ahead per depth: a quarter of a cache line per step */
+    STEP_DEPTHS = 4, /* of a panel, that lie together */
+    CODE_STEP = 4,   /* a float of the tile */
+    CODE_BYTES = 1,  /* of a code of a */
+    CODE_AHEAD_LEAST = TILE_AHEAD_LEAST / CODE_STEP,
+    CODE_AHEAD_MOST = TILE_AHEAD_MOST / CODE_STEP
 };
 
-/* The tile continues from what is in its buffer and knows no terms of rows. */
+/* The tile knows no terms of rows. */
 static void
 multiply_tile(int64_t rows, int64_t depth, const void *a, const void *panel, const int32_t *terms, const int32_t *start,
-              int64_t stride, int32_t *sums, const char *ahead)
+              int64_t stride, int32_t *sums, code_ahead ahead)
 {
     (void)terms;
-    if (start != sums) {
-        for (int64_t r = 0; r < rows; ++r) {
-            memcpy(sums + r * TILE_COLUMNS, start + r * stride, TILE_COLUMNS * sizeof *sums);
-        }
-    }
-    tiles[rows - 1](depth / CODE_STEP, a, depth / CODE_STEP, panel, 1, (float *)(void *)sums, ahead);
+    tiles[rows - 1](depth / CODE_STEP, a, depth / CODE_STEP, panel, (const float *)(const void *)start, stride,
+                    (float *)(void *)sums, ahead.start, ahead.bytes * CODE_STEP);
 }
 
 #endif

@@ -15,8 +15,10 @@
 enum {
     TILE_ROWS = 8,
     TILE_COLUMNS = 8,
-    TILE_DEPTH = 768,             /* of a chunk */
-    TILE_CACHE_BYTES = 256 * 1024 /* of a level-2 cache of 512 KiB or more, for the rows of a */
+    TILE_DEPTH = 768,              /* of a chunk */
+    TILE_CACHE_BYTES = 256 * 1024, /* of a level-2 cache of 512 KiB or more, for the rows of a */
+    TILE_AHEAD_LEAST = 16,         /* bytes that a tile fetches ahead per depth, and at most: all of a panel */
+    TILE_AHEAD_MOST = 32
 };
 
 /* X for each row of a tile */
@@ -31,8 +33,8 @@ enum {
 
 /* clang-format off */
 #define BEGIN(i)                                                                                                       \
-    float32x4_t low##i = resume ? vld1q_f32(tile + (i) * 8) : vdupq_n_f32(0.0f);                                       \
-    float32x4_t high##i = resume ? vld1q_f32(tile + (i) * 8 + 4) : vdupq_n_f32(0.0f);                                  \
+    float32x4_t low##i = start != NULL ? vld1q_f32(start + (i) * start_stride) : vdupq_n_f32(0.0f);                    \
+    float32x4_t high##i = start != NULL ? vld1q_f32(start + (i) * start_stride + 4) : vdupq_n_f32(0.0f);               \
     float32x4_t row##i;
 #define LOAD_FOUR(i) row##i = vld1q_f32(a + (i) * lda + t);
 #define LOAD_ONE(i) row##i = vld1q_dup_f32(a + (i) * lda + t);
@@ -53,18 +55,20 @@ enum {
     b_high = vld1q_f32(panel + (t + (lane)) * 8 + 4);                                                                  \
     ROWS_##R(ADD_##lane)
 
-/* tile (R, 8) = a (R, k; row distance lda) times panel (k, 8), on top of what tile holds if resume.  A quarter of a
- * cache line per depth is fetched from `ahead` on, which may be any address. */
+/* tile (R, 8) = start (R, 8; row distance start_stride, in elements) + a (R, k; row distance lda) times panel (k, 8);
+ * start NULL: +0; it may be tile.  ahead_bytes a depth are fetched from `ahead` on, which may be any address; they are
+ * TILE_AHEAD_LEAST to TILE_AHEAD_MOST. */
 #define DEFINE_TILE(R)                                                                                                 \
-    static void tile_##R(int64_t k, const float *a, int64_t lda, const float *panel, int resume, float *tile,          \
-                         const char *ahead)                                                                            \
+    static void tile_##R(int64_t k, const float *a, int64_t lda, const float *panel, const float *start,               \
+                         int64_t start_stride, float *tile, const char *ahead, int64_t ahead_bytes)                    \
     {                                                                                                                  \
         float32x4_t b_low;                                                                                             \
         float32x4_t b_high;                                                                                            \
         ROWS_##R(BEGIN)                                                                                                \
         int64_t t = 0;                                                                                                 \
         for (; t + 4 <= k; t += 4) {                                                                                   \
-            __builtin_prefetch(ahead + t * 16, 0, 2);                                                                  \
+            __builtin_prefetch(ahead + t * ahead_bytes, 0, 2);                                                         \
+            __builtin_prefetch(ahead + (t + 2) * ahead_bytes, 0, 2);                                                   \
             ROWS_##R(LOAD_FOUR)                                                                                        \
             DEPTH(R, 0)                                                                                                \
             DEPTH(R, 1)                                                                                                \
@@ -88,7 +92,8 @@ DEFINE_TILE(6)
 DEFINE_TILE(7)
 DEFINE_TILE(8)
 
-static void (*const tiles[TILE_ROWS])(int64_t, const float *, int64_t, const float *, int, float *,
-                                      const char *) = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6, tile_7, tile_8};
+static void (*const tiles[TILE_ROWS])(int64_t, const float *, int64_t, const float *, const float *, int64_t, float *,
+                                      const char *,
+                                      int64_t) = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6, tile_7, tile_8};
 
 #endif

@@ -10,4 +10,7 @@ enum {
     MAGNITUDE_INFINITY = 0x7f800000 /* vec_magnitude_bits: infinity; larger is NaN */
 };
 
+/* For functions whose constant arguments must vanish into the caller's loop. */
+#define VEC_INLINE static inline __attribute__((always_inline))
+
 #endif

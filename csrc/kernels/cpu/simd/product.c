@@ -60,6 +60,7 @@ QB_FN(product_f32)(const float *a, int64_t lda, int64_t m, const void *packed, i
     (void)n;
     const split s = split_of(m, k);
     const int copy = rows_need_copy(lda, m, n1 - n0);
+    panel_epilogue finish = panel_epilogue_begin(epilogue, 0);
     for (int64_t step = 0; step < s.blocks * s.chunks; ++step) {
         const int64_t first = step % s.chunks * s.depth;
         block_chunk chunk = block_chunk_of(&s, step / s.chunks, step % s.chunks, k);
@@ -75,12 +76,12 @@ QB_FN(product_f32)(const float *a, int64_t lda, int64_t m, const void *packed, i
         }
         for (int64_t column = n0; column < n1; column += TILE_COLUMNS) {
             const float *panel = (const float *)packed + column * k + first * TILE_COLUMNS;
-            const panel_epilogue finish = panel_epilogue_of(epilogue, 0, column, n1);
             fetch ahead = {(const char *)panel, 0};
             if (column + TILE_COLUMNS < n1) {
                 ahead = (fetch){(const char *)(panel + k * TILE_COLUMNS),
                                 chunk.depth * TILE_COLUMNS * (int64_t)sizeof(float)};
             }
+            panel_epilogue_move(&finish, epilogue, column, n1);
             multiply_panel(&chunk, panel, ahead, &finish, c + chunk.row0 * ldc + column, ldc);
         }
     }

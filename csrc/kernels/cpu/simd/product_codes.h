@@ -6,7 +6,9 @@
  *     multiply_tile  sums (rows, TILE_COLUMNS) = start - terms + a (rows, depth) times panel (depth, TILE_COLUMNS),
  *                    modulo 2^32, rows <= TILE_ROWS, depth <= CODE_DEPTH a multiple of CODE_STEP.  Row r of start
  *                    lies r * stride elements after the first (stride 0: all are one row); sums may be start.
- *                    CODE_AHEAD_BYTES a depth are fetched from `ahead` on, which may be any address.
+ *                    ahead.bytes a depth are fetched from ahead.start on, which may be any address, at least
+ *                    CODE_AHEAD_LEAST and at most CODE_AHEAD_MOST; a tile where these are one number reads only the
+ *                    start.
  *     STEP_DEPTHS    depths of a panel that lie together
  *
  * Its product_qs8.c has how operands are packed for it:
@@ -22,8 +24,10 @@
  * Order (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008): blocks of rows, panels,
  * chunks of depth, tiles.  All chunks of a block of rows are packed and stay in the level-2 cache while all panels pass
  * by; a chunk of a panel stays in the level-1 cache while the tiles of the block pass by, whose sums of chunks wait in
- * scratch.  They are finished GROUP_TILES tiles at a time, so that an activation gets more than a handful of elements
- * and gets them from the level-1 cache.  Nothing but results is written to c, so it may hold floats or codes.
+ * scratch.  Meanwhile the tiles fetch the next panel, each its share: with few rows that is what the time goes into.
+ * Sums are finished as soon as their tile is, or, before an activation, GROUP_TILES tiles at a time, so that it gets
+ * more than a handful of elements and gets them from the level-1 cache.  Nothing but results is written to c, so it may
+ * hold floats or codes.
  */
 #ifndef QB_KERNELS_CPU_SIMD_PRODUCT_CODES_H
 #define QB_KERNELS_CPU_SIMD_PRODUCT_CODES_H
@@ -31,6 +35,13 @@
 #include <string.h>
 
 #include "kernels/cpu/variant.h"
+
+/* What a tile fetches while it works. */
+typedef struct code_ahead {
+    const char *start;
+    int64_t bytes; /* a depth */
+} code_ahead;
+
 #include "product_qs8_tile.h"
 
 #include "kernels/cpu/simd/product_epilogue.h"
@@ -47,6 +58,7 @@ enum {
 };
 
 _Static_assert((int)CODE_DEPTH % (int)CODE_STEP == 0, "chunks must begin with a step");
+_Static_assert(0 < (int)CODE_AHEAD_LEAST && (int)CODE_AHEAD_LEAST <= (int)CODE_AHEAD_MOST, "tiles must fetch");
 _Static_assert((int)CODE_STEP % (int)STEP_DEPTHS == 0 && (int)TILE_COLUMNS % (int)BLOCK_COLUMNS == 0,
                "panels must be whole blocks");
 
@@ -244,65 +256,160 @@ typedef struct code_output {
     uint32_t *nonfinite;
 } code_output;
 
-/* Codes of x (rows, columns of a panel), as quantize_qs8 makes them. */
-static void
-store_codes(const float *x, int64_t rows, int64_t columns, const code_output *out, int8_t *codes)
+/* What a sum is before the activation, of the columns j .. j + LANES - 1 of a panel.  `divides` is the kind of
+ * division, a constant where this is inlined. */
+enum divides { DIVIDES_NOT, DIVIDES_BY_FACTOR, DIVIDES };
+
+VEC_INLINE vec_f32
+finish_vector(const int32_t *sums, const panel_epilogue *panel, int64_t j, enum divides divides)
 {
-    const vec_f32 scale = vec_set(out->range->scale);
-    const vec_f32 lower = vec_set(out->range->lower);
-    const vec_f32 upper = vec_set(out->range->upper);
+    const vec_f32 value = vec_fma(vec_load_s32(sums + j), vec_load(panel->step + j), vec_load(panel->bias + j));
+    switch (divides) {
+    case DIVIDES_NOT:
+        break;
+    case DIVIDES_BY_FACTOR:
+        return vec_mul(value, vec_set(panel->factor));
+    case DIVIDES:
+        return vec_div(value, vec_set(panel->divisor));
+    }
+    return value;
+}
+
+static enum divides
+divides_of(const panel_epilogue *panel)
+{
+    return panel->factor == 1.0f ? DIVIDES_NOT : panel->factor != 0.0f ? DIVIDES_BY_FACTOR : DIVIDES;
+}
+
+/* Whether every sum becomes a finite number before the activation: fma and division round monotonically, so none is
+ * above what these operations make of 2^31, the largest magnitude of a sum, and of magnitudes. */
+static int
+is_always_finite(const panel_epilogue *panel)
+{
     vec_s32 largest = vec_s32_zero();
+    for (int64_t j = 0; j < TILE_COLUMNS; j += LANES) {
+        const vec_f32 step = vec_abs(vec_load(panel->step + j));
+        const vec_f32 most = vec_fma(vec_set(0x1p31f), step, vec_abs(vec_load(panel->bias + j)));
+        largest = vec_s32_max(largest, vec_magnitude_bits(vec_div(most, vec_set(panel->divisor))));
+    }
+    return vec_s32_reduce_max(largest) < MAGNITUDE_INFINITY;
+}
+
+static inline void
+store_floats(float *y, vec_f32 v, int64_t columns)
+{
+    if (columns >= LANES) {
+        vec_store(y, v);
+    }
+    else if (columns > 0) {
+        vec_store_n(y, v, (size_t)columns);
+    }
+}
+
+/* The code of v, as quantize_qs8 makes it. */
+VEC_INLINE void
+store_code(int8_t *codes, vec_f32 v, const qb_quant_range *range, int64_t columns)
+{
+    const vec_f32 scaled = vec_mul(v, vec_set(range->scale));
+    const vec_f32 code = vec_min(vec_set(range->upper), vec_max(vec_set(range->lower), scaled));
+    if (columns >= LANES) {
+        vec_store_s8(codes, code);
+    }
+    else if (columns > 0) {
+        vec_store_s8_n(codes, code, (size_t)columns);
+    }
+}
+
+/* Sums (rows, TILE_COLUMNS) without an activation: what goes to `at` of the output. */
+VEC_INLINE void
+finish_floats(const int32_t *sums, int64_t rows, const panel_epilogue *panel, const code_output *out, int64_t at,
+              enum divides divides)
+{
+    float *y = out->floats + at;
     for (int64_t i = 0; i < rows; ++i) {
-        for (int64_t j = 0; j < columns; j += LANES) {
-            const vec_f32 v = vec_load(x + i * TILE_COLUMNS + j);
-            const vec_f32 code = vec_min(upper, vec_max(lower, vec_mul(v, scale)));
-            largest = vec_s32_max(largest, vec_magnitude_bits(v));
-            if (columns - j >= LANES) {
-                vec_store_s8(codes + i * out->stride + j, code);
-            }
-            else {
-                vec_store_s8_n(codes + i * out->stride + j, code, (size_t)(columns - j));
-            }
+        for (int64_t j = 0; j < TILE_COLUMNS; j += LANES) {
+            store_floats(y + i * out->stride + j, finish_vector(sums + i * TILE_COLUMNS, panel, j, divides),
+                         panel->columns - j);
         }
     }
-    if (vec_s32_reduce_max(largest) >= MAGNITUDE_INFINITY) {
+}
+
+VEC_INLINE void
+finish_codes(const int32_t *sums, int64_t rows, const panel_epilogue *panel, const code_output *out, int64_t at,
+             enum divides divides, int looks)
+{
+    int8_t *codes = out->codes + at;
+    vec_s32 largest = vec_s32_zero();
+    for (int64_t i = 0; i < rows; ++i) {
+        for (int64_t j = 0; j < TILE_COLUMNS; j += LANES) {
+            const vec_f32 value = finish_vector(sums + i * TILE_COLUMNS, panel, j, divides);
+            if (looks) {
+                largest = vec_s32_max(largest, vec_magnitude_bits(value));
+            }
+            store_code(codes + i * out->stride + j, value, out->range, panel->columns - j);
+        }
+    }
+    if (looks && vec_s32_reduce_max(largest) >= MAGNITUDE_INFINITY) {
         *out->nonfinite = 1;
     }
 }
 
-/* The epilogue of the sums (rows, TILE_COLUMNS), into row `row` on and column `column` on of the output.  Padding
- * columns are 0 before the activation and finite after it. */
 static void
-finish_sums(const int32_t *sums, int64_t rows, const panel_epilogue *panel, const code_output *out, int64_t row,
-            int64_t column)
+finish_without_activation(const int32_t *sums, int64_t rows, const panel_epilogue *panel, const code_output *out,
+                          int64_t at, int looks)
 {
-    _Alignas(64) float group[GROUP_TILES * TILE_ROWS * TILE_COLUMNS];
-    const int64_t at = row * out->stride + column;
-    const int is_direct =
-        out->floats != NULL && panel->columns == TILE_COLUMNS && panel->activation == QB_ACTIVATION_NONE;
-    const vec_f32 divisor = vec_set(panel->divisor);
-    const vec_f32 factor = vec_set(panel->factor);
-    float *y = is_direct ? out->floats + at : group;
-    const int64_t stride = is_direct ? out->stride : TILE_COLUMNS;
-    for (int64_t i = 0; i < rows; ++i) {
-        for (int64_t j = 0; j < TILE_COLUMNS; j += LANES) {
-            const vec_f32 sum = vec_load_s32(sums + i * TILE_COLUMNS + j);
-            const vec_f32 value = vec_fma(sum, vec_load(panel->step + j), vec_load(panel->bias + j));
-            vec_store(y + i * stride + j, panel->factor == 0.0f ? vec_div(value, divisor) : vec_mul(value, factor));
+    const enum divides divides = divides_of(panel);
+    if (out->floats != NULL) {
+        switch (divides) {
+        case DIVIDES_NOT:
+            finish_floats(sums, rows, panel, out, at, DIVIDES_NOT);
+            break;
+        case DIVIDES_BY_FACTOR:
+            finish_floats(sums, rows, panel, out, at, DIVIDES_BY_FACTOR);
+            break;
+        case DIVIDES:
+            finish_floats(sums, rows, panel, out, at, DIVIDES);
+            break;
         }
     }
-    if (is_direct) {
-        return;
+    else if (divides == DIVIDES_NOT && !looks) {
+        finish_codes(sums, rows, panel, out, at, DIVIDES_NOT, 0);
     }
-    if (panel->activation != QB_ACTIVATION_NONE) {
-        PRODUCT_ACTIVATION(panel->activation, group, (size_t)(rows * TILE_COLUMNS), group);
+    else {
+        finish_codes(sums, rows, panel, out, at, divides, 1);
     }
-    if (out->floats == NULL) {
-        store_codes(group, rows, panel->columns, out, out->codes + at);
-        return;
-    }
+}
+
+/* Sums with an activation.  Padding columns are 0 before it and finite after it. */
+static void
+finish_with_activation(const int32_t *sums, int64_t rows, const panel_epilogue *panel, const code_output *out,
+                       int64_t at)
+{
+    _Alignas(64) float group[GROUP_TILES * TILE_ROWS * TILE_COLUMNS];
+    const enum divides divides = divides_of(panel);
+    vec_s32 largest = vec_s32_zero();
+    int64_t finished = 0;
+    do { /* there is a row */
+        for (int64_t j = 0; j < TILE_COLUMNS; j += LANES) {
+            vec_store(group + finished + j, finish_vector(sums + finished, panel, j, divides));
+        }
+        finished += TILE_COLUMNS;
+    } while (finished < rows * TILE_COLUMNS);
+    PRODUCT_ACTIVATION(panel->activation, group, (size_t)(rows * TILE_COLUMNS), group);
     for (int64_t i = 0; i < rows; ++i) {
-        copy_columns(out->floats + at + i * out->stride, group + i * TILE_COLUMNS, panel->columns);
+        for (int64_t j = 0; j < TILE_COLUMNS; j += LANES) {
+            const vec_f32 value = vec_load(group + i * TILE_COLUMNS + j);
+            const int64_t to = at + i * out->stride + j;
+            if (out->floats != NULL) {
+                store_floats(out->floats + to, value, panel->columns - j);
+                continue;
+            }
+            largest = vec_s32_max(largest, vec_magnitude_bits(value));
+            store_code(out->codes + to, value, out->range, panel->columns - j);
+        }
+    }
+    if (vec_s32_reduce_max(largest) >= MAGNITUDE_INFINITY) {
+        *out->nonfinite = 1;
     }
 }
 
@@ -354,26 +461,41 @@ pack_rows(const code_block *block, const int8_t *a, int64_t lda)
     }
 }
 
-/* Add one chunk of tiles tile0 .. tile1-1 to their sums, which begin at `sums`.  The panel is followed by another one,
- * which the tiles fetch, or by none. */
+/* What tile t of a block fetches of the next panel, whose codes of this chunk begin at `next` (NULL: there is none):
+ * the block's tiles share it, few tiles in larger parts. */
+static code_ahead
+ahead_of_tile(const code_block *block, int64_t t, int64_t depth, const char *next, const int32_t *sums)
+{
+    const int64_t sharing = block->tile1 - block->tile0;
+    const int64_t shared = (TILE_COLUMNS + sharing - 1) / sharing;
+    const int64_t bytes = shared < CODE_AHEAD_LEAST  ? CODE_AHEAD_LEAST
+                          : shared > CODE_AHEAD_MOST ? CODE_AHEAD_MOST
+                                                     : shared;
+    const int64_t fetched = (t - block->tile0) * depth * bytes;
+    if (next == NULL || fetched >= depth * TILE_COLUMNS) {
+        return (code_ahead){.start = (const char *)sums, .bytes = CODE_AHEAD_LEAST}; /* is in the cache */
+    }
+    return (code_ahead){.start = next + fetched, .bytes = bytes};
+}
+
+/* Add one chunk of tiles tile0 .. tile1-1 to their sums, which begin at `sums`.  The panel is followed by another one
+ * after bytes_to_next, or by none (0). */
 static void
 multiply_chunk(const code_block *block, int64_t chunk, int64_t tile0, int64_t tile1, const char *panel,
                int64_t bytes_to_next, int32_t *sums)
 {
     const int64_t depth = depth_of_chunk(block, chunk);
     const char *codes = panel + STARTS_BYTES + chunk * block->chunk_depth * TILE_COLUMNS;
+    const char *next = bytes_to_next > 0 ? codes + bytes_to_next : NULL;
     const int64_t row0 = row_of_tile(block, tile0);
     for (int64_t t = tile0; t < tile1; ++t) {
         const int64_t row = row_of_tile(block, t);
         const int64_t height = row_of_tile(block, t + 1) - row;
-        const int64_t fetched = (t - block->tile0) * depth * CODE_AHEAD_BYTES;
-        const int fetches = bytes_to_next > 0 && fetched < depth * TILE_COLUMNS;
         int32_t *of_tile = sums + (row - row0) * TILE_COLUMNS;
         const int32_t *start = chunk == 0 ? (const int32_t *)(const void *)panel : of_tile;
         multiply_tile(height, depth, packed_rows(block, row, height, chunk), codes,
                       block->scratch.terms + chunk * block->rows + (row - block->row0), start,
-                      chunk == 0 ? 0 : TILE_COLUMNS, of_tile,
-                      fetches ? codes + bytes_to_next + fetched : (const char *)of_tile);
+                      chunk == 0 ? 0 : TILE_COLUMNS, of_tile, ahead_of_tile(block, t, depth, next, of_tile));
     }
 }
 
@@ -383,25 +505,36 @@ multiply_codes(const code_block *block, const char *panel, int64_t bytes_to_next
                const code_output *out, int64_t column)
 {
     const int64_t last = block->chunks - 1;
+    const int64_t group = finish->activation == QB_ACTIVATION_NONE ? 1 : GROUP_TILES;
+    const int looks = out->floats == NULL && !is_always_finite(finish);
     for (int64_t chunk = 0; chunk < last; ++chunk) {
         multiply_chunk(block, chunk, block->tile0, block->tile1, panel, bytes_to_next, block->scratch.sums);
     }
-    for (int64_t t = block->tile0; t < block->tile1; t += GROUP_TILES) {
-        const int64_t end = block->tile1 - t < GROUP_TILES ? block->tile1 : t + GROUP_TILES;
+    for (int64_t t = block->tile0; t < block->tile1; t += group) {
+        const int64_t end = block->tile1 - t < group ? block->tile1 : t + group;
         const int64_t row = row_of_tile(block, t);
+        const int64_t rows = row_of_tile(block, end) - row;
+        const int64_t at = row * out->stride + column;
         int32_t *sums = block->scratch.sums + (last > 0 ? (row - block->row0) * TILE_COLUMNS : 0);
         multiply_chunk(block, last, t, end, panel, bytes_to_next, sums);
-        finish_sums(sums, row_of_tile(block, end) - row, finish, out, row, column);
+        if (group == 1) {
+            finish_without_activation(sums, rows, finish, out, at, looks);
+        }
+        else {
+            finish_with_activation(sums, rows, finish, out, at);
+        }
     }
 }
 
+/* The columns after n1 are fetched too: whoever asks for a range often asks for the next one then. */
 static void
-multiply(const int8_t *a, int64_t lda, int64_t m, const char *packed, int64_t n0, int64_t n1, int64_t k,
+multiply(const int8_t *a, int64_t lda, int64_t m, const char *packed, int64_t n0, int64_t n1, int64_t n, int64_t k,
          const qb_epilogue *epilogue, const code_output *out, void *scratch)
 {
     const int64_t per_block = tiles_per_block(k);
     const int64_t tile_count = (m + TILE_ROWS - 1) / TILE_ROWS;
     const int64_t blocks = (tile_count + per_block - 1) / per_block;
+    panel_epilogue finish = panel_epilogue_begin(epilogue, 1);
     code_block block = {.k = k,
                         .height = tile_count > 0 ? m / tile_count : 0,
                         .higher = tile_count > 0 ? m % tile_count : 0,
@@ -416,9 +549,9 @@ multiply(const int8_t *a, int64_t lda, int64_t m, const char *packed, int64_t n0
         block.rows = row_of_tile(&block, block.tile1) - block.row0;
         pack_rows(&block, a, lda);
         for (int64_t column = n0; column < n1; column += TILE_COLUMNS) {
-            const panel_epilogue finish = panel_epilogue_of(epilogue, 1, column, n1);
+            panel_epilogue_move(&finish, epilogue, column, n1);
             multiply_codes(&block, packed + column / TILE_COLUMNS * panel_bytes(k),
-                           column + TILE_COLUMNS < n1 ? panel_bytes(k) : 0, &finish, out, column);
+                           column + TILE_COLUMNS < n ? panel_bytes(k) : 0, &finish, out, column);
         }
     }
 }
@@ -428,8 +561,7 @@ QB_FN(product_qs8)(const int8_t *a, int64_t lda, int64_t m, const void *packed, 
                    int64_t k, const qb_epilogue *epilogue, float *c, int64_t ldc, void *scratch)
 {
     const code_output out = {.floats = c, .stride = ldc};
-    (void)n;
-    multiply(a, lda, m, packed, n0, n1, k, epilogue, &out, scratch);
+    multiply(a, lda, m, packed, n0, n1, n, k, epilogue, &out, scratch);
 }
 
 void
@@ -438,8 +570,7 @@ QB_FN(product_qs8_codes)(const int8_t *a, int64_t lda, int64_t m, const void *pa
                          uint32_t *nonfinite, void *scratch)
 {
     const code_output out = {.codes = c, .stride = ldc, .range = range, .nonfinite = nonfinite};
-    (void)n;
-    multiply(a, lda, m, packed, n0, n1, k, epilogue, &out, scratch);
+    multiply(a, lda, m, packed, n0, n1, n, k, epilogue, &out, scratch);
 }
 
 #endif

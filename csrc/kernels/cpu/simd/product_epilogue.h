@@ -37,25 +37,6 @@ exact_factor(float divisor)
     return frexpf(divisor, &exponent) == 0.5f && exponent > -100 && exponent < 100 ? 1.0f / divisor : 0.0f;
 }
 
-static panel_epilogue
-panel_epilogue_of(const qb_epilogue *epilogue, int scaled, int64_t column, int64_t end)
-{
-    panel_epilogue made;
-    made.columns = end - column < TILE_COLUMNS ? end - column : TILE_COLUMNS;
-    made.divisor = epilogue->divisor;
-    made.factor = exact_factor(epilogue->divisor);
-    made.activation = epilogue->activation;
-    made.scaled = scaled;
-    for (int64_t j = 0; j < TILE_COLUMNS; ++j) {
-        made.step[j] = scaled && j < made.columns ? epilogue->step[column + j] : 0.0f;
-        made.bias[j] = scaled ? 0.0f : -0.0f;
-        if (epilogue->bias != NULL && j < made.columns) {
-            made.bias[j] = epilogue->bias[column + j];
-        }
-    }
-    return made;
-}
-
 /* y = x (columns of a panel).  A length that the compiler knows is a few registers, another one is a call. */
 static inline void
 copy_columns(float *y, const float *x, int64_t columns)
@@ -65,6 +46,35 @@ copy_columns(float *y, const float *x, int64_t columns)
     }
     else {
         memcpy(y, x, (size_t)columns * sizeof(float));
+    }
+}
+
+/* What all panels have in common; panel_epilogue_move makes it that of one. */
+static panel_epilogue
+panel_epilogue_begin(const qb_epilogue *epilogue, int scaled)
+{
+    return (panel_epilogue){.divisor = epilogue->divisor,
+                            .factor = exact_factor(epilogue->divisor),
+                            .scaled = scaled,
+                            .activation = epilogue->activation};
+}
+
+/* Columns `column` on, up to `end` or a panel. */
+static void
+panel_epilogue_move(panel_epilogue *panel, const qb_epilogue *epilogue, int64_t column, int64_t end)
+{
+    panel->columns = end - column < TILE_COLUMNS ? end - column : TILE_COLUMNS;
+    if (panel->columns < TILE_COLUMNS || !panel->scaled || epilogue->bias == NULL) {
+        for (int64_t j = 0; j < TILE_COLUMNS; ++j) {
+            panel->step[j] = 0.0f;
+            panel->bias[j] = panel->scaled ? 0.0f : -0.0f;
+        }
+    }
+    if (panel->scaled) {
+        copy_columns(panel->step, epilogue->step + column, panel->columns);
+    }
+    if (epilogue->bias != NULL) {
+        copy_columns(panel->bias, epilogue->bias + column, panel->columns);
     }
 }
 

@@ -27,7 +27,6 @@
 
 enum {
     EXACT_DEPTH = 1024, /* 1024 * 128 * 128 = 2^24: float32 counts that far */
-    AHEAD_BYTES = 16,   /* that a tile fetches ahead per depth */
     BLOCK_TILES = 16,   /* rows of a block at most, in tiles */
     PACK_DEPTH = 64,    /* depths that are transposed while they lie in the level-1 cache */
     LINE_FLOATS = 16    /* of a cache line */
@@ -153,6 +152,15 @@ typedef struct fetch {
     int64_t bytes;
 } fetch;
 
+/* Of them, per depth of a tile, if the tiles have so many depths together: few tiles fetch in larger parts. */
+static int64_t
+ahead_bytes_of(fetch ahead, int64_t depths)
+{
+    const int64_t share = depths > 0 ? (ahead.bytes + depths - 1) / depths : 0;
+    const int64_t even = (share + 1) / 2 * 2;
+    return even < TILE_AHEAD_LEAST ? TILE_AHEAD_LEAST : even > TILE_AHEAD_MOST ? TILE_AHEAD_MOST : even;
+}
+
 static block_chunk
 block_chunk_of(const split *s, int64_t block, int64_t chunk, int64_t k)
 {
@@ -219,16 +227,18 @@ multiply_panel(const block_chunk *chunk, const float *panel, fetch ahead, const 
 {
     _Alignas(64) float tile[TILE_ROWS * TILE_COLUMNS];
     const int resume = !chunk->is_first && !finish->scaled;
+    const int64_t ahead_bytes = ahead_bytes_of(ahead, chunk->depth * (chunk->tile1 - chunk->tile0));
     for (int64_t t = chunk->tile0; t < chunk->tile1; ++t) {
         const int64_t row = first_row(chunk->split, t);
         const int64_t height = first_row(chunk->split, t + 1) - row;
-        const int64_t fetched = (t - chunk->tile0) * chunk->depth * AHEAD_BYTES;
+        const int64_t fetched = (t - chunk->tile0) * chunk->depth * ahead_bytes;
         float *out = c + (row - chunk->row0) * ldc;
         if (resume) {
             load_sums(tile, height, finish->columns, out, ldc);
         }
-        tiles[height - 1](chunk->depth, chunk->rows + (row - chunk->row0) * chunk->stride, chunk->stride, panel, resume,
-                          tile, fetched < ahead.bytes ? ahead.start + fetched : (const char *)panel);
+        tiles[height - 1](chunk->depth, chunk->rows + (row - chunk->row0) * chunk->stride, chunk->stride, panel,
+                          resume ? tile : NULL, TILE_COLUMNS, tile,
+                          fetched < ahead.bytes ? ahead.start + fetched : (const char *)panel, ahead_bytes);
         if (finish->scaled && !(chunk->is_first && chunk->is_last)) {
             add_counts(tile, height, finish->columns, out, ldc, chunk->is_first, chunk->is_last);
         }

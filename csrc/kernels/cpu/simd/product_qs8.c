@@ -106,16 +106,16 @@ widened_chunk(const split *s, int64_t block, int64_t number, const int8_t *a, in
 /* Columns `column` on, up to n1 or a panel, of the chunk that begins at depth `first`; c as multiply_panel has it. */
 static void
 multiply_codes(const block_chunk *chunk, const int8_t *packed, int64_t column, int64_t n1, int64_t first, int64_t k,
-               const qb_epilogue *epilogue, float *panel, float *c, int64_t ldc)
+               const qb_epilogue *epilogue, panel_epilogue *finish, float *panel, float *c, int64_t ldc)
 {
     const int8_t *codes = packed + column * k + first * TILE_COLUMNS;
-    const panel_epilogue finish = panel_epilogue_of(epilogue, 1, column, n1);
     fetch ahead = {(const char *)codes, 0};
     if (column + TILE_COLUMNS < n1) {
         ahead = (fetch){(const char *)(codes + k * TILE_COLUMNS), chunk->depth * TILE_COLUMNS};
     }
     widen_codes(codes, chunk->depth * TILE_COLUMNS, panel);
-    multiply_panel(chunk, panel, ahead, &finish, c, ldc);
+    panel_epilogue_move(finish, epilogue, column, n1);
+    multiply_panel(chunk, panel, ahead, finish, c, ldc);
 }
 
 void
@@ -126,11 +126,12 @@ QB_FN(product_qs8)(const int8_t *a, int64_t lda, int64_t m, const void *packed, 
     const split s = split_of(m, k);
     const code_scratch lies = code_scratch_of(k);
     float *rows = scratch;
+    panel_epilogue finish = panel_epilogue_begin(epilogue, 1);
     for (int64_t step = 0; step < s.blocks * s.chunks; ++step) {
         const int64_t first = step % s.chunks * s.depth;
         const block_chunk chunk = widened_chunk(&s, step / s.chunks, step % s.chunks, a, lda, k, rows);
         for (int64_t column = n0; column < n1; column += TILE_COLUMNS) {
-            multiply_codes(&chunk, packed, column, n1, first, k, epilogue, rows + lies.panel,
+            multiply_codes(&chunk, packed, column, n1, first, k, epilogue, &finish, rows + lies.panel,
                            c + chunk.row0 * ldc + column, ldc);
         }
     }
@@ -147,6 +148,7 @@ QB_FN(product_qs8_codes)(const int8_t *a, int64_t lda, int64_t m, const void *pa
     const split s = split_of(m, k);
     const code_scratch lies = code_scratch_of(k);
     float *rows = scratch;
+    panel_epilogue finish = panel_epilogue_begin(epilogue, 1);
     for (int64_t block = 0; block < s.blocks; ++block) {
         block_chunk chunk = {.split = NULL};
         for (int64_t column = n0; column < n1; column += TILE_COLUMNS) {
@@ -155,7 +157,7 @@ QB_FN(product_qs8_codes)(const int8_t *a, int64_t lda, int64_t m, const void *pa
                 if (s.chunks > 1 || chunk.split == NULL) {
                     chunk = widened_chunk(&s, block, number, a, lda, k, rows);
                 }
-                multiply_codes(&chunk, packed, column, n1, number * s.depth, k, epilogue, rows + lies.panel,
+                multiply_codes(&chunk, packed, column, n1, number * s.depth, k, epilogue, &finish, rows + lies.panel,
                                rows + lies.results, TILE_COLUMNS);
             }
             for (int64_t i = chunk.row0; i < chunk.row1; ++i) {

@@ -43,7 +43,4 @@
 #include "kernels/cpu/variant.h"
 #include "vec.h"
 
-/* For functions whose constant arguments must vanish into the caller's loop. */
-#define VEC_INLINE static inline __attribute__((always_inline))
-
 #endif
