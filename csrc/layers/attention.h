@@ -35,8 +35,9 @@
  * runs over blocks of query rows, so that the (B, N, T, S) tensor never exists: a block's scores stay in the cache from
  * the first product to the second.  When somebody asks for the probabilities (output_attentions, a collecting or
  * dynamic matmul_a quantizer, or one that does not fit codes), the same item code runs in two regions with the
- * probabilities of the whole layer kept in between.  Each row is computed by the same kernel calls either way, so both
- * give the same bits.
+ * probabilities of the whole layer kept in between.  Otherwise their codes are made with them, where the context is
+ * integer and neither dropout nor the head mask comes in between.  Kernels that give the same bits compute each row in
+ * either way.
  *
  * A position with mask 0 gets probability exactly 0, because exp underflows; a row with all keys masked gets what the
  * original gives, the same probability for every key.  A key that a causal query does not see has probability 0 too, so

@@ -102,11 +102,12 @@ qb_attention_probability_count(const qb_sequences *queries, const qb_sequences *
 
 typedef struct item {
     int64_t sequence, head;
-    int64_t rows;   /* T */
-    int64_t keys;   /* S */
-    int64_t at;     /* of its first row and first column in (M, N D) */
-    int64_t key_at; /* in (keys, N D) */
-    float *kept;    /* (T, S) of this head, or NULL */
+    int64_t rows;    /* T */
+    int64_t keys;    /* S */
+    int64_t at;      /* of its first row and first column in (M, N D) */
+    int64_t key_at;  /* in (keys, N D) */
+    float *kept;     /* (T, S) of this head, or NULL */
+    int makes_codes; /* 1: softmax makes codes of the probabilities, which nobody needs as floats */
     item_buffers buffers;
 } item;
 
@@ -219,11 +220,36 @@ visible_keys(const item *it, int64_t row)
     return it->keys - it->rows + row + 1;
 }
 
+static void
+note_nonfinite(qb_attention_job *job, uint32_t nonfinite)
+{
+    if (nonfinite != 0) {
+        atomic_store_explicit(&job->failed, 1, memory_order_relaxed);
+    }
+}
+
+/* Softmax of `rows` scores from row `first` of the block on, over `columns` keys: in place, or as codes. */
+static void
+softmax_rows(qb_attention_job *job, const item *it, int64_t first, int64_t rows, int64_t columns, const float *mask,
+             float *scores)
+{
+    const int64_t at = first * it->keys;
+    const size_t stride = (size_t)it->keys;
+    if (!it->makes_codes) {
+        job->kernels->softmax_f32(scores + at, (size_t)rows, (size_t)columns, stride, mask);
+        return;
+    }
+    uint32_t nonfinite = 0;
+    job->kernels->softmax_qs8(scores + at, (size_t)rows, (size_t)columns, stride, mask, &job->probability_range,
+                              it->buffers.codes + at, &nonfinite);
+    note_nonfinite(job, nonfinite);
+}
+
 /* A mask of each row's own: (1 - mask) * -FLT_MAX, the original's additive form of 0 and 1.  Of rank 3 it says all;
  * otherwise padding and causality are one mask, as in the original, so that a query that sees padding alone gets the
  * original's probabilities. */
 static void
-softmax_masked_rows(const qb_attention_job *job, const item *it, int64_t row, int64_t rows, float *scores)
+softmax_masked_rows(qb_attention_job *job, const item *it, int64_t row, int64_t rows, float *scores)
 {
     const int64_t s = it->keys;
     const float *padding = job->keys->mask == NULL ? NULL : job->keys->mask + job->keys->offsets[it->sequence];
@@ -238,24 +264,30 @@ softmax_masked_rows(const qb_attention_job *job, const item *it, int64_t row, in
             const int is_seen = of_row != NULL ? of_row[j] != 0 : !is_padding && j < visible_keys(it, r);
             mask[j] = is_seen ? 0.0f : -FLT_MAX;
         }
-        job->kernels->softmax_f32(scores + (r - row) * s, 1, (size_t)s, (size_t)s, mask);
+        softmax_rows(job, it, r - row, 1, s, mask, scores);
     }
 }
 
 /* Without padding among the keys, a causal row ends where its query stands. */
 static void
-softmax_causal_rows(const qb_attention_job *job, const item *it, int64_t row, int64_t rows, float *scores)
+softmax_causal_rows(qb_attention_job *job, const item *it, int64_t row, int64_t rows, float *scores)
 {
     const int64_t s = it->keys;
     for (int64_t r = 0; r < rows; r++) {
         const int64_t seen = visible_keys(it, row + r);
-        job->kernels->softmax_f32(scores + r * s, 1, (size_t)seen, (size_t)s, NULL);
-        memset(scores + r * s + seen, 0, (size_t)(s - seen) * sizeof *scores);
+        softmax_rows(job, it, r, 1, seen, NULL, scores);
+        if (it->makes_codes) {
+            memset(it->buffers.codes + r * s + seen, 0, (size_t)(s - seen));
+        }
+        else {
+            memset(scores + r * s + seen, 0, (size_t)(s - seen) * sizeof *scores);
+        }
     }
 }
 
+/* p (rows, S), or the codes of it where the item makes those. */
 static void
-compute_probabilities(const qb_attention_job *job, const item *it, int64_t row, int64_t rows, float *p)
+compute_probabilities(qb_attention_job *job, const item *it, int64_t row, int64_t rows, float *p)
 {
     const int64_t d = job->layer->head_size;
     const int64_t h = width_of(job);
@@ -282,8 +314,7 @@ compute_probabilities(const qb_attention_job *job, const item *it, int64_t row, 
         softmax_causal_rows(job, it, row, rows, p);
     }
     else {
-        job->kernels->softmax_f32(p, (size_t)rows, (size_t)s, (size_t)s,
-                                  mask == NULL ? NULL : mask + job->keys->offsets[it->sequence]);
+        softmax_rows(job, it, 0, rows, s, mask == NULL ? NULL : mask + job->keys->offsets[it->sequence], p);
     }
     if (job->dropout != NULL) {
         qb_dropout_probabilities(job->kernels, job->dropout, it->sequence, job->layer->heads, it->head, row, rows, s, p,
@@ -303,17 +334,17 @@ compute_context(qb_attention_job *job, const item *it, int64_t row, int64_t rows
     const size_t n = (size_t)(rows * s);
     float *c = job->context_rows + it->at + row * h;
     if (job->context_arithmetic == QB_ARITHMETIC_INTEGER) {
-        uint32_t nonfinite = 0;
-        job->kernels->quantize_qs8(p, n, &job->probability_range, it->buffers.codes, &nonfinite);
-        if (nonfinite != 0) {
-            atomic_store_explicit(&job->failed, 1, memory_order_relaxed);
+        if (!it->makes_codes) {
+            uint32_t nonfinite = 0;
+            job->kernels->quantize_qs8(p, n, &job->probability_range, it->buffers.codes, &nonfinite);
+            note_nonfinite(job, nonfinite);
         }
         if (job->context_codes == NULL) {
             job->kernels->product_qs8(it->buffers.codes, s, rows, it->buffers.values, 0, d, d, s, &job->context, c, h,
                                       it->buffers.product);
             return;
         }
-        nonfinite = 0;
+        uint32_t nonfinite = 0;
         job->kernels->product_qs8_codes(it->buffers.codes, s, rows, it->buffers.values, 0, d, d, s, &job->context,
                                         &job->context_range, job->context_codes + it->at + row * h, h, &nonfinite,
                                         it->buffers.product);
@@ -335,6 +366,8 @@ compute_item(qb_attention_job *job, item *it, int64_t first, int64_t last)
     if (first == last) { /* a sequence of fewer rows than parts */
         return;
     }
+    it->makes_codes = job->computes_scores && job->computes_context && it->kept == NULL && job->dropout == NULL &&
+                      job->head_mask == NULL && job->context_arithmetic == QB_ARITHMETIC_INTEGER;
     pack_operands(job, it);
     prepare_key_distances(job, it, first, last);
     for (int64_t row = first; row < last; row += BLOCK_ROWS) {

@@ -410,6 +410,7 @@ test_keys_of_earlier_calls_meet_floats(void)
 static struct {
     qb_kernels real;
     _Atomic int64_t quantized;   /* floats that became codes */
+    _Atomic int64_t probable;    /* probabilities that were codes at once */
     _Atomic int64_t products;    /* floats that integer products gave */
     _Atomic int64_t coded;       /* codes that they gave */
     _Atomic int64_t stored_rows; /* rows that LayerNorm wrote to the hidden states */
@@ -421,6 +422,14 @@ count_quantize(const float *x, size_t n, const qb_quant_range *range, int8_t *co
 {
     counts.quantized += (int64_t)n;
     counts.real.quantize_qs8(x, n, range, codes, nonfinite);
+}
+
+static void
+count_softmax(float *scores, size_t rows, size_t columns, size_t stride, const float *mask, const qb_quant_range *range,
+              int8_t *codes, uint32_t *nonfinite)
+{
+    counts.probable += (int64_t)(rows * columns);
+    counts.real.softmax_qs8(scores, rows, columns, stride, mask, range, codes, nonfinite);
 }
 
 static void
@@ -459,6 +468,7 @@ test_between_integer_sites_only_codes_travel(void)
     counts.hidden = c->coded->bert.hidden;
     counts.hidden_end = counts.hidden + TOKENS * HIDDEN;
     device->kernels.quantize_qs8 = count_quantize;
+    device->kernels.softmax_qs8 = count_softmax;
     device->kernels.product_qs8 = count_product;
     device->kernels.product_qs8_codes = count_codes;
     device->kernels.add_layer_norm_qs8 = count_rows;
@@ -467,8 +477,9 @@ test_between_integer_sites_only_codes_travel(void)
     device->kernels = counts.real;
     const int64_t m = 11 + 7 + 3;
     const int64_t pairs = 11 * 11 + 7 * 7 + 3 * 3;
-    /* The embeddings and all LayerNorms but the last, whose readers have one range; and the probabilities. */
-    CHECK(counts.quantized == m * HIDDEN * (2 * LAYERS) + pairs * HEADS * LAYERS);
+    /* The embeddings and all LayerNorms but the last, whose readers have one range. */
+    CHECK(counts.quantized == m * HIDDEN * (2 * LAYERS));
+    CHECK(counts.probable == pairs * HEADS * LAYERS);
     CHECK(counts.products == pairs * HEADS * LAYERS); /* the scores */
     CHECK(counts.coded == m * LAYERS * (6 * HIDDEN + INTERMEDIATE));
     CHECK(counts.stored_rows == m); /* the last */

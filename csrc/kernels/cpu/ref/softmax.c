@@ -32,6 +32,16 @@ softmax_f32__ref(float *scores, size_t rows, size_t columns, size_t stride, cons
     }
 }
 
+void
+softmax_qs8__ref(float *scores, size_t rows, size_t columns, size_t stride, const float *mask,
+                 const qb_quant_range *range, int8_t *codes, uint32_t *nonfinite)
+{
+    for (size_t r = 0; r < rows; ++r) {
+        softmax_row(scores + r * stride, columns, mask);
+        quantize_qs8__ref(scores + r * stride, columns, range, codes + r * stride, nonfinite);
+    }
+}
+
 static void
 gradient_row(const float *p, float *dp, size_t columns, float factor)
 {
