@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "layers/embeddings.h"
 
+/* Rows that one chunk adds up, normalizes and quantizes, in the first two cache levels. */
+#define CHUNK_ROWS 16
+
 void
 qb_embeddings_init(qb_embeddings *self, int64_t vocabulary, int64_t positions, int64_t types, int64_t features,
                    float eps)
@@ -26,31 +29,30 @@ qb_embeddings_visit(qb_embeddings *self, const qb_visitor *visitor, const qb_pat
     return qb_layer_norm_visit(&self->norm, visitor, &norm);
 }
 
-qb_edge
-qb_embeddings_edge(void)
+size_t
+qb_embeddings_scratch_bytes(const qb_embeddings *self)
 {
-    return (qb_edge){.origin = "embeddings", .onlooker = "the vectors are added up as floats"};
+    return CHUNK_ROWS * (size_t)self->features * sizeof(float);
 }
 
 typedef struct embed_job {
     const qb_embeddings *self;
     const qb_kernels *kernels;
     const qb_embeddings_input *input;
+    qb_scratch *scratch;
     float *y;
     const qb_coded *wanted;    /* of y */
     _Atomic int64_t nonfinite; /* of wanted */
 } embed_job;
 
+/* y (end - begin, H): the sums of tokens begin .. end - 1. */
 static void
-add_vectors(void *argument, int64_t begin, int64_t end, int32_t worker)
+add_vectors(const embed_job *job, int64_t begin, int64_t end, float *y)
 {
-    const embed_job *job = argument;
     const qb_embeddings *self = job->self;
     const qb_embeddings_input *in = job->input;
     const int64_t h = self->features;
-    (void)worker;
-    for (int64_t i = begin; i < end; i++) {
-        float *y = job->y + i * h;
+    for (int64_t i = begin; i < end; i++, y += h) {
         const float *word = in->vectors != NULL ? in->vectors + in->rows[i] * h : self->word.data + in->ids[i] * h;
         job->kernels->add_f32(word, self->token_type.data + in->types[i] * h, (size_t)h, y);
         if (self->adds_positions) {
@@ -65,26 +67,34 @@ embed_rows(void *argument, int64_t begin, int64_t end, int32_t worker)
     embed_job *job = argument;
     const qb_embeddings *self = job->self;
     const int64_t h = self->features;
-    add_vectors(argument, begin, end, worker);
-    float *rows = job->y + begin * h;
-    job->kernels->layer_norm_f32(rows, (size_t)(end - begin), (size_t)h, self->norm.weight.data, self->norm.bias.data,
-                                 self->norm.eps, rows);
-    if (job->input->dropout != NULL) {
-        qb_dropout_rows(job->kernels, job->input->dropout, h, begin, end, job->y, job->y);
+    const int32_t slot = qb_scratch_claim(job->scratch, worker);
+    float *scratch = (float *)qb_scratch_arena(job->scratch, slot).base;
+    for (int64_t row = begin; row < end; row += CHUNK_ROWS) {
+        const int64_t rows = end - row < CHUNK_ROWS ? end - row : CHUNK_ROWS;
+        float *y = job->wanted->lacks_floats ? scratch : job->y + row * h;
+        add_vectors(job, row, row + rows, y);
+        job->kernels->layer_norm_f32(y, (size_t)rows, (size_t)h, self->norm.weight.data, self->norm.bias.data,
+                                     self->norm.eps, y);
+        if (job->input->dropout != NULL) {
+            qb_dropout_rows(job->kernels, job->input->dropout, h, row, row + rows, job->y, job->y);
+        }
+        qb_coded_make(job->wanted, job->kernels, y, row * h, rows * h, &job->nonfinite);
     }
-    qb_coded_make(job->wanted, job->kernels, rows, begin * h, (end - begin) * h, &job->nonfinite);
+    qb_scratch_release(job->scratch, slot);
 }
 
 qb_status
-qb_embeddings_forward(const qb_embeddings *self, const qb_run *run, const qb_embeddings_input *input, float *y,
-                      qb_coded *wanted)
+qb_embeddings_forward(const qb_embeddings *self, const qb_run *run, const qb_embeddings_input *input,
+                      qb_scratch *scratch, float *y, qb_coded *wanted)
 {
     qb_coded floats = {.count = 0};
     qb_coded *made = wanted == NULL ? &floats : wanted;
-    embed_job job = {.self = self, .kernels = run->kernels, .input = input, .y = y, .wanted = made};
+    embed_job job = {.self = self, .kernels = run->kernels, .input = input, .scratch = scratch, .y = y, .wanted = made};
     atomic_init(&job.nonfinite, 0);
-    QB_TRY(qb_run_parallel(run, input->tokens, 16, embed_rows, &job));
-    made->lacks_floats = 0; /* qb_embeddings_edge: wanted or not */
+    if (input->dropout != NULL) { /* it finds rows in y */
+        made->lacks_floats = 0;
+    }
+    QB_TRY(qb_run_parallel(run, input->tokens, CHUNK_ROWS, embed_rows, &job));
     made->nonfinite = atomic_load_explicit(&job.nonfinite, memory_order_relaxed);
     return QB_OK;
 }
@@ -98,6 +108,14 @@ void
 qb_embeddings_gradient_sizes(const qb_embeddings *self, int64_t tokens, qb_gradient_sizes *sizes)
 {
     qb_layer_norm_gradient_sizes(&self->norm, tokens, sizes);
+}
+
+static void
+add_rows(void *argument, int64_t begin, int64_t end, int32_t worker)
+{
+    const embed_job *job = argument;
+    (void)worker;
+    add_vectors(job, begin, end, job->y + begin * job->self->features);
 }
 
 /* A row of a table may be many tokens': all of them are added by the thread that has these columns, in their order. */
@@ -134,7 +152,7 @@ qb_embeddings_backward(const qb_embeddings *self, const qb_gradient_work *work, 
 {
     embed_job job = {.self = self, .kernels = run->kernels, .input = input, .y = work->sums};
     QB_TRY(qb_dropout_apply(run, input->dropout, dy, input->tokens, self->features, dy));
-    QB_TRY(qb_run_parallel(run, input->tokens, 16, add_vectors, &job));
+    QB_TRY(qb_run_parallel(run, input->tokens, CHUNK_ROWS, add_rows, &job));
     QB_TRY(qb_layer_norm_backward(&self->norm, work, run, work->sums, input->tokens, dy, work->dsums));
     job.y = work->dsums;
     QB_TRY(qb_run_parallel(run, (self->features + COLUMNS - 1) / COLUMNS, 1, add_to_tables, &job));

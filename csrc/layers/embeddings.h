@@ -17,6 +17,7 @@
 #include "layers/coded.h"
 #include "layers/dropout.h"
 #include "layers/layer_norm.h"
+#include "layers/scratch.h"
 
 typedef struct qb_embeddings {
     int64_t features;        /* H */
@@ -42,11 +43,11 @@ typedef struct qb_embeddings_input {
 void qb_embeddings_init(qb_embeddings *self, int64_t vocabulary, int64_t positions, int64_t types, int64_t features,
                         float eps);
 qb_status qb_embeddings_visit(qb_embeddings *self, const qb_visitor *visitor, const qb_path *path);
-/* The beginning of the edges on which y goes, and that of its floats. */
-qb_edge qb_embeddings_edge(void);
-/* y (M, H), and the codes that `wanted` asks for, if it is not NULL.  Fails only when interrupted. */
+size_t qb_embeddings_scratch_bytes(const qb_embeddings *self);
+/* y (M, H) and the codes that `wanted` asks for; NULL: y alone.  y is left alone if wanted->lacks_floats, which is 0 on
+ * return if it was written.  `scratch` has slots of qb_embeddings_scratch_bytes.  Fails only when interrupted. */
 qb_status qb_embeddings_forward(const qb_embeddings *self, const qb_run *run, const qb_embeddings_input *input,
-                                float *y, qb_coded *wanted);
+                                qb_scratch *scratch, float *y, qb_coded *wanted);
 
 void qb_embeddings_gradient_sizes(const qb_embeddings *self, int64_t tokens, qb_gradient_sizes *sizes);
 /* dy (M, H) is overwritten with the gradient of the sum of the three vectors, which is that of a given word vector. */

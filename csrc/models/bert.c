@@ -73,7 +73,9 @@ qb_bert_scratch_bytes(const qb_bert *self, const qb_kernels *kernels, const qb_l
 {
     const size_t block = qb_block_scratch_bytes(widest_block(self), kernels, limits);
     const size_t pooler = qb_linear_scratch_bytes(&self->pooler.dense, kernels);
-    return block > pooler ? block : pooler;
+    const size_t embeddings = qb_embeddings_scratch_bytes(&self->embeddings);
+    const size_t larger = block > pooler ? block : pooler;
+    return larger > embeddings ? larger : embeddings;
 }
 
 /* A work struct for every block, or one for all and the inputs of each.  While the arena measures there is no memory
@@ -106,7 +108,7 @@ qb_bert_plan(const qb_bert *self, qb_bert_work *work, qb_arena *arena, const qb_
              const qb_gradient_sizes *sizes, qb_scratch *scratch)
 {
     const size_t h = (size_t)self->embeddings.features;
-    *work = (qb_bert_work){.hidden = NULL};
+    *work = (qb_bert_work){.scratch = scratch};
     work->hidden = qb_arena_take(arena, limits->tokens, h * sizeof *work->hidden);
     if (limits->trains) {
         plan_saved(self, work, arena, limits, scratch);
@@ -217,8 +219,7 @@ onlooker_of(const qb_bert *self, int64_t i, int hands_out)
 void
 qb_bert_visit_edges(const qb_bert *self, const qb_edge_visitor *visitor)
 {
-    qb_edge from = qb_embeddings_edge();
-    visitor->edge(visitor->context, &from);
+    qb_edge from = {.origin = "embeddings"};
     for (int64_t i = 0; i <= self->num_blocks; i++) {
         const qb_edge seen = {.onlooker = onlooker_of(self, i, (visitor->asked & QB_ASKED_HIDDEN_STATES) != 0)};
         if (seen.onlooker != NULL) {
@@ -260,7 +261,7 @@ qb_bert_forward(const qb_bert *self, const qb_bert_work *work, const qb_run *run
     const float *head_mask = inputs->head_mask;
     const qb_embeddings_input tokens = embeddings_input(inputs);
     qb_coded hidden = wanted_of(self, work, inputs, 0);
-    QB_TRY(qb_embeddings_forward(&self->embeddings, run, &tokens, work->hidden, &hidden));
+    QB_TRY(qb_embeddings_forward(&self->embeddings, run, &tokens, work->scratch, work->hidden, &hidden));
     for (int64_t i = 0; i < self->num_blocks; i++) {
         const qb_block *block = &self->blocks[i];
         const qb_block_work *of_block = work->blocks == NULL ? &work->block : &work->blocks[i];

@@ -33,6 +33,7 @@ typedef struct qb_bert_work {
     qb_pooler_work pooler;
     float *hidden; /* (M, H) */
     float *pooled; /* (B, H) */
+    qb_scratch *scratch;
 } qb_bert_work;
 
 /* What one kind of attention, self or cross, looks at in a call. */

@@ -298,7 +298,7 @@ def test_between_calibrated_sites_codes_travel_from_kernels_that_make_them() -> 
         if row.kind in ("linear", "product"):
             assert row.kernel == ("product_qs8_codes" if row.gives == "codes" else "product_qs8")
     vectors = found["bert.embeddings.LayerNorm"]
-    assert (vectors.gives, vectors.floats_because) == ("both", "the vectors are added up as floats")
+    assert (vectors.gives, vectors.floats_because) == ("codes", "")
 
 
 def test_a_tensor_arrives_as_it_is_given() -> None:
@@ -458,11 +458,10 @@ def test_equal_layers_share_their_rows_and_notes() -> None:
         ("bert.encoder.layer.2-3", 2),
     ]
     assert found.notes == [
-        "gives floats: the vectors are added up as floats",
+        "gives floats: the site that reads is not integer",  # the embeddings, to the query of the first layer
         "a quantizer has more codes than int8: over 8 bits, or over 7 unsigned "
         "(attention.self.query._input_quantizer): give it 8 bits",
         "gives floats: softmax, which comes between, reads floats",
-        "gives floats: the site that reads is not integer",
         "gives floats: the last layer's result leaves the encoder",
         "QDQBERT does not quantize it",
     ]

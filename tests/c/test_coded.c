@@ -414,6 +414,7 @@ static struct {
     _Atomic int64_t products;    /* floats that integer products gave */
     _Atomic int64_t coded;       /* codes that they gave */
     _Atomic int64_t stored_rows; /* rows that LayerNorm wrote to the hidden states */
+    _Atomic int64_t added_rows;  /* rows of embeddings that were added up there */
     const float *hidden, *hidden_end;
 } counts;
 
@@ -449,12 +450,32 @@ count_codes(const int8_t *a, int64_t lda, int64_t m, const void *packed, int64_t
     counts.real.product_qs8_codes(a, lda, m, packed, n0, n1, n, k, epilogue, range, c, ldc, nonfinite, scratch);
 }
 
+static int
+is_hidden(const float *y)
+{
+    return y >= counts.hidden && y < counts.hidden_end;
+}
+
 static void
 count_rows(const int8_t *a, float step_a, const int8_t *b, float step_b, size_t rows, size_t columns,
            const float *weight, const float *bias, float eps, float *y)
 {
-    counts.stored_rows += y >= counts.hidden && y < counts.hidden_end ? (int64_t)rows : 0;
+    counts.stored_rows += is_hidden(y) ? (int64_t)rows : 0;
     counts.real.add_layer_norm_qs8(a, step_a, b, step_b, rows, columns, weight, bias, eps, y);
+}
+
+static void
+count_sums(const float *a, const float *b, size_t n, float *y)
+{
+    counts.added_rows += is_hidden(y);
+    counts.real.add_f32(a, b, n, y);
+}
+
+static void
+count_norms(const float *x, size_t rows, size_t columns, const float *weight, const float *bias, float eps, float *y)
+{
+    counts.stored_rows += is_hidden(y) ? (int64_t)rows : 0;
+    counts.real.layer_norm_f32(x, rows, columns, weight, bias, eps, y);
 }
 
 static void
@@ -472,6 +493,8 @@ test_between_integer_sites_only_codes_travel(void)
     device->kernels.product_qs8 = count_product;
     device->kernels.product_qs8_codes = count_codes;
     device->kernels.add_layer_norm_qs8 = count_rows;
+    device->kernels.layer_norm_f32 = count_norms;
+    device->kernels.add_f32 = count_sums;
     static answer made;
     ask(c, c->coded, &made);
     device->kernels = counts.real;
@@ -483,14 +506,15 @@ test_between_integer_sites_only_codes_travel(void)
     CHECK(counts.products == pairs * HEADS * LAYERS); /* the scores */
     CHECK(counts.coded == m * LAYERS * (6 * HIDDEN + INTERMEDIATE));
     CHECK(counts.stored_rows == m); /* the last */
+    CHECK(counts.added_rows == 0);
     free_case(c);
     qb_device_close(device);
 }
 
 /* ---- sentences -------------------------------------------------------------------------------------------------- */
 
-/* What is not finite comes in by a bias or by LayerNorm's parameters, which are floats.  Every such parameter in turn.
- */
+/* What is not finite comes in by an embedding, a bias or LayerNorm's parameters, which are floats.  Every such
+ * parameter in turn, at an element that is looked at. */
 static void
 test_a_nan_gets_the_same_sentence(void)
 {
@@ -502,24 +526,27 @@ test_a_nan_gets_the_same_sentence(void)
         int64_t refused = 0;
         for (int64_t i = 0; i < qb_model_parameter_count(c->model); i++) {
             const qb_parameter_info info = qb_model_parameter(c->model, i);
-            if (info.rank != 1 || strstr(info.name, "pooler") != NULL) {
+            const int is_embedding = strstr(info.name, "_embeddings.") != NULL;
+            if ((info.rank != 1 && !is_embedding) || strstr(info.name, "pooler") != NULL) {
                 continue;
             }
+            const int64_t row = strstr(info.name, "word_") != NULL ? c->ids[0] : 0;
+            const int64_t at = (is_embedding ? row * HIDDEN : 0) + 7;
             for (size_t b = 0; b < COUNT(bad); b++) {
                 float *data = NULL;
                 CHECK(qb_model_parameter_write(c->model, i, &data, NULL) == QB_OK);
-                const float before = data[7];
-                data[7] = bad[b];
+                const float before = data[at];
+                data[at] = bad[b];
                 static answer coded;
                 ask(c, c->coded, &coded);
                 refused += coded.status == QB_ERR_VALUE;
                 CHECK(agree(c, info.name));
                 CHECK(qb_model_parameter_write(c->model, i, &data, NULL) == QB_OK);
-                data[7] = before;
+                data[at] = before;
             }
         }
         /* All but the last LayerNorm's two, whose output no quantizer looks at. */
-        CHECK(refused == 2 * (s == 0 ? 2 + LAYERS * 10 - 2 : 2 + LAYERS * 16 - 2));
+        CHECK(refused == 2 * (3 + (s == 0 ? 2 + LAYERS * 10 - 2 : 2 + LAYERS * 16 - 2)));
         CHECK(agree(c, "restored"));
         free_case(c);
     }

@@ -46,6 +46,50 @@ check_rows(const qb_embeddings *e, const qb_embeddings_input *in, const float *y
 }
 
 static void
+embed(qb_device *device, const qb_embeddings *e, const qb_embeddings_input *input, float *y, qb_coded *wanted)
+{
+    case_plan plan;
+    const qb_run run = qb_device_run(device, NULL, NULL);
+    case_plan_scratch(&plan, device, qb_embeddings_scratch_bytes(e));
+    CHECK(qb_embeddings_forward(e, &run, input, &plan.scratch, y, wanted) == QB_OK);
+    free(plan.scratch_block);
+}
+
+/* Codes of two ranges are those of the floats, which are written only where they are wanted. */
+static void
+check_codes(qb_device *device, const qb_embeddings *e, const qb_embeddings_input *input, const float *floats)
+{
+    const int64_t n = input->tokens * e->features;
+    const qb_quant_range ranges[] = {{127.0f / 1.5f, -127.0f, 127.0f}, {7.0f / 2.5f, -8.0f, 7.0f}};
+    int8_t *expected = case_memory((size_t)n);
+    int8_t *codes = case_memory(2 * (size_t)n);
+    float *y = case_memory((size_t)n * sizeof *y);
+    for (int lacks = 0; lacks < 2; lacks++) {
+        qb_coded wanted = {.lacks_floats = lacks};
+        qb_coded_add(&wanted, &ranges[0], codes);
+        qb_coded_add(&wanted, &ranges[1], codes + n);
+        for (int64_t i = 0; i < n; i++) {
+            y[i] = -3.0f;
+        }
+        embed(device, e, input, y, &wanted);
+        CHECK(wanted.lacks_floats == lacks && wanted.nonfinite == 0);
+        for (int r = 0; r < 2; r++) {
+            uint32_t nonfinite = 0;
+            device->kernels.quantize_qs8(floats, (size_t)n, &ranges[r], expected, &nonfinite);
+            CHECK(memcmp(codes + r * n, expected, (size_t)n) == 0);
+        }
+        int untouched = 1;
+        for (int64_t i = 0; i < n; i++) {
+            untouched = untouched && y[i] == -3.0f;
+        }
+        CHECK(lacks ? untouched : same_bits(y, floats, n));
+    }
+    free(expected);
+    free(codes);
+    free(y);
+}
+
+static void
 test_embeddings_are_the_definition_with_equal_bits_on_every_device(void)
 {
     case_devices devices = case_devices_open();
@@ -78,9 +122,9 @@ test_embeddings_are_the_definition_with_equal_bits_on_every_device(void)
                                                    .types = types,
                                                    .positions = positions};
                 for (size_t d = 0; d < devices.count; d++) {
-                    const qb_run run = qb_device_run(devices.at[d], NULL, NULL);
-                    CHECK(qb_embeddings_forward(&e, &run, &input, d == 0 ? expected : y, NULL) == QB_OK);
+                    embed(devices.at[d], &e, &input, d == 0 ? expected : y, NULL);
                     CHECK(d == 0 || same_bits(y, expected, sizes[s] * h));
+                    check_codes(devices.at[d], &e, &input, expected);
                 }
                 check_rows(&e, &input, expected);
             }

@@ -11,7 +11,7 @@ enum { BATCH = 3, LENGTH = 7, ENCODER = 5, TOKENS = BATCH * LENGTH };
 /* What the counting kernels hand on to, and what they counted; one thread. */
 static qb_kernels real;
 static int64_t counted[QB_KERNEL_COUNT];
-static int64_t stored_rows; /* of LayerNorm after an add, in the hidden states from here on */
+static int64_t stored_rows; /* of LayerNorm, in the hidden states from here on */
 static const float *hidden;
 
 static void
@@ -40,10 +40,25 @@ count_product_qs8_codes(const int8_t *a, int64_t lda, int64_t m, const void *pac
 }
 
 static void
+count_stored(const float *y, size_t rows)
+{
+    stored_rows += y >= hidden && y < hidden + TOKENS * HIDDEN ? (int64_t)rows : 0;
+}
+
+static void
 count_rows(size_t kernel, const float *y, size_t rows)
 {
     counted[kernel] += (int64_t)rows;
-    stored_rows += y >= hidden && y < hidden + TOKENS * HIDDEN ? (int64_t)rows : 0;
+    count_stored(y, rows);
+}
+
+/* Of the embeddings; their rows are no site's. */
+static void
+count_layer_norm_f32(const float *x, size_t rows, size_t columns, const float *weight, const float *bias, float eps,
+                     float *y)
+{
+    count_stored(y, rows);
+    real.layer_norm_f32(x, rows, columns, weight, bias, eps, y);
 }
 
 static void
@@ -101,6 +116,17 @@ is_relative(const char *site)
     return ends_with(site, ".distance_embedding");
 }
 
+static int
+gives_floats(const qb_model *model, uint32_t asked, const char *maker)
+{
+    int gives = 0;
+    for (int64_t i = 0; i < qb_model_edge_count(model, asked); i++) {
+        const qb_edge_info edge = qb_model_edge(model, i, asked);
+        gives |= strcmp(edge.maker, maker) == 0 && *edge.refusal != '\0';
+    }
+    return gives;
+}
+
 /* What the model says of such a forward: by kernel, the work of its sites; and rows of hidden states as floats. */
 static void
 ask_model(const qb_model *model, uint32_t asked, int64_t said[QB_KERNEL_COUNT], int64_t *said_rows)
@@ -113,14 +139,10 @@ ask_model(const qb_model *model, uint32_t asked, int64_t said[QB_KERNEL_COUNT], 
         }
         CHECK(kernel < QB_KERNEL_COUNT && strcmp(site.variant, real.variant[kernel]) == 0);
         CHECK((*site.obstacle != '\0') == (strcmp(site.path, "dequantized") == 0));
-        int gives_floats = 0;
-        for (int64_t e = 0; e < qb_model_edge_count(model, asked); e++) {
-            const qb_edge_info edge = qb_model_edge(model, e, asked);
-            gives_floats |= strcmp(edge.maker, site.name) == 0 && *edge.refusal != '\0';
-        }
-        *said_rows += ends_with(site.name, ".add") && gives_floats ? TOKENS : 0;
+        *said_rows += ends_with(site.name, ".add") && gives_floats(model, asked, site.name) ? TOKENS : 0;
         said[kernel] += is_relative(site.name) ? 0 : work_of(model, site.name);
     }
+    *said_rows += gives_floats(model, asked, "embeddings") ? TOKENS : 0;
 }
 
 /* Everything that a forward can be asked for. */
@@ -265,6 +287,7 @@ counting_device(void)
     device->kernels.product_qs8_codes = count_product_qs8_codes;
     device->kernels.add_layer_norm_f32 = count_add_layer_norm_f32;
     device->kernels.add_layer_norm_qs8 = count_add_layer_norm_qs8;
+    device->kernels.layer_norm_f32 = count_layer_norm_f32;
     return device;
 }
 

@@ -30,7 +30,7 @@ def test_explain_reckons_with_rules(qdqbert, quantized):
     rule = "*.layer.1.output.dense._weight_quantizer=off"
     outcome = qdqbert("explain", quantized, "--rule", rule)
 
-    assert "dequantized (4)" in outcome.out
+    assert "dequantized (3)" in outcome.out
     assert "(output.dense._weight_quantizer): switch it on" in outcome.out
 
 
