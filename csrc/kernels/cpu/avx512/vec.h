@@ -289,6 +289,26 @@ vec_transpose(const float *x, size_t x_stride, float *y, size_t y_stride)
     }
 }
 
+#define VEC_HAS_LOOKUP
+
+static inline vec_f32
+vec_lookup(const float table[32], vec_f32 shifted)
+{
+    return _mm512_permutex2var_ps(_mm512_loadu_ps(table), _mm512_castps_si512(shifted), _mm512_loadu_ps(table + 16));
+}
+
+static inline vec_f32
+vec_from_integer(vec_f32 v)
+{
+    return _mm512_reduce_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+static inline int
+vec_all_less_equal(vec_f32 a, vec_f32 b)
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ) == 0xffff;
+}
+
 typedef struct vec_f64 {
     __m512d low, high;
 } vec_f64;

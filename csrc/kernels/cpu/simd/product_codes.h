@@ -45,13 +45,14 @@ typedef struct code_ahead {
 #include "product_qs8_tile.h"
 
 #include "kernels/cpu/simd/product_epilogue.h"
-#include "kernels/cpu/simd/lanes.h"
+#include "kernels/cpu/simd/gelu_codes.h"
 
 enum {
     BLOCK_TILES = 64,                              /* rows of a block at most, in tiles */
     GROUP_TILES = 8,                               /* whose sums are finished together */
     STARTS_BYTES = TILE_COLUMNS * sizeof(int32_t), /* of a panel, before its codes */
     STEP_BYTES = STEP_DEPTHS * TILE_COLUMNS,       /* of a panel's step */
+    PANEL_VECTORS = TILE_COLUMNS / LANES,          /* in a row of a panel */
     BLOCK_COLUMNS = 16,                            /* of a block of b that is packed at once */
     BLOCK_DEPTHS = 16,
     BLOCK_STEPS = BLOCK_DEPTHS / STEP_DEPTHS
@@ -306,18 +307,23 @@ store_floats(float *y, vec_f32 v, int64_t columns)
     }
 }
 
+static inline void
+store_s8(int8_t *codes, vec_f32 v, int64_t columns)
+{
+    if (columns >= LANES) {
+        vec_store_s8(codes, v);
+    }
+    else if (columns > 0) {
+        vec_store_s8_n(codes, v, (size_t)columns);
+    }
+}
+
 /* The code of v, as quantize_qs8 makes it. */
 VEC_INLINE void
 store_code(int8_t *codes, vec_f32 v, const qb_quant_range *range, int64_t columns)
 {
     const vec_f32 scaled = vec_mul(v, vec_set(range->scale));
-    const vec_f32 code = vec_min(vec_set(range->upper), vec_max(vec_set(range->lower), scaled));
-    if (columns >= LANES) {
-        vec_store_s8(codes, code);
-    }
-    else if (columns > 0) {
-        vec_store_s8_n(codes, code, (size_t)columns);
-    }
+    store_s8(codes, vec_min(vec_set(range->upper), vec_max(vec_set(range->lower), scaled)), columns);
 }
 
 /* Sums (rows, TILE_COLUMNS) without an activation: what goes to `at` of the output. */
@@ -379,6 +385,50 @@ finish_without_activation(const int32_t *sums, int64_t rows, const panel_epilogu
         finish_codes(sums, rows, panel, out, at, divides, 1);
     }
 }
+
+#ifdef VEC_HAS_LOOKUP
+/* Codes of the gelu of a row of a panel by the definition. */
+static void
+define_gelu_codes(const vec_f32 row[PANEL_VECTORS], const code_output *out, int8_t *codes)
+{
+    float values[TILE_COLUMNS];
+    for (int64_t i = 0; i < PANEL_VECTORS; ++i) {
+        vec_store(values + i * LANES, row[i]);
+    }
+    PRODUCT_ACTIVATION(QB_ACTIVATION_GELU, values, TILE_COLUMNS, values);
+    for (int64_t i = 0; i < PANEL_VECTORS; ++i) {
+        store_code(codes + i * LANES, vec_load(values + i * LANES), out->range, LANES);
+    }
+}
+
+/* Finite sums of a whole panel whose gelu, finite too, is coded, by its screen. */
+static void
+finish_gelu_codes(const int32_t *sums, int64_t rows, const panel_epilogue *panel, const code_output *out, int64_t at,
+                  float settled_distance)
+{
+    const vec_f32 scale = vec_set(out->range->scale);
+    const vec_f32 lower = vec_set(out->range->lower);
+    const vec_f32 upper = vec_set(out->range->upper);
+    const vec_f32 distance = vec_set(settled_distance);
+    int8_t *codes = out->codes + at;
+    for (int64_t i = 0; i < rows; ++i, sums += TILE_COLUMNS, codes += out->stride) {
+        vec_f32 row[PANEL_VECTORS];
+        vec_f32 scaled[PANEL_VECTORS];
+        int settled = 1;
+        for (int64_t j = 0; j < PANEL_VECTORS; ++j) {
+            row[j] = finish_vector(sums, panel, j * LANES, DIVIDES_NOT);
+            settled &= gelu_screen(row[j], scale, distance, &scaled[j]);
+        }
+        if (!settled) {
+            define_gelu_codes(row, out, codes);
+            continue;
+        }
+        for (int64_t j = 0; j < PANEL_VECTORS; ++j) {
+            vec_store_s8(codes + j * LANES, vec_min(upper, vec_max(lower, scaled[j])));
+        }
+    }
+}
+#endif
 
 /* Sums with an activation.  Padding columns are 0 before it and finite after it. */
 static void
@@ -499,14 +549,24 @@ multiply_chunk(const code_block *block, int64_t chunk, int64_t tile0, int64_t ti
     }
 }
 
+/* That of gelu_screen_distance, for a panel that finish_gelu_codes takes and whose sums are always finite; or 0. */
+static float
+screen_distance(const panel_epilogue *finish, const code_output *out)
+{
+    const int is_whole = finish->columns == TILE_COLUMNS && divides_of(finish) == DIVIDES_NOT;
+    const int is_gelu = out->floats == NULL && finish->activation == QB_ACTIVATION_GELU;
+    return is_gelu && is_whole ? gelu_screen_distance(out->range->scale) : 0.0f;
+}
+
 /* One panel, which is columns `column` on of the output. */
 static void
 multiply_codes(const code_block *block, const char *panel, int64_t bytes_to_next, const panel_epilogue *finish,
                const code_output *out, int64_t column)
 {
     const int64_t last = block->chunks - 1;
-    const int64_t group = finish->activation == QB_ACTIVATION_NONE ? 1 : GROUP_TILES;
     const int looks = out->floats == NULL && !is_always_finite(finish);
+    const float screen = looks ? 0.0f : screen_distance(finish, out);
+    const int64_t group = finish->activation == QB_ACTIVATION_NONE || screen > 0.0f ? 1 : GROUP_TILES;
     for (int64_t chunk = 0; chunk < last; ++chunk) {
         multiply_chunk(block, chunk, block->tile0, block->tile1, panel, bytes_to_next, block->scratch.sums);
     }
@@ -517,12 +577,17 @@ multiply_codes(const code_block *block, const char *panel, int64_t bytes_to_next
         const int64_t at = row * out->stride + column;
         int32_t *sums = block->scratch.sums + (last > 0 ? (row - block->row0) * TILE_COLUMNS : 0);
         multiply_chunk(block, last, t, end, panel, bytes_to_next, sums);
-        if (group == 1) {
+        if (finish->activation == QB_ACTIVATION_NONE) {
             finish_without_activation(sums, rows, finish, out, at, looks);
+            continue;
         }
-        else {
-            finish_with_activation(sums, rows, finish, out, at);
+#ifdef VEC_HAS_LOOKUP
+        if (screen > 0.0f) {
+            finish_gelu_codes(sums, rows, finish, out, at, screen);
+            continue;
         }
+#endif
+        finish_with_activation(sums, rows, finish, out, at);
     }
 }
 

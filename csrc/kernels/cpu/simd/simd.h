@@ -24,6 +24,9 @@
  *                                         (numerics.h); NaN if p is
  *   vec_bits(v)  vec_from_bits(b)         the float's bits
  *   vec_magnitude_bits(v)                 the same without sign
+ *   vec_lookup(table, n + 2^23 * 3 / 2)   table[n] of 32 floats, n an integer; only with VEC_HAS_LOOKUP
+ *   vec_from_integer(v)                   v - vec_rint(v), 0 for an infinity; only with VEC_HAS_LOOKUP
+ *   vec_all_less_equal(a, b)              1: a <= b in every lane; only with VEC_HAS_LOOKUP
  *   vec_s32_zero()  vec_s32_max(a, b)  vec_s32_reduce_max(v)
  *   vec_reduce_add(v)  vec_reduce_max(v)  the tree (l, l+8), (l, l+4), (l, l+2), (l, l+1)
  *   vec_f64                               16 float64, for sums of squares
