@@ -47,24 +47,29 @@ class _LanguageModel(GenerationMixin, QDQBertPreTrainedModel):
         words = "bert.embeddings.word_embeddings.weight"
         self.add_module("cls", QDQBertOnlyMLMHead(self._engine.handles, "cls", words, self.config))
 
-    def _labelled(
+    def _scored(
         self,
         labels: Any,
         input_ids: Any,
         inputs_embeds: Any,
         attention_mask: Any,
         only_labelled: bool,
+        only_where: Any,
         *,
         is_shifted: bool,
     ) -> tuple[Array | None, Array | None]:
         """Return the label of each token that is scored, and the tokens if they are not all."""
-        if labels is None:
-            if only_labelled:
-                raise ValueError("only_labelled: there are no labels; expected False")
+        if labels is None and only_labelled:
+            raise ValueError("only_labelled: there are no labels; expected False")
+        if labels is None and only_where is None:
             return None, None
         require_one_input(input_ids, inputs_embeds)
         name, words = ("input_ids", input_ids) if inputs_embeds is None else ("inputs_embeds", inputs_embeds)
         shape = as_array(name, words).shape[:2]
+        if labels is None:
+            return None, _places(only_where, shape)
+        if only_where is not None:
+            raise ValueError("only_where: labels say already which tokens count; expected None beside them")
         rows = token_labels(labels, shape, attention_mask, self.padding == "skip", is_shifted)
         if not only_labelled:
             return rows, None
@@ -185,6 +190,7 @@ class QDQBertLMHeadModel(_LanguageModel):
         *,
         label_smoothing: float = 0.0,
         only_labelled: bool = False,
+        only_where: Any = None,
     ) -> Any:
         """Score the vocabulary at every token.
 
@@ -203,6 +209,9 @@ class QDQBertLMHeadModel(_LanguageModel):
         only_labelled : bool
             Score the tokens alone whose labels count: the same loss and gradients for less work.  Logits then
             have the shape (tokens, vocab_size), row by row.
+        only_where : bools, or 0 and 1, shape (batch, length), optional
+            Score the tokens alone where this is True, for less work: the logits are then
+            ``logits[only_where]`` of all, (tokens, vocab_size).  Not with `labels`.
 
         Returns
         -------
@@ -214,8 +223,8 @@ class QDQBertLMHeadModel(_LanguageModel):
         TypeError, ShapeError, IndexError, ValueError
             For arguments of a wrong kind, shape or range; the argument is named.
         """
-        rows, positions = self._labelled(
-            labels, input_ids, inputs_embeds, attention_mask, only_labelled, is_shifted=True
+        rows, positions = self._scored(
+            labels, input_ids, inputs_embeds, attention_mask, only_labelled, only_where, is_shifted=True
         )
         run = self._run(
             _core.OUTPUT_LOGITS,
@@ -339,6 +348,7 @@ class QDQBertForMaskedLM(_LanguageModel):
         *,
         label_smoothing: float = 0.0,
         only_labelled: bool = False,
+        only_where: Any = None,
     ) -> Any:
         """Score the vocabulary at every token.
 
@@ -357,6 +367,9 @@ class QDQBertForMaskedLM(_LanguageModel):
         only_labelled : bool
             Score the tokens alone whose labels count: the same loss and gradients for less work.  Logits then
             have the shape (tokens, vocab_size), row by row.
+        only_where : bools, or 0 and 1, shape (batch, length), optional
+            Score the tokens alone where this is True, for less work: the logits are then
+            ``logits[only_where]`` of all, (tokens, vocab_size).  Not with `labels`.
 
         Returns
         -------
@@ -368,8 +381,8 @@ class QDQBertForMaskedLM(_LanguageModel):
         TypeError, ShapeError, IndexError, ValueError
             For arguments of a wrong kind, shape or range; the argument is named.
         """
-        rows, positions = self._labelled(
-            labels, input_ids, inputs_embeds, attention_mask, only_labelled, is_shifted=False
+        rows, positions = self._scored(
+            labels, input_ids, inputs_embeds, attention_mask, only_labelled, only_where, is_shifted=False
         )
         run = self._run(
             _core.OUTPUT_LOGITS,
@@ -453,6 +466,18 @@ _PLAIN_ARGUMENTS = (
     "output_attentions",
     "output_hidden_states",
 )
+
+
+def _places(only_where: Any, shape: tuple[int, ...]) -> Array:
+    """Return the tokens where the argument is True, as the engine counts them."""
+    asked = as_integers("only_where", only_where)
+    assert asked is not None
+    if asked.shape != shape:
+        raise ShapeError(f"only_where: expected {shape}, got {asked.shape}")
+    strange = asked[(asked != 0) & (asked != 1)]
+    if strange.size:
+        raise ValueError(f"only_where: expected True and False, or 0 and 1, got {strange[0]}")
+    return np.flatnonzero(asked)
 
 
 def _tokens(input_ids: Any) -> npt.NDArray[np.int64]:

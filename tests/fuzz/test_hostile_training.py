@@ -95,6 +95,7 @@ class Trainee:
             lambda: model(self.batch, **SPANS, label_smoothing=some(0.1)),
             lambda: self.writer(self.batch, labels=some(self.batch), only_labelled=True).loss.backward(),
             lambda: self.writer(some(self.batch), labels=self.batch, only_labelled=some(True)),
+            lambda: self.writer(self.batch, only_where=some(self.batch == 5)),
             lambda: scaled(some(2.0)),
             lambda: some(1.0) - model(self.batch, **SPANS).loss / some(2.0),
             lambda: backward(d_last_hidden_state=some(hidden), wants_inputs=True),
