@@ -20,7 +20,7 @@ from qdqbert.module import Slot
 from qdqbert.parameter import ParameterState
 from qdqbert.sessions import SessionPool
 
-__all__ = ["FROM_FILE", "FROZEN", "THAW", "Bound", "snapshot"]
+__all__ = ["FROM_FILE", "FROZEN", "THAW", "Bound", "difference_of", "snapshot"]
 
 # What to do about it.
 THAW = "load the checkpoint again, with from_pretrained(..., thaw=True) if it is one of int8 codes"
@@ -106,6 +106,7 @@ class Bound(NamedTuple):
         state : ParameterState
         """
         model, (index, shape) = self.model, self.codes[name]
+        quantizer = self.quantizers[f"{name.removesuffix('.weight')}._weight_quantizer"]
 
         def read() -> npt.NDArray[np.float32]:
             values = model.values_of_codes(index, model.read_codes(index))
@@ -115,9 +116,39 @@ class Bound(NamedTuple):
         def refuse(value: Any) -> NoReturn:
             raise StateError(f"{name}: {FROZEN}")
 
+        def difference(value: npt.NDArray[np.float32]) -> str:
+            # What its code stands for is another number for every code of a row.
+            return difference_of(quantizer.forward(value), read(), "other codes than it has", FROZEN)
+
         return Slot(
-            read=read, write=refuse, shape=shape, is_parameter=False, owner=model, state=state, refusal=FROZEN
+            read=read,
+            write=refuse,
+            shape=shape,
+            is_parameter=False,
+            owner=model,
+            state=state,
+            refusal=FROZEN,
+            difference=difference,
         )
+
+
+def difference_of(
+    value: npt.NDArray[np.float32], present: npt.NDArray[np.float32], what: str, refusal: str
+) -> str:
+    """Return how many numbers differ, the first place, and why that cannot be; empty if none does.
+
+    Parameters
+    ----------
+    value, present : ndarray, float32, of one shape
+    what : str
+        What a number that differs stands for.
+    refusal : str
+    """
+    differing = np.argwhere((value != present) & ~(np.isnan(value) & np.isnan(present)))
+    if not len(differing):
+        return ""
+    place = tuple(int(each) for each in differing[0])
+    return f"{len(differing)} of {value.size} numbers are {what}, the first at {place}; it {refusal}"
 
 
 def snapshot(config: QDQBertConfig) -> QDQBertConfig:

@@ -216,10 +216,11 @@ class TrainableModel(Module):
         sums are of floats; so do weights of layers that do not multiply codes, as `execution_sites` says.
 
         What would need the floats again is refused with the layer's name: training mode, optimizers,
-        `load_state_dict` of a frozen weight, changing the quantizers of its layer (so also calibration and
-        learned ranges), pruning and resizing.  To thaw a model, load its checkpoint again.  ``weight`` of a
-        frozen layer, also in `state_dict`, is ``code / scale``, computed on each access: what the model
-        multiplies; it is no parameter any more.  Copies and pickles of a frozen model are frozen.
+        `load_state_dict` of other codes than a frozen weight has, changing the quantizers of its layer (so
+        also calibration and learned ranges), pruning and resizing.  To thaw a model, load its checkpoint
+        again.  ``weight`` of a frozen layer, also in `state_dict`, is ``code / scale``, computed on each
+        access: what the model multiplies; it is no parameter any more.  Copies and pickles of a frozen model
+        are frozen.
 
         A range that each forward would take from a weight is fixed as it is.  A call may run beside forwards
         of other threads.  Parts of the model that are enabled later can be frozen by another call.

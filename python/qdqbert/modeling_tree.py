@@ -21,7 +21,7 @@ from qdqbert._core import STAGE_CLIP, Change, Model
 from qdqbert.configuration_qdqbert import QDQBertConfig
 from qdqbert.errors import StateError, UnsupportedError
 from qdqbert.forward_inputs import as_integers
-from qdqbert.modeling_bound import FROM_FILE, Bound
+from qdqbert.modeling_bound import FROM_FILE, Bound, difference_of
 from qdqbert.module import Module, ModuleList, Slot
 from qdqbert.nn import Clip, QuantLinear, TensorQuantizer
 from qdqbert.nn.tensor_quantizer import set_range
@@ -116,6 +116,11 @@ class Handles:
             state=self.state(name),
             place=self._place(name),
             refusal=FROM_FILE if name in bound.lent else None,
+            difference=(
+                (lambda value: difference_of(value, view, "others than the file's", FROM_FILE))
+                if name in bound.lent
+                else None
+            ),
         )
 
     def state(self, name: str) -> ParameterState:

@@ -62,7 +62,10 @@ class Slot:
     place : Place, optional
         Of a parameter of a model: where it and its gradient are.
     refusal : str, optional
-        Why nobody can write it.
+        Why nobody can write it, for a parameter of a frozen model.
+    difference : callable (ndarray) -> str, optional
+        Of a tensor that nobody can write: says of a value of its shape why that is not what is there, and
+        why it cannot be; empty for one that is.
     """
 
     read: Callable[[], Array | None]
@@ -78,6 +81,7 @@ class Slot:
     state: ParameterState = dataclasses.field(default_factory=ParameterState)
     place: Place | None = None
     refusal: str | None = None
+    difference: Callable[[Array], str] | None = None
 
     def parameter(self, value: Array) -> Parameter:
         """Return the view of the parameter.
@@ -458,6 +462,9 @@ class Module:
         Ranges (``_amax``) are optional: one that the module lacks is created, one that `state_dict` lacks is
         kept, with a warning in the log. Everything is checked before anything is written.
 
+        A frozen model takes the codes that it has, however they come: its own `state_dict`, that of a copy,
+        or floats that its quantizers turn into the same codes; the ranges that these depend on must be equal.
+
         Parameters
         ----------
         state_dict : mapping of str to array
@@ -476,13 +483,10 @@ class Module:
             Which is also a RuntimeError: wrong shapes or values that are no numbers, and with `strict`
             missing and unexpected keys; all of them are listed.
         StateError
-            If a forward runs on the model at this moment, or a frozen model has a tensor otherwise; then
-            nothing is written.
+            If a forward runs on the model at this moment, or it is frozen and would get other codes, or
+            other numbers where it reads from a file; then nothing is written.
         """
         slots = {name: slot for name, slot in self._named_slots() if slot.persistent}
-        for name, slot in slots.items():
-            if slot.refusal is not None and name in state_dict:
-                raise StateError(f"load_state_dict: {name}: {slot.refusal}")
         missing = [name for name, slot in slots.items() if slot.required and name not in state_dict]
         unexpected = [name for name in state_dict if name not in slots]
         problems, values = [], {}
@@ -500,6 +504,8 @@ class Module:
                         f"size mismatch for {name}: copying a param with shape {values[name].shape} from "
                         f"checkpoint, the shape in current model is {slot.shape}."
                     )
+                elif slot.difference is not None and (difference := slot.difference(values.pop(name))):
+                    raise StateError(f"load_state_dict: {name}: {difference}")
         if strict and unexpected:
             problems.insert(
                 0, "Unexpected key(s) in state_dict: " + ", ".join(f"{key!r}" for key in unexpected) + "."

@@ -133,6 +133,109 @@ def test_a_state_dict_of_a_frozen_model_loads_into_floats_with_equal_bits() -> N
     assert answer(other) == answer(model)
 
 
+# ---- its own codes, loaded again ---------------------------------------------------------------------------
+
+SOURCES: dict[str, Callable[[Any], Any]] = {
+    "itself": lambda model: model,
+    "a copy": copy.deepcopy,
+    "the floats": lambda model: calibrated(),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES.keys())
+def test_the_codes_that_are_there_load(source: Callable[[Any], Any]) -> None:
+    model = frozen()
+    expected = answer(model)
+    codes = model._engine.handles.bound.read_codes(f"{QUERY}.weight")
+    loaded = model.load_state_dict(source(model).state_dict())
+    assert (loaded.missing_keys, loaded.unexpected_keys) == ([], [])
+    assert model.is_frozen
+    assert np.array_equal(model._engine.handles.bound.read_codes(f"{QUERY}.weight"), codes)
+    assert answer(model) == expected
+
+
+def test_the_codes_of_a_model_without_ranges_load() -> None:
+    model = tiny_model.question_answering(0)
+    model.freeze()
+    expected = answer(model)
+    model.load_state_dict(model.state_dict())
+    assert answer(model) == expected
+
+
+def test_a_layer_takes_its_codes_alone() -> None:
+    layer = frozen().get_submodule(QUERY)
+    before = np.array(layer.weight)
+    layer.load_state_dict(layer.state_dict())
+    assert np.array_equal(layer.weight, before)
+
+
+def test_what_is_not_frozen_is_written_beside_codes_that_are_there() -> None:
+    model = frozen()
+    state = model.state_dict()
+    state[f"{QUERY}.bias"] = np.arange(24, dtype=np.float32)
+    state["bert.encoder.layer.0.output.add_local_input_quantizer._amax"] = np.float32(3.5)
+    model.load_state_dict(state)
+    assert np.array_equal(model.get_submodule(QUERY).bias, np.arange(24))
+    assert model.get_submodule("bert.encoder.layer.0.output.add_local_input_quantizer").amax == 3.5
+
+
+def other_codes(state: dict[str, Any]) -> None:
+    weight = np.array(state[f"{QUERY}.weight"])
+    weight[2, 5:7] *= -1
+    state[f"{QUERY}.weight"] = weight
+
+
+def no_number(state: dict[str, Any]) -> None:
+    weight = np.array(state[f"{QUERY}.weight"])
+    weight[0, 0] = np.nan
+    state[f"{QUERY}.weight"] = weight
+
+
+OTHERS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+    "codes": (
+        other_codes,
+        rf"{QUERY}\.weight: 2 of 576 numbers are other codes than it has, the first at \(2, 5\); it cannot "
+        "be changed, because the model is frozen",
+    ),
+    "nan": (no_number, rf"{QUERY}\.weight: 1 of 576 numbers are other codes"),
+    "range of the weight": (
+        lambda state: state.update({f"{QUERY}._weight_quantizer._amax": np.ones((24, 1), np.float32)}),
+        rf"{QUERY}\._weight_quantizer\._amax: it differs from what is there, and that cannot be changed, "
+        "because the weight of the layer is frozen",
+    ),
+    "range of the input": (
+        lambda state: state.update({f"{QUERY}._input_quantizer._amax": np.float32(77)}),
+        rf"{QUERY}\._input_quantizer\._amax: it differs",
+    ),
+    "scale before": (
+        lambda state: state.update({f"{QUERY}._input_quantizer._pre_quant_scale": np.float32(2)}),
+        rf"{QUERY}\._input_quantizer\._pre_quant_scale: there is none, and that cannot be changed",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "reason"), OTHERS.values(), ids=OTHERS.keys())
+def test_anything_else_is_refused_with_the_reason_and_nothing_is_written(
+    change: Callable[[dict[str, Any]], None], reason: str
+) -> None:
+    model = frozen()
+    expected = answer(model)
+    state = model.state_dict()
+    state["qa_outputs.bias"] = np.array([5, 6], np.float32)
+    change(state)
+    with pytest.raises(StateError, match=rf"^load_state_dict: {reason}.*load the checkpoint again"):
+        model.load_state_dict(state)
+    assert answer(model) == expected
+
+
+def test_another_shape_is_a_size_mismatch() -> None:
+    model = frozen()
+    state = model.state_dict()
+    state[f"{QUERY}.weight"] = np.zeros((3, 24), np.float32)
+    with pytest.raises(qdqbert.CheckpointError, match=rf"size mismatch for {QUERY}.weight"):
+        model.load_state_dict(state)
+
+
 def test_frozen_weights_are_counted_and_are_no_parameters() -> None:
     model, floats = frozen(), calibrated()
     assert model.num_parameters() == floats.num_parameters()

@@ -509,7 +509,15 @@ class TensorQuantizer(Copyable, QuantizerStages):  # a module's shallow copy wou
         for name, read, write in tensors:
             value = read()
             shape = None if value is None else value.shape
-            slots[name] = Slot(read, write, shape, is_parameter=False, required=False, owner=self._handle)
+            slots[name] = Slot(
+                read,
+                write,
+                shape,
+                is_parameter=False,
+                required=False,
+                owner=self._handle,
+                difference=None if self._handle.frozen_name is None else _frozen_difference(value),
+            )
         return slots
 
     def _parameter_slots(self) -> Mapping[str, Slot]:
@@ -539,6 +547,21 @@ class TensorQuantizer(Copyable, QuantizerStages):  # a module's shallow copy wou
         text += " clip" if self._has_stage(_core.STAGE_CLIP) else ""
         text += " calib" if self._has_stage(_core.STAGE_CALIB) else ""
         return text
+
+
+def _frozen_difference(present: Array | None) -> Callable[[Array], str]:
+    """Return what says how a value differs from what a quantizer of frozen codes has."""
+
+    def difference(value: Array) -> str:
+        if present is not None and np.array_equal(value, present):
+            return ""
+        what = "there is none" if present is None else "it differs from what is there"
+        return (
+            f"{what}, and that cannot be changed, because the weight of the layer is frozen: what its codes "
+            "mean follows from it; load the checkpoint again"
+        )
+
+    return difference
 
 
 def descriptor_options(descriptor: QuantDescriptor) -> dict[str, Any]:
