@@ -70,6 +70,8 @@ class CheckpointModule(Module):
     config: QDQBertConfig
     name_or_path: str
     padding: Any
+    # As in transformers: patterns of tensors that a checkpoint may lack; they are drawn, and nothing is said.
+    _keys_to_ignore_on_load_missing: ClassVar[Sequence[str] | None] = None
     _engine: Any
     _prefix: str = ""  # of the engine's names; a base model inside another has its own without it
 
@@ -256,6 +258,7 @@ class CheckpointModule(Module):
         model._initialize(seed, fresh)
         model.name_or_path = source.name if source else ""
         model._load_generation_config(source)
+        report = report.without_missing(cls._keys_to_ignore_on_load_missing or ())
         log_report(report, cls.__name__, where, config.architectures)
         return (model, report.as_dict()) if output_loading_info else model
 

@@ -180,6 +180,20 @@ def test_a_head_loads_from_a_base_checkpoint_and_says_what_is_new(
     assert (model.classifier.bias == 0).all()
 
 
+def test_a_class_may_say_what_a_checkpoint_may_lack(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tiny_model.question_answering(0).save_pretrained(tmp_path)
+
+    class Pooled(qdqbert.QDQBertModel):
+        _keys_to_ignore_on_load_missing = (r"^pooler\.",)
+
+    model, info = Pooled.from_pretrained(tmp_path, output_loading_info=True)
+    assert info["missing_keys"] == []
+    assert np.any(model.pooler.dense.weight)  # drawn all the same
+    assert not caplog.records
+    qdqbert.QDQBertModel.from_pretrained(tmp_path)
+    assert "pooler.dense.weight" in caplog.text
+
+
 def test_a_base_model_loads_from_a_head_checkpoint(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     model, info = QDQBertModel.from_pretrained(folder, output_loading_info=True)

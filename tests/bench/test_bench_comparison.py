@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import qdqbert
 import tiny_model
@@ -81,6 +82,22 @@ def test_peers_get_the_weights_of_the_checkpoint_and_nothing_of_quantizers(
         qdqbert.quantizers(model, {"*": "off"})
     inputs = even(2, 9).inputs(53)
     assert np.array_equal(plain(**inputs)[0], ours(**inputs)[0])
+
+
+def test_nothing_is_said_of_a_pooler_that_the_checkpoint_lacks_and_all_of_others(
+    checkpoint: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folders, _ = write_folders(checkpoint, tmp_path / "made")
+    assert not caplog.records
+    assert "pooler.dense.weight" in load_file(folders.plain / "model.safetensors")
+    weights = Path(checkpoint) / "model.safetensors"
+    lost = "bert.encoder.layer.0.output.dense.weight"
+    save_file({name: array for name, array in load_file(weights).items() if name != lost}, weights)
+    write_folders(checkpoint, tmp_path / "others")
+    [record] = caplog.records
+    assert "newly initialized" in record.message
+    assert "encoder.layer.0.output.dense.weight" in record.message
+    assert "pooler" not in record.message
 
 
 def test_a_float_checkpoint_is_calibrated_and_that_is_said(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,6 +55,17 @@ class LoadingReport:
     unexpected_keys: list[str]
     mismatched_keys: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
     error_msgs: list[str]
+
+    def without_missing(self, patterns: Sequence[str]) -> LoadingReport:
+        """Return the report without missing keys in which one of the patterns is found.
+
+        Parameters
+        ----------
+        patterns : sequence of str
+            Regular expressions.
+        """
+        left = [name for name in self.missing_keys if not any(re.search(each, name) for each in patterns)]
+        return dataclasses.replace(self, missing_keys=left)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the four lists under their names."""
