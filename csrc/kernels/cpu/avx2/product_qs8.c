@@ -107,7 +107,7 @@ pack_codes(const int8_t *a, int64_t lda, int64_t rows, int64_t depth, void *pack
         }
     }
     for (int64_t r = 0; r < rows; ++r) {
-        terms[r] = sum_of(sums[r]);
+        terms[r] = -sum_of(sums[r]);
     }
 }
 

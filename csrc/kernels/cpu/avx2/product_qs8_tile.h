@@ -36,10 +36,11 @@
 enum {
     TILE_ROWS = 4,
     TILE_COLUMNS = 16,
-    STEP_DEPTHS = 4,      /* of a panel, that lie together */
-    CODE_STEP = 8,        /* depths of one turn of the loop; a chunk is padded to a multiple with zeros */
-    CODE_DEPTH = 4096,    /* of a chunk at most */
-    CODE_BYTES = 2,       /* of a code of a */
+    STEP_DEPTHS = 4,   /* of a panel, that lie together */
+    CODE_STEP = 8,     /* depths of one turn of the loop; a chunk is padded to a multiple with zeros */
+    CODE_DEPTH = 4096, /* of a chunk at most */
+    CODE_BYTES = 2,    /* of a code of a */
+    CODE_FLIP = 0,
     CODE_AHEAD_LEAST = 8, /* bytes that a tile fetches ahead per depth: a cache line per turn */
     CODE_AHEAD_MOST = CODE_AHEAD_LEAST,
     CODE_CACHE_BYTES = 256 * 1024 /* of a level-2 cache of 512 KiB or more, for the rows of a */
@@ -71,8 +72,8 @@ enum {
     "vpbroadcastd 4*" #row "(%[terms]), %%ymm0\n\t"                                                                    \
     "vmovdqu (%[start]), %%ymm" #x "\n\t"                                                                              \
     "vmovdqu 32(%[start]), %%ymm" #y "\n\t"                                                                            \
-    "vpsubd %%ymm0, %%ymm" #x ", %%ymm" #x "\n\t"                                                                      \
-    "vpsubd %%ymm0, %%ymm" #y ", %%ymm" #y "\n\t"                                                                      \
+    "vpaddd %%ymm0, %%ymm" #x ", %%ymm" #x "\n\t"                                                                      \
+    "vpaddd %%ymm0, %%ymm" #y ", %%ymm" #y "\n\t"                                                                      \
     "add %[stride], %[start]\n\t"
 #define START_1 START(0, 8, 9)
 #define START_2 START_1 START(1, 10, 11)
@@ -88,7 +89,7 @@ enum {
 #define STORE_4 STORE_3 STORE(3, 14, 15)
 
 /* clang-format off */
-/* The contract of multiply_tile (simd/product_codes.h) for R rows, whose terms are a0 a2 + a1 a3, added up. */
+/* The contract of multiply_tile (simd/product_codes.h) for R rows, whose terms are minus a0 a2 + a1 a3, added up. */
 #define DEFINE_TILE(R)                                                                                                 \
     static void tile_##R(int64_t depth, const void *a, const void *panel, const int32_t *terms, const int32_t *start,  \
                          int64_t stride, int32_t *sums, const char *ahead)                                             \
@@ -123,12 +124,12 @@ DEFINE_TILE(3)
 DEFINE_TILE(4)
 
 static void
-multiply_tile(int64_t rows, int64_t depth, const void *a, const void *panel, const int32_t *terms, const int32_t *start,
-              int64_t stride, int32_t *sums, code_ahead ahead)
+multiply_tile(int64_t rows, int64_t depth, code_rows a, const void *panel, const int32_t *start, int64_t stride,
+              int32_t *sums, code_ahead ahead)
 {
     static void (*const tiles[TILE_ROWS])(int64_t, const void *, const void *, const int32_t *, const int32_t *,
                                           int64_t, int32_t *, const char *) = {tile_1, tile_2, tile_3, tile_4};
-    tiles[rows - 1](depth, a, panel, terms, start, stride, sums, ahead.start);
+    tiles[rows - 1](depth, a.codes, panel, a.terms, start, stride, sums, ahead.start);
 }
 
 #endif

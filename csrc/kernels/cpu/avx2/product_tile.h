@@ -19,9 +19,16 @@ enum {
     TILE_AHEAD_MOST = 64
 };
 
-/* What adds the product of a broadcast and a register of b to a sum: of floats, unless the includer says of what. */
+/* What adds the product of a broadcast of a, its third operand, and a register of b, its second, to a sum: of floats,
+ * unless the includer says of what. */
 #ifndef TILE_MULTIPLY_ADD
 #define TILE_MULTIPLY_ADD "vfmadd231ps"
+#endif
+/* What the sums of a row begin with, where nothing is continued. */
+#ifndef TILE_BEGIN
+#define TILE_BEGIN(row, x, y)                                                                                          \
+    "vxorps %%ymm" #x ", %%ymm" #x ", %%ymm" #x "\n\t"                                                                 \
+    "vxorps %%ymm" #y ", %%ymm" #y ", %%ymm" #y "\n\t"
 #endif
 
 #define FETCH                                                                                                          \
@@ -33,8 +40,8 @@ enum {
     "vmovups " #D "*64(%[b]), %%ymm0\n\t"                                                                              \
     "vmovups " #D "*64+32(%[b]), %%ymm1\n\t"
 #define ROW(D, address, t, x, y)                                                                                       \
-    "vbroadcastss " #D "*4" address ", %%ymm" #t "\n\t" TILE_MULTIPLY_ADD " %%ymm0, %%ymm" #t ", %%ymm" #x             \
-    "\n\t" TILE_MULTIPLY_ADD " %%ymm1, %%ymm" #t ", %%ymm" #y "\n\t"
+    "vbroadcastss " #D "*4" address ", %%ymm" #t "\n\t" TILE_MULTIPLY_ADD " %%ymm" #t ", %%ymm0, %%ymm" #x             \
+    "\n\t" TILE_MULTIPLY_ADD " %%ymm" #t ", %%ymm1, %%ymm" #y "\n\t"
 #define STEP_1(D) LOAD(D) ROW(D, "(%[a0])", 2, 4, 5)
 #define STEP_2(D) STEP_1(D) ROW(D, "(%[a0],%[s])", 3, 6, 7)
 #define STEP_3(D) STEP_2(D) ROW(D, "(%[a0],%[s],2)", 2, 8, 9)
@@ -42,15 +49,12 @@ enum {
 #define STEP_5(D) STEP_4(D) ROW(D, "(%[a0],%[s],4)", 2, 12, 13)
 #define STEP_6(D) STEP_5(D) ROW(D, "(%[a0],%[s5])", 3, 14, 15)
 
-#define ZERO(x, y)                                                                                                     \
-    "vxorps %%ymm" #x ", %%ymm" #x ", %%ymm" #x "\n\t"                                                                 \
-    "vxorps %%ymm" #y ", %%ymm" #y ", %%ymm" #y "\n\t"
-#define ZERO_1 ZERO(4, 5)
-#define ZERO_2 ZERO_1 ZERO(6, 7)
-#define ZERO_3 ZERO_2 ZERO(8, 9)
-#define ZERO_4 ZERO_3 ZERO(10, 11)
-#define ZERO_5 ZERO_4 ZERO(12, 13)
-#define ZERO_6 ZERO_5 ZERO(14, 15)
+#define BEGIN_1 TILE_BEGIN(0, 4, 5)
+#define BEGIN_2 BEGIN_1 TILE_BEGIN(1, 6, 7)
+#define BEGIN_3 BEGIN_2 TILE_BEGIN(2, 8, 9)
+#define BEGIN_4 BEGIN_3 TILE_BEGIN(3, 10, 11)
+#define BEGIN_5 BEGIN_4 TILE_BEGIN(4, 12, 13)
+#define BEGIN_6 BEGIN_5 TILE_BEGIN(5, 14, 15)
 
 #define RESUME(x, y)                                                                                                   \
     "vmovups (%[start]), %%ymm" #x "\n\t"                                                                              \
@@ -79,8 +83,8 @@ enum {
 
 /* clang-format off */
 /* tile (R, 16) = start (R, 16; row distance start_stride, in elements) + a (R, k; row distance lda) times panel (k, 16);
- * start NULL: +0; it may be tile.  ahead_bytes a depth are fetched from `ahead` on, which may be any address; they are
- * TILE_AHEAD_LEAST to TILE_AHEAD_MOST. */
+ * start_stride 0: what TILE_BEGIN makes of start; it may be tile.  ahead_bytes a depth are fetched from `ahead` on,
+ * which may be any address; they are TILE_AHEAD_LEAST to TILE_AHEAD_MOST. */
 #define DEFINE_TILE(R)                                                                                                 \
     static void tile_##R(int64_t k, const float *a, int64_t lda, const float *panel, const float *start,               \
                          int64_t start_stride, float *tile, const char *ahead, int64_t ahead_bytes)                    \
@@ -91,9 +95,9 @@ enum {
         int64_t quads = k / 4;                                                                                         \
         int64_t rest = k % 4;                                                                                          \
         start_stride *= (int64_t)sizeof(float);                                                                        \
-        __asm__ volatile("test %[start], %[start]\n\t"                                                                 \
+        __asm__ volatile("cmpq $0, %[start_stride]\n\t"                                                                 \
                          "jnz 1f\n\t"                                                                                  \
-                         ZERO_##R                                                                                      \
+                         BEGIN_##R                                                                                     \
                          "jmp 2f\n\t"                                                                                  \
                          "1:\n\t"                                                                                      \
                          RESUME_##R                                                                                    \

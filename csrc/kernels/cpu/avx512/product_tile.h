@@ -23,9 +23,16 @@ enum {
     TILE_AHEAD_MOST = 128
 };
 
-/* What adds the product of a broadcast and a register of b to a sum: of floats, unless the includer says of what. */
+/* What adds the product of a broadcast of a, its third operand, and a register of b, its second, to a sum: of floats,
+ * unless the includer says of what. */
 #ifndef TILE_MULTIPLY_ADD
 #define TILE_MULTIPLY_ADD "vfmadd231ps"
+#endif
+/* What the sums of a row begin with, where nothing is continued. */
+#ifndef TILE_BEGIN
+#define TILE_BEGIN(row, x, y)                                                                                          \
+    "vpxord %%zmm" #x ", %%zmm" #x ", %%zmm" #x "\n\t"                                                                 \
+    "vpxord %%zmm" #y ", %%zmm" #y ", %%zmm" #y "\n\t"
 #endif
 
 /* Two places ahead, so that any number of bytes up to two cache lines is fetched per depth. */
@@ -39,8 +46,8 @@ enum {
     "vmovups " #D "*128(%[b]), %%zmm0\n\t"                                                                             \
     "vmovups " #D "*128+64(%[b]), %%zmm1\n\t"
 #define ROW(D, address, t, x, y)                                                                                       \
-    "vbroadcastss " #D "*4" address ", %%zmm" #t "\n\t" TILE_MULTIPLY_ADD " %%zmm0, %%zmm" #t ", %%zmm" #x             \
-    "\n\t" TILE_MULTIPLY_ADD " %%zmm1, %%zmm" #t ", %%zmm" #y "\n\t"
+    "vbroadcastss " #D "*4" address ", %%zmm" #t "\n\t" TILE_MULTIPLY_ADD " %%zmm" #t ", %%zmm0, %%zmm" #x             \
+    "\n\t" TILE_MULTIPLY_ADD " %%zmm" #t ", %%zmm1, %%zmm" #y "\n\t"
 #define STEP_1(D) LOAD(D) ROW(D, "(%[a0])", 2, 4, 5)
 #define STEP_2(D) STEP_1(D) ROW(D, "(%[a0],%[s])", 3, 6, 7)
 #define STEP_3(D) STEP_2(D) ROW(D, "(%[a0],%[s],2)", 2, 8, 9)
@@ -56,23 +63,20 @@ enum {
 #define STEP_13(D) STEP_12(D) ROW(D, "(%[a10],%[s],2)", 2, 28, 29)
 #define STEP_14(D) STEP_13(D) ROW(D, "(%[a10],%[s3])", 3, 30, 31)
 
-#define ZERO(x, y)                                                                                                     \
-    "vpxord %%zmm" #x ", %%zmm" #x ", %%zmm" #x "\n\t"                                                                 \
-    "vpxord %%zmm" #y ", %%zmm" #y ", %%zmm" #y "\n\t"
-#define ZERO_1 ZERO(4, 5)
-#define ZERO_2 ZERO_1 ZERO(6, 7)
-#define ZERO_3 ZERO_2 ZERO(8, 9)
-#define ZERO_4 ZERO_3 ZERO(10, 11)
-#define ZERO_5 ZERO_4 ZERO(12, 13)
-#define ZERO_6 ZERO_5 ZERO(14, 15)
-#define ZERO_7 ZERO_6 ZERO(16, 17)
-#define ZERO_8 ZERO_7 ZERO(18, 19)
-#define ZERO_9 ZERO_8 ZERO(20, 21)
-#define ZERO_10 ZERO_9 ZERO(22, 23)
-#define ZERO_11 ZERO_10 ZERO(24, 25)
-#define ZERO_12 ZERO_11 ZERO(26, 27)
-#define ZERO_13 ZERO_12 ZERO(28, 29)
-#define ZERO_14 ZERO_13 ZERO(30, 31)
+#define BEGIN_1 TILE_BEGIN(0, 4, 5)
+#define BEGIN_2 BEGIN_1 TILE_BEGIN(1, 6, 7)
+#define BEGIN_3 BEGIN_2 TILE_BEGIN(2, 8, 9)
+#define BEGIN_4 BEGIN_3 TILE_BEGIN(3, 10, 11)
+#define BEGIN_5 BEGIN_4 TILE_BEGIN(4, 12, 13)
+#define BEGIN_6 BEGIN_5 TILE_BEGIN(5, 14, 15)
+#define BEGIN_7 BEGIN_6 TILE_BEGIN(6, 16, 17)
+#define BEGIN_8 BEGIN_7 TILE_BEGIN(7, 18, 19)
+#define BEGIN_9 BEGIN_8 TILE_BEGIN(8, 20, 21)
+#define BEGIN_10 BEGIN_9 TILE_BEGIN(9, 22, 23)
+#define BEGIN_11 BEGIN_10 TILE_BEGIN(10, 24, 25)
+#define BEGIN_12 BEGIN_11 TILE_BEGIN(11, 26, 27)
+#define BEGIN_13 BEGIN_12 TILE_BEGIN(12, 28, 29)
+#define BEGIN_14 BEGIN_13 TILE_BEGIN(13, 30, 31)
 
 #define RESUME(x, y)                                                                                                   \
     "vmovups (%[start]), %%zmm" #x "\n\t"                                                                              \
@@ -119,8 +123,8 @@ enum {
 
 /* clang-format off */
 /* tile (R, 32) = start (R, 32; row distance start_stride, in elements) + a (R, k; row distance lda) times panel (k, 32);
- * start NULL: +0; it may be tile.  ahead_bytes a depth are fetched from `ahead` on, which may be any address; they are
- * TILE_AHEAD_LEAST to TILE_AHEAD_MOST, and even. */
+ * start_stride 0: what TILE_BEGIN makes of start; it may be tile.  ahead_bytes a depth are fetched from `ahead` on,
+ * which may be any address; they are TILE_AHEAD_LEAST to TILE_AHEAD_MOST, and even. */
 #define DEFINE_TILE(R)                                                                                                 \
     static void tile_##R(int64_t k, const float *a, int64_t lda, const float *panel, const float *start,               \
                          int64_t start_stride, float *tile, const char *ahead, int64_t ahead_bytes)                    \
@@ -133,9 +137,9 @@ enum {
         int64_t quads = k / 4;                                                                                         \
         int64_t rest = k % 4;                                                                                          \
         start_stride *= (int64_t)sizeof(float);                                                                        \
-        __asm__ volatile("test %[start], %[start]\n\t"                                                                 \
+        __asm__ volatile("cmpq $0, %[start_stride]\n\t"                                                                 \
                          "jnz 1f\n\t"                                                                                  \
-                         ZERO_##R                                                                                      \
+                         BEGIN_##R                                                                                     \
                          "jmp 2f\n\t"                                                                                  \
                          "1:\n\t"                                                                                      \
                          RESUME_##R                                                                                    \

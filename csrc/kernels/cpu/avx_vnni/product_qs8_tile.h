@@ -9,6 +9,9 @@
 #include "kernels/cpu/avx2/vec.h"
 
 #define TILE_MULTIPLY_ADD "%{vex%} vpdpbusd"
+#define TILE_BEGIN(row, x, y)                                                                                          \
+    "vpbroadcastd " #row "*4(%[start]), %%ymm" #x "\n\t"                                                               \
+    "vmovdqa %%ymm" #x ", %%ymm" #y "\n\t"
 #include "kernels/cpu/avx2/product_tile.h"
 
 enum {

@@ -12,67 +12,82 @@
 #include "kernels/cpu/simd/product_codes.h"
 
 enum {
-    OFFSET = 128,      /* of a code of a, which makes it a byte without a sign */
+    OFFSET = 128,      /* of a code of b, which makes it a byte without a sign */
     VECTOR_CODES = 32, /* of a register */
+    PAIRS_FIT = 254,   /* vectors: half of them, 127 * 2^8 at most, in 16 bits */
     QUARTERS = 4       /* registers of four columns in a step of a block */
 };
 
 /* ---- rows of a ------------------------------------------------------------------------------------------------- */
 
-/* 32 codes + 128, which is the sign bit turned over. */
-static void
-pack_vector(const int8_t *codes, uint8_t *packed)
+static int32_t
+sum_of(__m256i v)
 {
-    const __m256i signs = _mm256_set1_epi8((char)OFFSET);
-    _mm256_storeu_si256((void *)packed, _mm256_xor_si256(_mm256_loadu_si256((const void *)codes), signs));
+    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
 }
 
-/* Padding is of any value: it meets the zeros of b.  The last vector of a row overlaps the one before. */
-static void
-pack_codes(const int8_t *a, int64_t lda, int64_t rows, int64_t depth, void *packed, int32_t *terms)
+/* Sums of pairs of codes, in 16 bits, of up to PAIRS_FIT vectors: each adds at most 2^8. */
+static __m256i
+sum_pairs(const char *codes, int64_t vectors)
 {
-    const int64_t padded = padded_depth(depth);
-    (void)terms;
-    for (int64_t r = 0; r < rows; ++r) {
-        const int8_t *codes = a + r * lda;
-        uint8_t *row = (uint8_t *)packed + r * padded;
-        int64_t t = 0;
-        for (; t + VECTOR_CODES <= depth; t += VECTOR_CODES) {
-            pack_vector(codes + t, row + t);
+    const __m256i ones = _mm256_set1_epi8(1);
+    __m256i even = _mm256_setzero_si256();
+    __m256i odd = _mm256_setzero_si256();
+    int64_t i = 0;
+    for (; i + 2 <= vectors; i += 2) {
+        const __m256i first = _mm256_loadu_si256((const void *)(codes + i * VECTOR_CODES));
+        const __m256i second = _mm256_loadu_si256((const void *)(codes + (i + 1) * VECTOR_CODES));
+        even = _mm256_add_epi16(even, _mm256_maddubs_epi16(ones, first));
+        odd = _mm256_add_epi16(odd, _mm256_maddubs_epi16(ones, second));
+    }
+    if (i < vectors) {
+        const __m256i last = _mm256_loadu_si256((const void *)(codes + i * VECTOR_CODES));
+        even = _mm256_add_epi16(even, _mm256_maddubs_epi16(ones, last));
+    }
+    return _mm256_add_epi32(_mm256_madd_epi16(even, _mm256_set1_epi16(1)),
+                            _mm256_madd_epi16(odd, _mm256_set1_epi16(1)));
+}
+
+/* -128 times the sum of each row. */
+static void
+sum_codes(const char *rows, int64_t row_distance, int64_t count, int64_t k, int32_t *terms)
+{
+    for (int64_t r = 0; r < count; ++r) {
+        const char *row = rows + r * row_distance;
+        const int64_t vectors = k / VECTOR_CODES;
+        __m256i sums = _mm256_setzero_si256();
+        for (int64_t v = 0; v < vectors; v += PAIRS_FIT) {
+            const int64_t part = vectors - v < PAIRS_FIT ? vectors - v : PAIRS_FIT;
+            sums = _mm256_add_epi32(sums, sum_pairs(row + v * VECTOR_CODES, part));
         }
-        if (t < depth && depth >= VECTOR_CODES) {
-            pack_vector(codes + depth - VECTOR_CODES, row + depth - VECTOR_CODES);
+        int32_t sum = sum_of(sums);
+        for (int64_t t = vectors * VECTOR_CODES; t < k; ++t) {
+            sum += (int8_t)row[t];
         }
-        else {
-            for (; t < depth; ++t) {
-                row[t] = (uint8_t)(codes[t] + OFFSET);
-            }
-        }
-        for (t = depth; t < padded; ++t) {
-            row[t] = 0;
-        }
+        terms[r] = -OFFSET * sum;
     }
 }
 
 /* ---- panels of b ----------------------------------------------------------------------------------------------- */
 
-/* Of the codes of each column, four in a register. */
+/* Columns start from nothing. */
 struct column_sums {
-    __m128i of[QUARTERS];
+    char none;
 };
 
-/* Store one step of four columns and add its codes to the columns' sums. */
-static __m128i
-store_step(__m128i codes, __m128i sums, char *packed)
+/* Store one step of four columns. */
+static void
+store_step(__m128i codes, char *packed)
 {
-    const __m128i pairs = _mm_maddubs_epi16(_mm_set1_epi8(1), codes);
-    _mm_storeu_si128((void *)packed, codes);
-    return _mm_add_epi32(sums, _mm_madd_epi16(pairs, _mm_set1_epi16(1)));
+    _mm_storeu_si128((void *)packed, _mm_xor_si128(codes, _mm_set1_epi8((char)CODE_FLIP)));
 }
 
 static void
 pack_block(const int8_t *b, int64_t stride, int64_t steps, struct column_sums *sums, char *packed)
 {
+    (void)sums;
     for (int64_t q = 0; q < QUARTERS; ++q) {
         const int8_t *four = b + 4 * q * stride;
         const __m128i c0 = _mm_loadu_si128((const void *)four);
@@ -86,7 +101,7 @@ pack_block(const int8_t *b, int64_t stride, int64_t steps, struct column_sums *s
         const __m128i in_order[BLOCK_STEPS] = {_mm_unpacklo_epi64(low01, low23), _mm_unpackhi_epi64(low01, low23),
                                                _mm_unpacklo_epi64(high01, high23), _mm_unpackhi_epi64(high01, high23)};
         for (int64_t s = 0; s < steps; ++s) {
-            sums->of[q] = store_step(in_order[s], sums->of[q], packed + s * STEP_BYTES + q * (int64_t)sizeof(__m128i));
+            store_step(in_order[s], packed + s * STEP_BYTES + q * (int64_t)sizeof(__m128i));
         }
     }
 }
@@ -94,6 +109,7 @@ pack_block(const int8_t *b, int64_t stride, int64_t steps, struct column_sums *s
 static void
 pack_depths(const int8_t *b, int64_t stride, struct column_sums *sums, char *packed)
 {
+    (void)sums;
     const __m128i d0 = _mm_loadu_si128((const void *)b);
     const __m128i d1 = _mm_loadu_si128((const void *)(b + stride));
     const __m128i d2 = _mm_loadu_si128((const void *)(b + 2 * stride));
@@ -105,7 +121,7 @@ pack_depths(const int8_t *b, int64_t stride, struct column_sums *sums, char *pac
     const __m128i in_order[QUARTERS] = {_mm_unpacklo_epi16(low01, low23), _mm_unpackhi_epi16(low01, low23),
                                         _mm_unpacklo_epi16(high01, high23), _mm_unpackhi_epi16(high01, high23)};
     for (int64_t q = 0; q < QUARTERS; ++q) {
-        sums->of[q] = store_step(in_order[q], sums->of[q], packed + q * (int64_t)sizeof(__m128i));
+        store_step(in_order[q], packed + q * (int64_t)sizeof(__m128i));
     }
 }
 
@@ -120,14 +136,9 @@ QB_FN(pack_qs8)(const int8_t *b, int64_t column_stride, int64_t depth_stride, in
             const int64_t left = n1 - column - half;
             const int64_t columns = left < 0 ? 0 : left < BLOCK_COLUMNS ? left : BLOCK_COLUMNS;
             const int64_t at = columns > 0 ? column + half : column; /* nothing is read of an empty half */
-            struct column_sums sums = {
-                {_mm_setzero_si128(), _mm_setzero_si128(), _mm_setzero_si128(), _mm_setzero_si128()}};
+            struct column_sums sums = {0};
             pack_columns(b + at * column_stride, column_stride, depth_stride, columns, k, &sums,
-                         panel + STARTS_BYTES + half * CODE_STEP);
-            for (int64_t q = 0; q < QUARTERS; ++q) {
-                const __m128i start = _mm_mullo_epi32(sums.of[q], _mm_set1_epi32(-OFFSET));
-                _mm_storeu_si128((void *)(panel + (half + 4 * q) * (int64_t)sizeof(int32_t)), start);
-            }
+                         panel + half * CODE_STEP);
         }
     }
 }

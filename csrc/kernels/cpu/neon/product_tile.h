@@ -33,8 +33,8 @@ enum {
 
 /* clang-format off */
 #define BEGIN(i)                                                                                                       \
-    float32x4_t low##i = start != NULL ? vld1q_f32(start + (i) * start_stride) : vdupq_n_f32(0.0f);                    \
-    float32x4_t high##i = start != NULL ? vld1q_f32(start + (i) * start_stride + 4) : vdupq_n_f32(0.0f);               \
+    float32x4_t low##i = start_stride > 0 ? vld1q_f32(start + (i) * start_stride) : vdupq_n_f32(0.0f);                    \
+    float32x4_t high##i = start_stride > 0 ? vld1q_f32(start + (i) * start_stride + 4) : vdupq_n_f32(0.0f);               \
     float32x4_t row##i;
 #define LOAD_FOUR(i) row##i = vld1q_f32(a + (i) * lda + t);
 #define LOAD_ONE(i) row##i = vld1q_dup_f32(a + (i) * lda + t);
@@ -56,7 +56,7 @@ enum {
     ROWS_##R(ADD_##lane)
 
 /* tile (R, 8) = start (R, 8; row distance start_stride, in elements) + a (R, k; row distance lda) times panel (k, 8);
- * start NULL: +0; it may be tile.  ahead_bytes a depth are fetched from `ahead` on, which may be any address; they are
+ * start_stride 0: +0; start may be tile.  ahead_bytes a depth are fetched from `ahead` on, which may be any address; they are
  * TILE_AHEAD_LEAST to TILE_AHEAD_MOST. */
 #define DEFINE_TILE(R)                                                                                                 \
     static void tile_##R(int64_t k, const float *a, int64_t lda, const float *panel, const float *start,               \

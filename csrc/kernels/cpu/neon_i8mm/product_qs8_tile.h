@@ -24,10 +24,11 @@
 enum {
     TILE_ROWS = 6,
     TILE_COLUMNS = 16,
-    STEP_DEPTHS = 8,      /* of a panel, that lie together */
-    CODE_STEP = 16,       /* depths of one turn of the loop; a chunk is padded to a multiple with zeros */
-    CODE_DEPTH = 2048,    /* of a chunk at most: 32 KiB of a panel and 12 KiB of a, in a level-1 cache of 64 KiB */
-    CODE_BYTES = 1,       /* of a code of a */
+    STEP_DEPTHS = 8,   /* of a panel, that lie together */
+    CODE_STEP = 16,    /* depths of one turn of the loop; a chunk is padded to a multiple with zeros */
+    CODE_DEPTH = 2048, /* of a chunk at most: 32 KiB of a panel and 12 KiB of a, in a level-1 cache of 64 KiB */
+    CODE_BYTES = 1,    /* of a code of a */
+    CODE_FLIP = 0,
     CODE_AHEAD_LEAST = 8, /* bytes that a tile fetches ahead per depth: 128 bytes per turn */
     CODE_AHEAD_MOST = CODE_AHEAD_LEAST,
     CODE_CACHE_BYTES = 256 * 1024 /* of a level-2 cache of 512 KiB or more, for the rows of a */
@@ -137,13 +138,12 @@ DEFINE_TILE(5)
 DEFINE_TILE(6)
 
 static void
-multiply_tile(int64_t rows, int64_t depth, const void *a, const void *panel, const int32_t *terms, const int32_t *start,
-              int64_t stride, int32_t *sums, code_ahead ahead)
+multiply_tile(int64_t rows, int64_t depth, code_rows a, const void *panel, const int32_t *start, int64_t stride,
+              int32_t *sums, code_ahead ahead)
 {
     static void (*const tiles[TILE_ROWS])(int64_t, const void *, const void *, const int32_t *, int64_t, int32_t *,
                                           const char *) = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
-    (void)terms;
-    tiles[rows - 1](depth, a, panel, start, stride, sums, ahead.start);
+    tiles[rows - 1](depth, a.codes, panel, start, stride, sums, ahead.start);
 }
 
 #endif

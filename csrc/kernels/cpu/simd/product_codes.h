@@ -3,23 +3,29 @@
  * Products of codes with integer instructions, around the tile of a variant.  Its product_qs8_tile.h has the vectors of
  * simd.h and the tile:
  *
- *     multiply_tile  sums (rows, TILE_COLUMNS) = start - terms + a (rows, depth) times panel (depth, TILE_COLUMNS),
+ *     multiply_tile  sums (rows, TILE_COLUMNS) = start + terms + a (rows, depth) times panel (depth, TILE_COLUMNS),
  *                    modulo 2^32, rows <= TILE_ROWS, depth <= CODE_DEPTH a multiple of CODE_STEP.  Row r of start
  *                    lies r * stride elements after the first (stride 0: all are one row); sums may be start.
  *                    ahead.bytes a depth are fetched from ahead.start on, which may be any address, at least
  *                    CODE_AHEAD_LEAST and at most CODE_AHEAD_MOST; a tile where these are one number reads only the
  *                    start.
  *     STEP_DEPTHS    depths of a panel that lie together
+ *     CODE_FLIP      what codes in a panel are XORed with
+ *     CODES_IN_PLACE defined: the tile reads rows of a as they lie, row_distance apart, and its panels have no starts:
+ *                    the sums of the first chunk start from terms alone (start NULL), those of the others have none.
+ *                    Not defined: rows are packed for it.
  *
  * Its product_qs8.c has how operands are packed for it:
  *
  *     pack_codes     a chunk of the rows of a tile becomes CODE_BYTES a code in the order in which the tile reads
- *                    them, padded to a multiple of CODE_STEP depths, and `terms`, one of each row, where the tile takes
- *                    any away;
+ *                    them, padded to a multiple of CODE_STEP depths, and `terms`, one of each row, where the tile has
+ *                    any; with CODES_IN_PLACE instead
+ *     sum_codes      the terms of whole rows;
  *     pack_block, pack_depths
  *                    a block of a panel, see below;
- *     pack_qs8       a panel of b is TILE_COLUMNS sums that its columns start from (int32), then TILE_COLUMNS bytes a
- *                    depth, padded with zeros alike, in steps of CODE_STEP depths, so that a chunk lies at its depth.
+ *     pack_qs8       a panel of b is the TILE_COLUMNS sums that its columns start from (int32), if they do, then
+ *                    TILE_COLUMNS bytes a depth, padded with codes 0 alike, in steps of CODE_STEP depths, so that a
+ *                    chunk lies at its depth.
  *
  * Order (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008): blocks of rows, panels,
  * chunks of depth, tiles.  All chunks of a block of rows are packed and stay in the level-2 cache while all panels pass
@@ -36,6 +42,13 @@
 
 #include "kernels/cpu/variant.h"
 
+/* A chunk of the rows of a tile. */
+typedef struct code_rows {
+    const char *codes;
+    int64_t row_distance; /* in bytes, with CODES_IN_PLACE */
+    const int32_t *terms; /* one of each row */
+} code_rows;
+
 /* What a tile fetches while it works. */
 typedef struct code_ahead {
     const char *start;
@@ -44,16 +57,18 @@ typedef struct code_ahead {
 
 #include "product_qs8_tile.h"
 
-#include "kernels/cpu/simd/product_epilogue.h"
-#include "kernels/cpu/simd/gelu_codes.h"
+#include "kernels/cpu/simd/code_results.h"
 
 enum {
-    BLOCK_TILES = 64,                              /* rows of a block at most, in tiles */
-    GROUP_TILES = 8,                               /* whose sums are finished together */
+    LINE_BYTES = 64,  /* of a cache line */
+    BLOCK_TILES = 64, /* rows of a block at most, in tiles */
+#ifdef CODES_IN_PLACE
+    STARTS_BYTES = 0,
+#else
     STARTS_BYTES = TILE_COLUMNS * sizeof(int32_t), /* of a panel, before its codes */
-    STEP_BYTES = STEP_DEPTHS * TILE_COLUMNS,       /* of a panel's step */
-    PANEL_VECTORS = TILE_COLUMNS / LANES,          /* in a row of a panel */
-    BLOCK_COLUMNS = 16,                            /* of a block of b that is packed at once */
+#endif
+    STEP_BYTES = STEP_DEPTHS * TILE_COLUMNS, /* of a panel's step */
+    BLOCK_COLUMNS = 16,                      /* of a block of b that is packed at once */
     BLOCK_DEPTHS = 16,
     BLOCK_STEPS = BLOCK_DEPTHS / STEP_DEPTHS
 };
@@ -63,8 +78,13 @@ _Static_assert(0 < (int)CODE_AHEAD_LEAST && (int)CODE_AHEAD_LEAST <= (int)CODE_A
 _Static_assert((int)CODE_STEP % (int)STEP_DEPTHS == 0 && (int)TILE_COLUMNS % (int)BLOCK_COLUMNS == 0,
                "panels must be whole blocks");
 
+#ifdef CODES_IN_PLACE
+/* The terms of rows of k codes.  The variant's. */
+static void sum_codes(const char *rows, int64_t row_distance, int64_t count, int64_t k, int32_t *terms);
+#else
 /* a (rows, depth; row distance lda) as a tile reads it, with the rows' terms.  The variant's. */
 static void pack_codes(const int8_t *a, int64_t lda, int64_t rows, int64_t depth, void *packed, int32_t *terms);
+#endif
 
 static int64_t
 padded_depth(int64_t k)
@@ -93,10 +113,21 @@ chunks_of(int64_t k)
     return depth > 0 ? (k + depth - 1) / depth : 1;
 }
 
+/* Bytes of a row of a in scratch. */
+static int64_t
+row_bytes(int64_t k)
+{
+#ifdef CODES_IN_PLACE
+    return ((padded_depth(k) + LINE_BYTES - 1) / LINE_BYTES | 1) * LINE_BYTES; /* rows lie in different sets */
+#else
+    return CODE_BYTES * padded_depth(k);
+#endif
+}
+
 static int64_t
 tiles_per_block(int64_t k)
 {
-    const int64_t tile_bytes = TILE_ROWS * CODE_BYTES * padded_depth(k);
+    const int64_t tile_bytes = TILE_ROWS * row_bytes(k);
     const int64_t most = tile_bytes > 0 ? CODE_CACHE_BYTES / tile_bytes : BLOCK_TILES;
     return most > BLOCK_TILES ? BLOCK_TILES : most > 0 ? most : 1;
 }
@@ -105,7 +136,7 @@ tiles_per_block(int64_t k)
 typedef struct code_scratch {
     int32_t *sums;  /* (rows, TILE_COLUMNS) of one panel */
     int32_t *terms; /* (chunks, rows) */
-    char *codes;    /* packed: tile by tile, chunk by chunk */
+    char *codes;    /* packed: tile by tile, chunk by chunk; or copied, row by row */
     size_t bytes;   /* of all */
 } code_scratch;
 
@@ -120,7 +151,7 @@ code_scratch_of(void *scratch, int64_t k)
     return (code_scratch){.sums = scratch,
                           .terms = start == NULL ? NULL : (int32_t *)(void *)(start + sums),
                           .codes = start == NULL ? NULL : start + sums + terms,
-                          .bytes = sums + terms + (size_t)(rows * CODE_BYTES * padded_depth(k))};
+                          .bytes = sums + terms + (size_t)(rows * row_bytes(k))};
 }
 
 void
@@ -208,7 +239,7 @@ unpack_columns(const char *packed, const block_order *order, int64_t columns, in
         int8_t block[BLOCK_COLUMNS * BLOCK_DEPTHS];
         for (int64_t s = 0; s * STEP_DEPTHS < depths; ++s) {
             for (int64_t p = 0; p < STEP_DEPTHS * BLOCK_COLUMNS; ++p) {
-                block[order->of[s][p]] = (int8_t)source[s * STEP_BYTES + p];
+                block[order->of[s][p]] = (int8_t)(source[s * STEP_BYTES + p] ^ CODE_FLIP);
             }
         }
         for (int64_t j = 0; j < columns; ++j) {
@@ -223,7 +254,9 @@ block_order_of(const char *packed)
 {
     block_order order;
     for (int64_t s = 0; s < BLOCK_STEPS; ++s) {
-        memcpy(order.of[s], packed + s * STEP_BYTES, sizeof order.of[s]);
+        for (size_t p = 0; p < sizeof order.of[s]; ++p) {
+            order.of[s][p] = (uint8_t)(packed[s * STEP_BYTES + (int64_t)p] ^ CODE_FLIP);
+        }
     }
     return order;
 }
@@ -246,223 +279,6 @@ QB_FN(unpack_qs8)(const void *packed, int64_t n0, int64_t n1, int64_t n, int64_t
     }
 }
 
-/* ---- results --------------------------------------------------------------------------------------------------- */
-
-/* Where they go: floats, or codes of them. */
-typedef struct code_output {
-    float *floats; /* NULL: codes */
-    int8_t *codes;
-    int64_t stride; /* of rows */
-    const qb_quant_range *range;
-    uint32_t *nonfinite;
-} code_output;
-
-/* What a sum is before the activation, of the columns j .. j + LANES - 1 of a panel.  `divides` is the kind of
- * division, a constant where this is inlined. */
-enum divides { DIVIDES_NOT, DIVIDES_BY_FACTOR, DIVIDES };
-
-VEC_INLINE vec_f32
-finish_vector(const int32_t *sums, const panel_epilogue *panel, int64_t j, enum divides divides)
-{
-    const vec_f32 value = vec_fma(vec_load_s32(sums + j), vec_load(panel->step + j), vec_load(panel->bias + j));
-    switch (divides) {
-    case DIVIDES_NOT:
-        break;
-    case DIVIDES_BY_FACTOR:
-        return vec_mul(value, vec_set(panel->factor));
-    case DIVIDES:
-        return vec_div(value, vec_set(panel->divisor));
-    }
-    return value;
-}
-
-static enum divides
-divides_of(const panel_epilogue *panel)
-{
-    return panel->factor == 1.0f ? DIVIDES_NOT : panel->factor != 0.0f ? DIVIDES_BY_FACTOR : DIVIDES;
-}
-
-/* Whether every sum becomes a finite number before the activation: fma and division round monotonically, so none is
- * above what these operations make of 2^31, the largest magnitude of a sum, and of magnitudes. */
-static int
-is_always_finite(const panel_epilogue *panel)
-{
-    vec_s32 largest = vec_s32_zero();
-    for (int64_t j = 0; j < TILE_COLUMNS; j += LANES) {
-        const vec_f32 step = vec_abs(vec_load(panel->step + j));
-        const vec_f32 most = vec_fma(vec_set(0x1p31f), step, vec_abs(vec_load(panel->bias + j)));
-        largest = vec_s32_max(largest, vec_magnitude_bits(vec_div(most, vec_set(panel->divisor))));
-    }
-    return vec_s32_reduce_max(largest) < MAGNITUDE_INFINITY;
-}
-
-static inline void
-store_floats(float *y, vec_f32 v, int64_t columns)
-{
-    if (columns >= LANES) {
-        vec_store(y, v);
-    }
-    else if (columns > 0) {
-        vec_store_n(y, v, (size_t)columns);
-    }
-}
-
-static inline void
-store_s8(int8_t *codes, vec_f32 v, int64_t columns)
-{
-    if (columns >= LANES) {
-        vec_store_s8(codes, v);
-    }
-    else if (columns > 0) {
-        vec_store_s8_n(codes, v, (size_t)columns);
-    }
-}
-
-/* The code of v, as quantize_qs8 makes it. */
-VEC_INLINE void
-store_code(int8_t *codes, vec_f32 v, const qb_quant_range *range, int64_t columns)
-{
-    const vec_f32 scaled = vec_mul(v, vec_set(range->scale));
-    store_s8(codes, vec_min(vec_set(range->upper), vec_max(vec_set(range->lower), scaled)), columns);
-}
-
-/* Sums (rows, TILE_COLUMNS) without an activation: what goes to `at` of the output. */
-VEC_INLINE void
-finish_floats(const int32_t *sums, int64_t rows, const panel_epilogue *panel, const code_output *out, int64_t at,
-              enum divides divides)
-{
-    float *y = out->floats + at;
-    for (int64_t i = 0; i < rows; ++i) {
-        for (int64_t j = 0; j < TILE_COLUMNS; j += LANES) {
-            store_floats(y + i * out->stride + j, finish_vector(sums + i * TILE_COLUMNS, panel, j, divides),
-                         panel->columns - j);
-        }
-    }
-}
-
-VEC_INLINE void
-finish_codes(const int32_t *sums, int64_t rows, const panel_epilogue *panel, const code_output *out, int64_t at,
-             enum divides divides, int looks)
-{
-    int8_t *codes = out->codes + at;
-    vec_s32 largest = vec_s32_zero();
-    for (int64_t i = 0; i < rows; ++i) {
-        for (int64_t j = 0; j < TILE_COLUMNS; j += LANES) {
-            const vec_f32 value = finish_vector(sums + i * TILE_COLUMNS, panel, j, divides);
-            if (looks) {
-                largest = vec_s32_max(largest, vec_magnitude_bits(value));
-            }
-            store_code(codes + i * out->stride + j, value, out->range, panel->columns - j);
-        }
-    }
-    if (looks && vec_s32_reduce_max(largest) >= MAGNITUDE_INFINITY) {
-        *out->nonfinite = 1;
-    }
-}
-
-static void
-finish_without_activation(const int32_t *sums, int64_t rows, const panel_epilogue *panel, const code_output *out,
-                          int64_t at, int looks)
-{
-    const enum divides divides = divides_of(panel);
-    if (out->floats != NULL) {
-        switch (divides) {
-        case DIVIDES_NOT:
-            finish_floats(sums, rows, panel, out, at, DIVIDES_NOT);
-            break;
-        case DIVIDES_BY_FACTOR:
-            finish_floats(sums, rows, panel, out, at, DIVIDES_BY_FACTOR);
-            break;
-        case DIVIDES:
-            finish_floats(sums, rows, panel, out, at, DIVIDES);
-            break;
-        }
-    }
-    else if (divides == DIVIDES_NOT && !looks) {
-        finish_codes(sums, rows, panel, out, at, DIVIDES_NOT, 0);
-    }
-    else {
-        finish_codes(sums, rows, panel, out, at, divides, 1);
-    }
-}
-
-#ifdef VEC_HAS_LOOKUP
-/* Codes of the gelu of a row of a panel by the definition. */
-static void
-define_gelu_codes(const vec_f32 row[PANEL_VECTORS], const code_output *out, int8_t *codes)
-{
-    float values[TILE_COLUMNS];
-    for (int64_t i = 0; i < PANEL_VECTORS; ++i) {
-        vec_store(values + i * LANES, row[i]);
-    }
-    PRODUCT_ACTIVATION(QB_ACTIVATION_GELU, values, TILE_COLUMNS, values);
-    for (int64_t i = 0; i < PANEL_VECTORS; ++i) {
-        store_code(codes + i * LANES, vec_load(values + i * LANES), out->range, LANES);
-    }
-}
-
-/* Finite sums of a whole panel whose gelu, finite too, is coded, by its screen. */
-static void
-finish_gelu_codes(const int32_t *sums, int64_t rows, const panel_epilogue *panel, const code_output *out, int64_t at,
-                  float settled_distance)
-{
-    const vec_f32 scale = vec_set(out->range->scale);
-    const vec_f32 lower = vec_set(out->range->lower);
-    const vec_f32 upper = vec_set(out->range->upper);
-    const vec_f32 distance = vec_set(settled_distance);
-    int8_t *codes = out->codes + at;
-    for (int64_t i = 0; i < rows; ++i, sums += TILE_COLUMNS, codes += out->stride) {
-        vec_f32 row[PANEL_VECTORS];
-        vec_f32 scaled[PANEL_VECTORS];
-        int settled = 1;
-        for (int64_t j = 0; j < PANEL_VECTORS; ++j) {
-            row[j] = finish_vector(sums, panel, j * LANES, DIVIDES_NOT);
-            settled &= gelu_screen(row[j], scale, distance, &scaled[j]);
-        }
-        if (!settled) {
-            define_gelu_codes(row, out, codes);
-            continue;
-        }
-        for (int64_t j = 0; j < PANEL_VECTORS; ++j) {
-            vec_store_s8(codes + j * LANES, vec_min(upper, vec_max(lower, scaled[j])));
-        }
-    }
-}
-#endif
-
-/* Sums with an activation.  Padding columns are 0 before it and finite after it. */
-static void
-finish_with_activation(const int32_t *sums, int64_t rows, const panel_epilogue *panel, const code_output *out,
-                       int64_t at)
-{
-    _Alignas(64) float group[GROUP_TILES * TILE_ROWS * TILE_COLUMNS];
-    const enum divides divides = divides_of(panel);
-    vec_s32 largest = vec_s32_zero();
-    int64_t finished = 0;
-    do { /* there is a row */
-        for (int64_t j = 0; j < TILE_COLUMNS; j += LANES) {
-            vec_store(group + finished + j, finish_vector(sums + finished, panel, j, divides));
-        }
-        finished += TILE_COLUMNS;
-    } while (finished < rows * TILE_COLUMNS);
-    PRODUCT_ACTIVATION(panel->activation, group, (size_t)(rows * TILE_COLUMNS), group);
-    for (int64_t i = 0; i < rows; ++i) {
-        for (int64_t j = 0; j < TILE_COLUMNS; j += LANES) {
-            const vec_f32 value = vec_load(group + i * TILE_COLUMNS + j);
-            const int64_t to = at + i * out->stride + j;
-            if (out->floats != NULL) {
-                store_floats(out->floats + to, value, panel->columns - j);
-                continue;
-            }
-            largest = vec_s32_max(largest, vec_magnitude_bits(value));
-            store_code(out->codes + to, value, out->range, panel->columns - j);
-        }
-    }
-    if (vec_s32_reduce_max(largest) >= MAGNITUDE_INFINITY) {
-        *out->nonfinite = 1;
-    }
-}
-
 /* ---- a block of rows ------------------------------------------------------------------------------------------- */
 
 /* Rows row0 .. of a product, in tiles of nearly equal height, packed. */
@@ -472,6 +288,10 @@ typedef struct code_block {
     int64_t tile0, tile1;                /* of the block */
     int64_t row0, rows;                  /* of the block */
     int64_t chunks, chunk_depth, padded; /* of k */
+#ifdef CODES_IN_PLACE
+    const char *rows_at; /* row0 */
+    int64_t row_distance;
+#endif
     code_scratch scratch;
 } code_block;
 
@@ -489,6 +309,44 @@ depth_of_chunk(const code_block *block, int64_t chunk)
     return left < block->chunk_depth ? left : block->chunk_depth;
 }
 
+#ifdef CODES_IN_PLACE
+/* Whether a tile can read rows of a where they lie: whole steps, and in more sets of a level-1 cache than one or two.
+ */
+static int
+rows_lie_well(int64_t lda, int64_t k)
+{
+    enum { SET_PERIOD = 2048 };
+    return k % CODE_STEP == 0 && lda % CODE_STEP == 0 && lda % SET_PERIOD != 0;
+}
+
+static void
+prepare_rows(code_block *block, const int8_t *a, int64_t lda)
+{
+    const char *rows = (const char *)a + block->row0 * lda;
+    block->rows_at = rows;
+    block->row_distance = lda;
+    if (!rows_lie_well(lda, block->k)) {
+        block->row_distance = row_bytes(block->k);
+        block->rows_at = block->scratch.codes;
+        for (int64_t r = 0; r < block->rows; ++r) {
+            char *copy = block->scratch.codes + r * block->row_distance;
+            memcpy(copy, rows + r * lda, (size_t)block->k);
+            memset(copy + block->k, 0, (size_t)(block->padded - block->k));
+        }
+    }
+    sum_codes(block->rows_at, block->row_distance, block->rows, block->k, block->scratch.terms);
+}
+
+static code_rows
+rows_of_tile(const code_block *block, int64_t row, int64_t height, int64_t chunk)
+{
+    const int64_t first = row - block->row0;
+    (void)height;
+    return (code_rows){.codes = block->rows_at + first * block->row_distance + chunk * block->chunk_depth,
+                       .row_distance = block->row_distance,
+                       .terms = block->scratch.terms + first};
+}
+#else
 static char *
 packed_rows(const code_block *block, int64_t row, int64_t height, int64_t chunk)
 {
@@ -497,7 +355,7 @@ packed_rows(const code_block *block, int64_t row, int64_t height, int64_t chunk)
 }
 
 static void
-pack_rows(const code_block *block, const int8_t *a, int64_t lda)
+prepare_rows(code_block *block, const int8_t *a, int64_t lda)
 {
     for (int64_t t = block->tile0; t < block->tile1; ++t) {
         const int64_t row = row_of_tile(block, t);
@@ -510,6 +368,14 @@ pack_rows(const code_block *block, const int8_t *a, int64_t lda)
         }
     }
 }
+
+static code_rows
+rows_of_tile(const code_block *block, int64_t row, int64_t height, int64_t chunk)
+{
+    return (code_rows){.codes = packed_rows(block, row, height, chunk),
+                       .terms = block->scratch.terms + chunk * block->rows + (row - block->row0)};
+}
+#endif
 
 /* What tile t of a block fetches of the next panel, whose codes of this chunk begin at `next` (NULL: there is none):
  * the block's tiles share it, few tiles in larger parts. */
@@ -542,9 +408,8 @@ multiply_chunk(const code_block *block, int64_t chunk, int64_t tile0, int64_t ti
         const int64_t row = row_of_tile(block, t);
         const int64_t height = row_of_tile(block, t + 1) - row;
         int32_t *of_tile = sums + (row - row0) * TILE_COLUMNS;
-        const int32_t *start = chunk == 0 ? (const int32_t *)(const void *)panel : of_tile;
-        multiply_tile(height, depth, packed_rows(block, row, height, chunk), codes,
-                      block->scratch.terms + chunk * block->rows + (row - block->row0), start,
+        const int32_t *start = chunk > 0 ? of_tile : STARTS_BYTES > 0 ? (const int32_t *)(const void *)panel : NULL;
+        multiply_tile(height, depth, rows_of_tile(block, row, height, chunk), codes, start,
                       chunk == 0 ? 0 : TILE_COLUMNS, of_tile, ahead_of_tile(block, t, depth, next, of_tile));
     }
 }
@@ -612,7 +477,7 @@ multiply(const int8_t *a, int64_t lda, int64_t m, const char *packed, int64_t n0
         block.tile1 = tile_count * (b + 1) / blocks;
         block.row0 = row_of_tile(&block, block.tile0);
         block.rows = row_of_tile(&block, block.tile1) - block.row0;
-        pack_rows(&block, a, lda);
+        prepare_rows(&block, a, lda);
         for (int64_t column = n0; column < n1; column += TILE_COLUMNS) {
             panel_epilogue_move(&finish, epilogue, column, n1);
             multiply_codes(&block, packed + column / TILE_COLUMNS * panel_bytes(k),

@@ -236,8 +236,8 @@ multiply_panel(const block_chunk *chunk, const float *panel, fetch ahead, const 
         if (resume) {
             load_sums(tile, height, finish->columns, out, ldc);
         }
-        tiles[height - 1](chunk->depth, chunk->rows + (row - chunk->row0) * chunk->stride, chunk->stride, panel,
-                          resume ? tile : NULL, TILE_COLUMNS, tile,
+        tiles[height - 1](chunk->depth, chunk->rows + (row - chunk->row0) * chunk->stride, chunk->stride, panel, tile,
+                          resume ? TILE_COLUMNS : 0, tile,
                           fetched < ahead.bytes ? ahead.start + fetched : (const char *)panel, ahead_bytes);
         if (finish->scaled && !(chunk->is_first && chunk->is_last)) {
             add_counts(tile, height, finish->columns, out, ldc, chunk->is_first, chunk->is_last);
