@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/page_region.h"
+
 static void *
 library_allocate(void *context, size_t size, size_t alignment)
 {
@@ -33,8 +35,9 @@ qb_heap_init(qb_heap *heap, const qb_allocator *allocator)
 
 /* What stands before the memory that is handed out. */
 typedef struct heap_header {
-    size_t total; /* bytes of the block */
-    void *origin; /* what the allocator gave, the block or a little before it */
+    size_t total;           /* bytes of the block */
+    void *origin;           /* what the allocator gave, the block or a little before it */
+    qb_page_region *region; /* that the block was cut from; NULL: the allocator gave it */
 } heap_header;
 
 _Static_assert(sizeof(heap_header) <= QB_ALIGNMENT, "a header must fit before the memory");
@@ -66,7 +69,7 @@ qb_heap_allocate(qb_heap *heap, size_t size)
 {
     const size_t total = total_of(size);
     void *block = total == 0 ? NULL : heap->allocator.allocate(heap->allocator.context, total, QB_ALIGNMENT);
-    return block == NULL ? NULL : hand_out(heap, block, (heap_header){total, block});
+    return block == NULL ? NULL : hand_out(heap, block, (heap_header){.total = total, .origin = block});
 }
 
 /* Blocks from this size on come from calloc, for which the system has pages of zeros: none of them is touched before
@@ -82,7 +85,7 @@ allocate_fresh(qb_heap *heap, size_t size)
         return NULL;
     }
     const size_t ahead = (QB_ALIGNMENT - (uintptr_t)origin % QB_ALIGNMENT) % QB_ALIGNMENT;
-    return hand_out(heap, origin + ahead, (heap_header){total, origin});
+    return hand_out(heap, origin + ahead, (heap_header){.total = total, .origin = origin});
 }
 
 void *
@@ -98,6 +101,62 @@ qb_heap_allocate_zero(qb_heap *heap, size_t size)
     return pointer;
 }
 
+/* Smaller ones would not be missed among small pages, and models that have no others need no region. */
+#define POOLED_BYTES ((size_t)64 << 10)
+/* Addresses, not memory: what is never touched costs nothing. */
+#define REGION_BYTES ((size_t)64 << 20)
+
+/* A block from the pool's region, or from the next one; pool->is_busy is ours. */
+static char *
+cut(qb_page_pool *pool, size_t total, qb_page_region **region)
+{
+    if (total > REGION_BYTES / 2) { /* has one of its own, which it alone holds */
+        *region = qb_page_region_map(total);
+        char *block = *region != NULL ? qb_page_region_cut(*region, total) : NULL;
+        if (block != NULL) {
+            qb_page_region_release(*region);
+        }
+        return block;
+    }
+    char *block = pool->region != NULL ? qb_page_region_cut(pool->region, total) : NULL;
+    if (block == NULL) {
+        qb_page_region *next = qb_page_region_map(REGION_BYTES);
+        if (next == NULL) {
+            return NULL;
+        }
+        qb_page_pool_clear(pool);
+        pool->region = next;
+        block = qb_page_region_cut(next, total);
+    }
+    *region = pool->region;
+    return block;
+}
+
+void *
+qb_heap_allocate_pooled(qb_heap *heap, qb_page_pool *pool, size_t size)
+{
+    const size_t total = total_of(size);
+    heap_header header = {.total = total};
+    char *block = NULL;
+    if (pool != NULL && total >= POOLED_BYTES && heap->allocator.allocate == library_allocate &&
+        !atomic_exchange_explicit(&pool->is_busy, 1, memory_order_acquire)) {
+        block = cut(pool, total, &header.region);
+        atomic_store_explicit(&pool->is_busy, 0, memory_order_release);
+    }
+    return block != NULL ? hand_out(heap, block, header) : qb_heap_allocate_zero(heap, size);
+}
+
+void
+qb_page_pool_clear(qb_page_pool *pool)
+{
+    qb_page_region *region = pool->region;
+    pool->region = NULL; /* before it is given back: a child that is forked in between must not find it */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (region != NULL) {
+        qb_page_region_release(region);
+    }
+}
+
 void
 qb_heap_release(qb_heap *heap, void *pointer)
 {
@@ -108,6 +167,10 @@ qb_heap_release(qb_heap *heap, void *pointer)
     memcpy(&header, (char *)pointer - QB_ALIGNMENT, sizeof header);
     atomic_fetch_sub_explicit(&heap->live_blocks, 1, memory_order_relaxed);
     atomic_fetch_sub_explicit(&heap->live_bytes, header.total, memory_order_relaxed);
+    if (header.region != NULL) {
+        qb_page_region_release(header.region);
+        return;
+    }
     heap->allocator.release(heap->allocator.context, header.origin, header.total, QB_ALIGNMENT);
 }
 

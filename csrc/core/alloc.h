@@ -21,12 +21,24 @@ typedef struct qb_heap {
     _Atomic uint64_t peak_bytes;
 } qb_heap;
 
+/* Where large blocks of one owner lie side by side (core/page_region.h).  Zero is an empty one. */
+typedef struct qb_page_pool {
+    _Atomic int is_busy; /* a thread is cutting a block */
+    struct qb_page_region *region;
+} qb_page_pool;
+
 /* NULL means the C library's allocator. */
 void qb_heap_init(qb_heap *heap, const qb_allocator *allocator);
 /* QB_ALIGNMENT-aligned block of uninitialised memory; NULL when there is none.  size 0 gives a valid block. */
 void *qb_heap_allocate(qb_heap *heap, size_t size);
 /* The same, zeroed. */
 void *qb_heap_allocate_zero(qb_heap *heap, size_t size);
+/* Zeroed as well, and if it is large, beside the blocks that the pool gave before, on large pages.  As
+ * qb_heap_allocate_zero for a pool of NULL, on a heap with an allocator of its own, where the system has no such pages,
+ * and while another thread takes from the pool: nobody waits, so that a fork at any moment leaves nobody waiting. */
+void *qb_heap_allocate_pooled(qb_heap *heap, qb_page_pool *pool, size_t size);
+/* The pool is empty again; its blocks stay until they are released. */
+void qb_page_pool_clear(qb_page_pool *pool);
 void qb_heap_release(qb_heap *heap, void *pointer);
 qb_memory_statistics qb_heap_statistics(const qb_heap *heap);
 

@@ -14,6 +14,7 @@ typedef struct qb_run {
     const qb_kernels *kernels;
     qb_queue *queue;
     qb_heap *heap;                 /* for calls that may allocate (calibration); forward does not */
+    qb_page_pool *packs;           /* where packed weights lie together; NULL: anywhere in the heap */
     const qb_interrupt *interrupt; /* may be NULL */
     const qb_path *path;           /* may be NULL */
     qb_error *error;               /* may be NULL */

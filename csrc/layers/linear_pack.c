@@ -125,7 +125,7 @@ pack(const qb_run *run, pack_job *job)
     const int64_t n = job->layer->out_features;
     const qb_product_sizes sizes = qb_product_sizes_of(run->kernels, job->operands, n, job->layer->in_features);
     job->panel = sizes.panel;
-    job->packed = qb_heap_allocate_zero(run->heap, sizes.packed);
+    job->packed = qb_heap_allocate_pooled(run->heap, run->packs, sizes.packed);
     if (job->packed == NULL) {
         return qb_fail(run->error, run->path, QB_ERR_NOMEM, "no memory for %zu bytes of packed weights", sizes.packed);
     }

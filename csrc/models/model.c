@@ -265,6 +265,7 @@ destroy(qb_model *model)
     }
     qb_bert_clear(&model->bert, heap);
     qb_head_layers_clear(&model->head_layers, heap);
+    qb_page_pool_clear(&model->packs);
     qb_heap_release(heap, model->block);
     qb_heap_release(heap, model->gradients);
     qb_heap_release(heap, model->parameters);
@@ -311,6 +312,7 @@ qb_model_create(qb_device *device, const qb_model_options *options, qb_model **m
         return qb_fail(error, NULL, QB_ERR_NOMEM, "no memory for a model");
     }
     atomic_init(&made->references, 1);
+    atomic_init(&made->packs.is_busy, 0);
     made->device = qb_device_retain(device);
     made->config = config;
     made->head = qb_head_find(config.head);
@@ -389,13 +391,14 @@ qb_status
 qb_model_prepare(qb_model *model, const qb_run *run)
 {
     const qb_path root = qb_model_root(model);
-    const qb_run at_root = qb_run_enter(run, &root);
+    qb_run at_root = qb_run_enter(run, &root);
+    at_root.packs = &model->packs;
     QB_TRY(qb_bert_prepare(&model->bert, &at_root));
     if (model->head == NULL) {
         return QB_OK;
     }
     const qb_path head = {NULL, model->head->layer_name};
-    const qb_run at_head = qb_run_enter(run, &head);
+    const qb_run at_head = qb_run_enter(&at_root, &head);
     return model->head->verbs->prepare(&model->head_layers, &at_head);
 }
 

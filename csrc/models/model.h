@@ -25,6 +25,7 @@ struct qb_model {
     const qb_head_interface *head; /* NULL: none */
     qb_head_layers head_layers;
     qb_guard guard;
+    qb_page_pool packs; /* the packed weights of all layers */
 
     void *block; /* every parameter, in the order of parameters */
     size_t block_bytes;
