@@ -120,10 +120,18 @@ qb_status qb_linear_observe_weight(qb_linear *self, const qb_run *run);
 
 /* NULL if the weight's codes are all that products need, as the quantizers stand; otherwise a static sentence. */
 const char *qb_linear_codes_reason(const qb_linear *self);
-/* Pack the codes of a weight of QB_STORAGE_CODES, whose quantizer has its range, instead of those it had.
- * QB_ERR_STATE: qb_linear_codes_reason, or the weight's range is not static.  QB_ERR_VALUE: the range is not finite; a
- * code that the quantizer does not give, with its row and column.  QB_ERR_NOMEM.  The weight is then as before. */
-qb_status qb_linear_write_codes(qb_linear *self, const qb_run *run, const int8_t *codes);
+/* One weight of those that are written together. */
+typedef struct qb_linear_codes {
+    qb_linear *layer;
+    const qb_path *path;           /* the layer's */
+    const qb_codes_source *source; /* whose index is not looked at */
+} qb_linear_codes;
+
+/* Pack the codes of weights of QB_STORAGE_CODES, whose quantizers have their ranges, instead of those they had; all in
+ * one region.  No layer may stand twice.  QB_ERR_STATE: qb_linear_codes_reason, or the weight's range is not static.
+ * QB_ERR_VALUE: the range is not finite; a code that the quantizer does not give, with its row and column.
+ * QB_ERR_BACKEND: a source could not be read.  QB_ERR_NOMEM.  The weights are then as before. */
+qb_status qb_linear_write_codes(const qb_run *run, const qb_linear_codes *items, int64_t count);
 /* The codes that are multiplied.  QB_ERR_STATE: qb_linear_codes_reason, or there are none yet.  QB_ERR_VALUE: as
  * qb_linear_prepare. */
 qb_status qb_linear_read_codes(const qb_linear *self, const qb_run *run, int8_t *codes);

@@ -82,41 +82,34 @@ typedef struct codes_job {
     int8_t *made;          /* (N, K) what goes out */
     float *values;         /* (N, K) what goes out */
     int64_t panel;         /* rows of a panel */
-    void *packed;          /* made from codes, or read */
+    const void *packed;    /* what is read */
     _Atomic int64_t worst; /* a row that failed, or -1 */
 } codes_job;
 
-/* Whether every code is one of the row's: of a dead range that is 0 alone. */
-static int
-row_is_allowed(const codes_job *job, int64_t row)
+/* Lowest and highest code of a row: of a dead range 0 alone. */
+static void
+bounds_of(const code_ranges *ranges, int64_t row, int8_t *lower, int8_t *upper)
 {
-    const int8_t *codes = job->codes + row * job->layer->in_features;
-    const int is_dead = job->ranges.scale[row] == 0.0f;
-    const int8_t lower = is_dead ? 0 : (int8_t)job->ranges.lower;
-    const int8_t upper = is_dead ? 0 : (int8_t)job->ranges.upper;
-    int is_outside = 0;
-    for (int64_t i = 0; i < job->layer->in_features; i++) {
-        is_outside |= codes[i] < lower || codes[i] > upper;
-    }
-    return !is_outside;
+    const int is_dead = ranges->scale[row] == 0.0f;
+    *lower = is_dead ? 0 : (int8_t)ranges->lower;
+    *upper = is_dead ? 0 : (int8_t)ranges->upper;
 }
 
-static void
-pack_rows(void *argument, int64_t begin, int64_t end, int32_t worker)
+/* Whether every code (k) is one of the row's. */
+static int
+row_is_allowed(const code_ranges *ranges, int64_t row, const int8_t *codes, int64_t k)
 {
-    codes_job *job = argument;
-    const int64_t n = job->layer->out_features;
-    const int64_t k = job->layer->in_features;
-    const int64_t n0 = begin * job->panel;
-    const int64_t n1 = end * job->panel < n ? end * job->panel : n;
-    (void)worker;
-    for (int64_t row = n0; row < n1; row++) {
-        if (!row_is_allowed(job, row)) {
-            atomic_store_explicit(&job->worst, row, memory_order_relaxed);
-            return;
-        }
+    int8_t lower = 0;
+    int8_t upper = 0;
+    uint8_t outside = 0; /* of the codes' width, so that compilers compare a register of them at once */
+    bounds_of(ranges, row, &lower, &upper);
+    if (lower == INT8_MIN && upper == INT8_MAX) {
+        return 1;
     }
-    job->kernels->pack_qs8(job->codes, k, 1, n0, n1, n, k, job->packed);
+    for (int64_t i = 0; i < k; i++) {
+        outside |= (uint8_t)((codes[i] < lower) | (codes[i] > upper));
+    }
+    return !outside;
 }
 
 static void
@@ -160,36 +153,32 @@ value_rows(void *argument, int64_t begin, int64_t end, int32_t worker)
             is_finite = is_finite && isfinite(value);
             job->values[i] = value;
         }
-        if (!is_finite || !row_is_allowed(job, row)) {
+        if (!is_finite || !row_is_allowed(&job->ranges, row, job->codes + row * k, k)) {
             atomic_store_explicit(&job->worst, row, memory_order_relaxed);
         }
     }
 }
 
-/* `job->worst` is a row with a code that the quantizer does not give, or whose values are not finite. */
+/* A row (k) with a code that the quantizer does not give, or whose values are not finite. */
 static qb_status
-fail_code(const qb_run *run, const codes_job *job)
+fail_code(const qb_run *run, const code_ranges *ranges, int64_t row, const int8_t *codes, int64_t k)
 {
-    const int64_t row = atomic_load_explicit(&job->worst, memory_order_relaxed);
-    const int8_t *codes = job->codes + row * job->layer->in_features;
-    if (row_is_allowed(job, row)) {
+    int8_t lower = 0;
+    int8_t upper = 0;
+    int64_t column = 0;
+    bounds_of(ranges, row, &lower, &upper);
+    while (column < k && codes[column] >= lower && codes[column] <= upper) {
+        column++;
+    }
+    if (column == k) {
         return qb_fail(run->error, run->path, QB_ERR_VALUE,
                        "row %" PRId64 " has the scale %g, with which its values are not finite", row,
-                       (double)job->ranges.scale[row]);
-    }
-    const int is_dead = job->ranges.scale[row] == 0.0f;
-    const int lower = is_dead ? 0 : (int)job->ranges.lower;
-    const int upper = is_dead ? 0 : (int)job->ranges.upper;
-    int64_t column = 0;
-    while (codes[column] >= lower && codes[column] <= upper) {
-        column++;
+                       (double)ranges->scale[row]);
     }
     return qb_fail(run->error, run->path, QB_ERR_VALUE,
                    "element (%" PRId64 ", %" PRId64 ") is %d, expected codes of %d .. %d%s", row, column, codes[column],
-                   lower, upper, is_dead ? ", as the row's range is 0" : "");
+                   lower, upper, ranges->scale[row] == 0.0f ? ", as the row's range is 0" : "");
 }
-
-/* ---- verbs ------------------------------------------------------------------------------------------------------- */
 
 static int64_t
 panels_of(const qb_linear *self, int64_t panel)
@@ -197,54 +186,214 @@ panels_of(const qb_linear *self, int64_t panel)
     return (self->out_features + panel - 1) / panel;
 }
 
-static qb_status
-pack_codes(const qb_linear *self, const qb_run *run, codes_job *job)
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
+
+/* Codes of one piece of work at least: so many rows that calling for them costs little beside them, and they stay in a
+ * level-2 cache between being read and being packed. */
+#define PIECE_CODES 32768
+
+/* What is made of one weight. */
+typedef struct writing {
+    const qb_linear_codes *item;
+    code_ranges ranges;
+    void *packed;
+    int64_t panel, panel_bytes;
+    int64_t piece_rows;     /* a multiple of the panel */
+    int64_t first, pieces;  /* of the pieces of all weights */
+    _Atomic int64_t worst;  /* a row with a code of none of the quantizer's, or -1 */
+    _Atomic int64_t unread; /* first row of a piece that could not be read, or -1 */
+} writing;
+
+typedef struct writing_job {
+    const qb_kernels *kernels;
+    writing *each;
+    int64_t count;
+    int64_t pieces;
+    size_t buffer_bytes;
+    qb_scratch buffers; /* of what is read */
+} writing_job;
+
+/* The weight of a piece. */
+static writing *
+writing_of(const writing_job *job, int64_t piece)
 {
-    const qb_product_sizes sizes =
-        qb_product_sizes_of(run->kernels, QB_OPERANDS_QS8, self->out_features, self->in_features);
-    job->panel = sizes.panel;
-    job->packed = qb_heap_allocate_zero(run->heap, sizes.packed);
-    if (job->packed == NULL) {
-        return qb_fail(run->error, run->path, QB_ERR_NOMEM, "no memory for %zu bytes of packed weights", sizes.packed);
+    int64_t low = 0;
+    int64_t high = job->count;
+    while (high - low > 1) {
+        const int64_t middle = low + (high - low) / 2;
+        if (job->each[middle].first <= piece) {
+            low = middle;
+        }
+        else {
+            high = middle;
+        }
     }
-    QB_TRY(qb_run_parallel(run, panels_of(self, sizes.panel), 1, pack_rows, job));
-    if (atomic_load_explicit(&job->worst, memory_order_relaxed) >= 0) {
-        return fail_code(run, job);
+    return &job->each[low];
+}
+
+static void
+write_piece(const writing_job *job, int64_t piece, int8_t *buffer)
+{
+    writing *w = writing_of(job, piece);
+    const qb_codes_source *source = w->item->source;
+    const int64_t n = w->item->layer->out_features;
+    const int64_t k = w->item->layer->in_features;
+    const int64_t n0 = (piece - w->first) * w->piece_rows;
+    const int64_t rows = n - n0 < w->piece_rows ? n - n0 : w->piece_rows;
+    const int8_t *codes = source->codes != NULL ? source->codes + n0 * k : buffer;
+    if (source->codes == NULL && source->read(source->context, n0, rows, buffer) != 0) {
+        atomic_store_explicit(&w->unread, n0, memory_order_relaxed);
+        return;
     }
-    return QB_OK;
+    for (int64_t row = 0; row < rows; row++) {
+        if (!row_is_allowed(&w->ranges, n0 + row, codes + row * k, k)) {
+            atomic_store_explicit(&w->worst, n0 + row, memory_order_relaxed);
+            return;
+        }
+    }
+    job->kernels->pack_qs8(codes, k, 1, 0, rows, rows, k, (char *)w->packed + n0 / w->panel * w->panel_bytes);
+}
+
+static void
+write_pieces(void *argument, int64_t begin, int64_t end, int32_t worker)
+{
+    writing_job *job = argument;
+    const int32_t slot = qb_scratch_claim(&job->buffers, worker);
+    for (int64_t piece = begin; piece < end; piece++) {
+        write_piece(job, piece, (int8_t *)job->buffers.base + (size_t)slot * job->buffers.bytes);
+    }
+    qb_scratch_release(&job->buffers, slot);
+}
+
+/* What there is to know of one weight before its codes: ranges and memory.  They are released by the caller. */
+static qb_status
+begin_writing(const qb_run *run, const qb_linear_codes *item, writing_job *job, writing *w)
+{
+    const qb_run at_layer = qb_run_enter(run, item->path);
+    const qb_path path = {item->path, "weight"};
+    const int64_t n = item->layer->out_features;
+    const int64_t k = item->layer->in_features;
+    w->item = item;
+    atomic_init(&w->worst, -1);
+    atomic_init(&w->unread, -1);
+    if (item->layer->weight.storage != QB_STORAGE_CODES) {
+        return qb_fail(run->error, &path, QB_ERR_STATE, "is kept as floats, expected one that is kept as codes");
+    }
+    QB_TRY(ranges_of(item->layer, &at_layer, NULL, &w->ranges));
+    const qb_product_sizes sizes = qb_product_sizes_of(run->kernels, QB_OPERANDS_QS8, n, k);
+    const int64_t panel_codes = sizes.panel * k;
+    const int64_t panels = panel_codes < PIECE_CODES ? (PIECE_CODES + panel_codes - 1) / panel_codes : 1;
+    w->panel = sizes.panel;
+    w->panel_bytes = (int64_t)qb_product_sizes_of(run->kernels, QB_OPERANDS_QS8, sizes.panel, k).packed;
+    w->piece_rows = panels * sizes.panel;
+    w->first = job->pieces;
+    w->pieces = (n + w->piece_rows - 1) / w->piece_rows;
+    job->pieces += w->pieces;
+    if (item->source->codes == NULL && job->buffer_bytes < (size_t)(w->piece_rows * k)) {
+        job->buffer_bytes = (size_t)(w->piece_rows * k);
+    }
+    w->packed = qb_heap_allocate_pooled(run->heap, run->packs, sizes.packed);
+    return w->packed != NULL
+               ? QB_OK
+               : qb_fail(run->error, &path, QB_ERR_NOMEM, "no memory for %zu bytes of packed weights", sizes.packed);
+}
+
+/* Why the codes of one weight cannot be written, of what the region has found. */
+static qb_status
+check_written(const qb_run *run, const writing *w, int8_t *buffer)
+{
+    const qb_path path = {w->item->path, "weight"};
+    const qb_run inner = qb_run_enter(run, &path);
+    const qb_codes_source *source = w->item->source;
+    const int64_t k = w->item->layer->in_features;
+    const int64_t worst = atomic_load_explicit(&w->worst, memory_order_relaxed);
+    const int64_t unread = atomic_load_explicit(&w->unread, memory_order_relaxed);
+    if (unread >= 0) {
+        return qb_fail(run->error, &path, QB_ERR_BACKEND, "its codes cannot be read from row %" PRId64 " on", unread);
+    }
+    if (worst < 0) {
+        return QB_OK;
+    }
+    if (source->codes == NULL && source->read(source->context, worst, 1, buffer) != 0) {
+        return qb_fail(run->error, &path, QB_ERR_BACKEND, "its codes cannot be read from row %" PRId64 " on", worst);
+    }
+    return fail_code(&inner, &w->ranges, worst, source->codes != NULL ? source->codes + worst * k : buffer, k);
+}
+
+/* The memory of all buffers, to be released by the caller; NULL: there is none. */
+static void *
+make_buffers(const qb_run *run, writing_job *job)
+{
+    const int32_t threads = qb_queue_threads(run->queue);
+    qb_arena arena = qb_arena_measuring();
+    qb_scratch_plan(&job->buffers, &arena, threads, job->buffer_bytes);
+    const size_t bytes = arena.used;
+    void *memory = qb_arena_ok(&arena) ? qb_heap_allocate(run->heap, bytes) : NULL;
+    if (memory != NULL) {
+        arena = qb_arena_bind(memory, bytes);
+        qb_scratch_plan(&job->buffers, &arena, threads, job->buffer_bytes);
+        qb_scratch_reset(&job->buffers);
+    }
+    return memory;
+}
+
+static qb_status
+write_all(const qb_run *run, const qb_linear_codes *items, writing_job *job)
+{
+    for (int64_t i = 0; i < job->count; i++) {
+        QB_TRY(begin_writing(run, &items[i], job, &job->each[i]));
+    }
+    void *memory = make_buffers(run, job);
+    if (memory == NULL) {
+        return qb_fail(run->error, run->path, QB_ERR_NOMEM, "no memory for buffers of %zu codes", job->buffer_bytes);
+    }
+    qb_status status = qb_run_parallel(run, job->pieces, 1, write_pieces, job);
+    for (int64_t i = 0; status == QB_OK && i < job->count; i++) {
+        status = check_written(run, &job->each[i], (int8_t *)job->buffers.base);
+    }
+    qb_heap_release(run->heap, memory);
+    return status;
+}
+
+/* The layer's packed weight becomes that of `w`, which keeps nothing. */
+static void
+keep(writing *w, qb_heap *heap)
+{
+    qb_linear *layer = w->item->layer;
+    for (int64_t row = 0; row < layer->out_features; row++) {
+        w->ranges.scale[row] = qb_quant_scale_step(w->ranges.scale[row]);
+    }
+    qb_linear_clear(layer, heap);
+    layer->pack = (qb_linear_pack){.form = QB_WEIGHT_QS8,
+                                   .data = w->packed,
+                                   .step = w->ranges.scale,
+                                   .parameter_revision = layer->weight.revision,
+                                   .quantizer_revision = layer->weight_quantizer->revision};
+    w->packed = NULL;
+    w->ranges.scale = NULL;
 }
 
 qb_status
-qb_linear_write_codes(qb_linear *self, const qb_run *run, const int8_t *codes)
+qb_linear_write_codes(const qb_run *run, const qb_linear_codes *items, int64_t count)
 {
-    const qb_path path = {run->path, "weight"};
-    const qb_run inner = qb_run_enter(run, &path);
-    codes_job job = {.kernels = run->kernels, .layer = self, .codes = codes};
-    atomic_init(&job.worst, -1);
-    if (self->weight.storage != QB_STORAGE_CODES) {
-        return qb_fail(run->error, &path, QB_ERR_STATE, "is kept as floats, expected one that is kept as codes");
+    writing_job job = {.kernels = run->kernels, .count = count};
+    job.each = qb_heap_allocate_zero(run->heap, (size_t)count * sizeof *job.each);
+    if (job.each == NULL) {
+        return qb_fail(run->error, run->path, QB_ERR_NOMEM, "no memory for the tables of %" PRId64 " weights", count);
     }
-    qb_status status = ranges_of(self, run, NULL, &job.ranges);
-    if (status == QB_OK) {
-        status = pack_codes(self, &inner, &job);
+    const qb_status status = write_all(run, items, &job);
+    for (int64_t i = 0; i < count; i++) {
+        if (status == QB_OK) {
+            keep(&job.each[i], run->heap);
+        }
+        qb_heap_release(run->heap, job.each[i].packed);
+        qb_heap_release(run->heap, job.each[i].ranges.scale);
     }
-    if (status != QB_OK) {
-        qb_heap_release(run->heap, job.packed);
-        qb_heap_release(run->heap, job.ranges.scale);
-        return status;
-    }
-    float *scale = job.ranges.scale;
-    for (int64_t row = 0; scale != NULL && row < self->out_features; row++) {
-        scale[row] = qb_quant_scale_step(scale[row]);
-    }
-    qb_linear_clear(self, run->heap);
-    self->pack = (qb_linear_pack){.form = QB_WEIGHT_QS8,
-                                  .data = job.packed,
-                                  .step = job.ranges.scale,
-                                  .parameter_revision = self->weight.revision,
-                                  .quantizer_revision = self->weight_quantizer->revision};
-    return QB_OK;
+    qb_heap_release(run->heap, job.each);
+    return status;
 }
+
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 static qb_status
 unpack_codes(const qb_linear *self, const qb_run *run, codes_job *job)
@@ -291,8 +440,9 @@ qb_linear_values_of_codes(const qb_linear *self, const qb_run *run, const int8_t
     if (status == QB_OK) {
         status = qb_run_parallel(&inner, self->out_features, 16, value_rows, &job);
     }
-    if (status == QB_OK && atomic_load_explicit(&job.worst, memory_order_relaxed) >= 0) {
-        status = fail_code(&inner, &job);
+    const int64_t worst = atomic_load_explicit(&job.worst, memory_order_relaxed);
+    if (status == QB_OK && worst >= 0) {
+        status = fail_code(&inner, &job.ranges, worst, codes + worst * self->in_features, self->in_features);
     }
     qb_heap_release(run->heap, job.ranges.scale);
     return status;

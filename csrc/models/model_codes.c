@@ -38,43 +38,97 @@ find_linear(const qb_model *model, int64_t index, qb_linear **linear, qb_error *
 
 #define SUFFIX ".weight"
 
-/* A run whose path is the layer's name: that of its weight without the last part. */
-typedef struct layer_run {
+/* A layer's name: that of its weight without the last part; as a path. */
+typedef struct layer_path {
     char name[QB_NAME_BYTES];
     qb_path path;
-    qb_run run;
-} layer_run;
+} layer_path;
 
 static void
-enter_layer(const qb_model *model, int64_t index, const qb_interrupt *interrupt, qb_error *error, layer_run *entered)
+name_layer(const qb_model *model, int64_t index, layer_path *layer)
 {
     const char *name = model->parameter_names.text[index];
     size_t length = 0;
     while (name[length] != '\0') {
-        entered->name[length] = name[length];
+        layer->name[length] = name[length];
         length++;
     }
-    entered->name[length - (sizeof SUFFIX - 1)] = '\0';
-    entered->path = (qb_path){NULL, entered->name};
-    entered->run = qb_device_run(model->device, interrupt, error);
-    entered->run.path = &entered->path;
+    layer->name[length - (sizeof SUFFIX - 1)] = '\0';
+    layer->path = (qb_path){NULL, layer->name};
+}
+
+/* A run in a layer. */
+static qb_run
+enter_layer(const qb_model *model, int64_t index, const qb_interrupt *interrupt, qb_error *error, layer_path *layer)
+{
+    name_layer(model, index, layer);
+    const qb_run run = qb_device_run(model->device, interrupt, error);
+    return qb_run_enter(&run, &layer->path);
+}
+
+static int
+is_named_before(const qb_codes_source *sources, int64_t i)
+{
+    for (int64_t j = 0; j < i; j++) {
+        if (sources[j].index == sources[i].index) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static qb_status
+find_items(const qb_model *model, const qb_codes_source *sources, int64_t count, layer_path *layers,
+           qb_linear_codes *items, qb_error *error)
+{
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t index = sources[i].index;
+        QB_TRY(find_linear(model, index, &items[i].layer, error));
+        if (model->is_sealed) {
+            return qb_fail(error, NULL, QB_ERR_STATE, "%s: the model is sealed, its codes can no longer be written",
+                           model->parameter_names.text[index]);
+        }
+        if (is_named_before(sources, i)) {
+            return qb_fail(error, NULL, QB_ERR_VALUE, "%s: its codes are given twice",
+                           model->parameter_names.text[index]);
+        }
+        name_layer(model, index, &layers[i]);
+        items[i].path = &layers[i].path;
+        items[i].source = &sources[i];
+    }
+    return QB_OK;
+}
+
+static qb_status
+write_items(qb_model *model, const qb_codes_source *sources, int64_t count, layer_path *layers, qb_linear_codes *items,
+            const qb_run *run)
+{
+    QB_TRY(find_items(model, sources, count, layers, items, run->error));
+    QB_TRY(qb_guard_begin_write(&model->guard, run->error));
+    const qb_status status = qb_linear_write_codes(run, items, count);
+    qb_guard_end_write(&model->guard);
+    return status;
 }
 
 qb_status
-qb_model_write_codes(qb_model *model, int64_t index, const int8_t *codes, const qb_interrupt *interrupt,
+qb_model_write_codes(qb_model *model, const qb_codes_source *sources, int64_t count, const qb_interrupt *interrupt,
                      qb_error *error)
 {
-    qb_linear *linear = NULL;
-    layer_run layer;
-    QB_TRY(find_linear(model, index, &linear, error));
-    if (model->is_sealed) {
-        return qb_fail(error, NULL, QB_ERR_STATE, "%s: the model is sealed, its codes can no longer be written",
-                       model->parameter_names.text[index]);
+    qb_heap *heap = &model->device->heap;
+    if (count < 0 || count > model->parameter_names.count) {
+        return qb_fail(error, NULL, QB_ERR_VALUE, "count is %" PRId64 ", expected 0 .. %" PRId64 " weights", count,
+                       model->parameter_names.count);
     }
-    enter_layer(model, index, interrupt, error, &layer);
-    QB_TRY(qb_guard_begin_write(&model->guard, error));
-    const qb_status status = qb_linear_write_codes(linear, &layer.run, codes);
-    qb_guard_end_write(&model->guard);
+    qb_run run = qb_device_run(model->device, interrupt, error);
+    run.packs = &model->packs;
+    layer_path *layers = qb_heap_allocate_zero(heap, (size_t)count * sizeof *layers);
+    qb_linear_codes *items = qb_heap_allocate_zero(heap, (size_t)count * sizeof *items);
+    const qb_status status =
+        layers != NULL && items != NULL
+            ? write_items(model, sources, count, layers, items, &run)
+            : qb_fail(error, NULL, QB_ERR_NOMEM, "no memory for the names of %" PRId64 " weights", count);
+    qb_heap_release(heap, items);
+    qb_heap_release(heap, layers);
     return status;
 }
 
@@ -82,14 +136,14 @@ qb_status
 qb_model_read_codes(qb_model *model, int64_t index, int8_t *codes, const qb_interrupt *interrupt, qb_error *error)
 {
     qb_linear *linear = NULL;
-    layer_run layer;
+    layer_path layer;
     QB_TRY(find_linear(model, index, &linear, error));
-    enter_layer(model, index, interrupt, error, &layer);
+    const qb_run run = enter_layer(model, index, interrupt, error, &layer);
     if (model->is_sealed && model->parameters[index]->storage == QB_STORAGE_CODES) { /* which nobody can change */
-        return qb_linear_read_codes(linear, &layer.run, codes);
+        return qb_linear_read_codes(linear, &run, codes);
     }
     QB_TRY(qb_guard_begin_read(&model->guard, error));
-    const qb_status status = qb_linear_read_codes(linear, &layer.run, codes);
+    const qb_status status = qb_linear_read_codes(linear, &run, codes);
     qb_guard_end_forward(&model->guard);
     return status;
 }
@@ -99,10 +153,10 @@ qb_model_values_of_codes(const qb_model *model, int64_t index, const int8_t *cod
                          const qb_interrupt *interrupt, qb_error *error)
 {
     qb_linear *linear = NULL;
-    layer_run layer;
+    layer_path layer;
     QB_TRY(find_linear(model, index, &linear, error));
-    enter_layer(model, index, interrupt, error, &layer);
-    return qb_linear_values_of_codes(linear, &layer.run, codes, values);
+    const qb_run run = enter_layer(model, index, interrupt, error, &layer);
+    return qb_linear_values_of_codes(linear, &run, codes, values);
 }
 
 static qb_status

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What a Model can do with weights that are kept as codes, and the floats that others lend it:
+ * What a Model can do with weights that are kept as codes, one at a time, and the floats that others lend it:
  *
  *     def storages(self) -> list[tuple[str, tuple[int, ...], int, int, str | None]]: ...
  *     def read_codes(self, index, /) -> ndarray: ...               # int8
@@ -13,7 +13,6 @@
  * with the GIL.
  */
 #include "model_object.h"
-#include "ndarray.h"
 
 /* ---- how a new model stores its parameters ----------------------------------------------------------------------- */
 
@@ -164,9 +163,8 @@ model_of(PyObject *self)
     return ((qb_py_model *)self)->model;
 }
 
-/* The place of a parameter, or -1 with IndexError, or whatever reading the number raises. */
-static int64_t
-read_index(PyObject *self, PyObject *object, qb_parameter_info *info)
+int64_t
+qb_py_model_parameter_index(PyObject *self, PyObject *object, qb_parameter_info *info)
 {
     const long long index = PyLong_AsLongLong(object);
     if (index == -1 && PyErr_Occurred()) {
@@ -181,9 +179,8 @@ read_index(PyObject *self, PyObject *object, qb_parameter_info *info)
     return index;
 }
 
-/* Codes for parameter `info`: 0, or -1 with an exception. */
-static int
-borrow_codes(qb_py_state *state, PyObject *object, const qb_parameter_info *info, qb_py_tensor *codes)
+int
+qb_py_model_borrow_codes(qb_py_state *state, PyObject *object, const qb_parameter_info *info, qb_py_tensor *codes)
 {
     if (qb_py_borrow(state, object, "codes", QB_PY_INT8, codes) < 0) {
         return -1;
@@ -263,7 +260,7 @@ qb_py_model_read_codes(PyObject *self, PyObject *index_object)
 {
     qb_py_state *state = qb_py_state_of_type(Py_TYPE(self));
     qb_parameter_info info;
-    const int64_t index = state ? read_index(self, index_object, &info) : -1;
+    const int64_t index = state ? qb_py_model_parameter_index(self, index_object, &info) : -1;
     if (index < 0) {
         return NULL;
     }
@@ -314,14 +311,15 @@ qb_py_model_write_codes(PyObject *self, PyObject *const *arguments, Py_ssize_t c
     }
     qb_parameter_info info;
     qb_py_tensor codes = {0};
-    const int64_t index = read_index(self, arguments[0], &info);
-    if (index < 0 || borrow_codes(state, arguments[1], &info, &codes) < 0) {
+    const int64_t index = qb_py_model_parameter_index(self, arguments[0], &info);
+    if (index < 0 || qb_py_model_borrow_codes(state, arguments[1], &info, &codes) < 0) {
         return NULL;
     }
     qb_error error;
     qb_py_call call;
     qb_py_call_begin(&call);
-    const qb_status status = qb_model_write_codes(model_of(self), index, codes.data, &call.interrupt, &error);
+    const qb_codes_source source = {.index = index, .codes = codes.data};
+    const qb_status status = qb_model_write_codes(model_of(self), &source, 1, &call.interrupt, &error);
     qb_py_call_end(&call);
     qb_py_give_back(&codes);
     return status == QB_OK ? Py_NewRef(Py_None) : qb_py_raise(state, &error);
@@ -353,8 +351,8 @@ qb_py_model_values_of_codes(PyObject *self, PyObject *const *arguments, Py_ssize
     }
     qb_parameter_info info;
     qb_py_tensor codes = {0};
-    const int64_t index = read_index(self, arguments[0], &info);
-    if (index < 0 || borrow_codes(state, arguments[1], &info, &codes) < 0) {
+    const int64_t index = qb_py_model_parameter_index(self, arguments[0], &info);
+    if (index < 0 || qb_py_model_borrow_codes(state, arguments[1], &info, &codes) < 0) {
         return NULL;
     }
     void *values = NULL;

@@ -539,6 +539,7 @@ static PyMethodDef model_methods[] = {
     {"storages", qb_py_model_storages, METH_NOARGS, qb_py_model_storages_doc},
     {"read_codes", qb_py_model_read_codes, METH_O, qb_py_model_read_codes_doc},
     {"write_codes", (PyCFunction)(void (*)(void))qb_py_model_write_codes, METH_FASTCALL, qb_py_model_write_codes_doc},
+    {"write_all_codes", qb_py_model_write_all_codes, METH_O, qb_py_model_write_all_codes_doc},
     {"values_of_codes", (PyCFunction)(void (*)(void))qb_py_model_values_of_codes, METH_FASTCALL,
      qb_py_model_values_of_codes_doc},
     {"seal", qb_py_model_seal, METH_NOARGS, qb_py_model_seal_doc},

@@ -5,6 +5,7 @@
 #ifndef QB_PYEXT_MODEL_OBJECT_H
 #define QB_PYEXT_MODEL_OBJECT_H
 
+#include "ndarray.h"
 #include "state.h"
 
 typedef struct qb_py_model {
@@ -34,10 +35,16 @@ void qb_py_storages_apply(const qb_py_storages *storages, qb_model_options *opti
 /* 0, or -1 with ShapeError: what is lent has not the shape of the parameter. */
 int qb_py_storages_check(qb_py_state *state, const qb_model *model, const qb_py_storages *storages);
 
-/* Methods of model_codes.c. */
+/* The place of a parameter, or -1 with IndexError, or whatever reading the number raises. */
+int64_t qb_py_model_parameter_index(PyObject *self, PyObject *object, qb_parameter_info *info);
+/* Codes for parameter `info`: 0, or -1 with an exception. */
+int qb_py_model_borrow_codes(qb_py_state *state, PyObject *object, const qb_parameter_info *info, qb_py_tensor *codes);
+
+/* Methods of model_codes.c, and one of model_code_sources.c. */
 PyObject *qb_py_model_storages(PyObject *self, PyObject *unused);
 PyObject *qb_py_model_read_codes(PyObject *self, PyObject *index_object);
 PyObject *qb_py_model_write_codes(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
+PyObject *qb_py_model_write_all_codes(PyObject *self, PyObject *argument);
 PyObject *qb_py_model_values_of_codes(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
 PyObject *qb_py_model_seal(PyObject *self, PyObject *unused);
 PyObject *qb_py_model_epoch(PyObject *self, PyObject *unused);
@@ -45,6 +52,7 @@ PyObject *qb_py_model_epoch(PyObject *self, PyObject *unused);
 extern const char qb_py_model_storages_doc[];
 extern const char qb_py_model_read_codes_doc[];
 extern const char qb_py_model_write_codes_doc[];
+extern const char qb_py_model_write_all_codes_doc[];
 extern const char qb_py_model_values_of_codes_doc[];
 extern const char qb_py_model_seal_doc[];
 extern const char qb_py_model_epoch_doc[];

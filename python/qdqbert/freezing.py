@@ -12,7 +12,7 @@ A checkpoint of codes is loaded by the same steps, with the codes of the file.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,9 @@ from qdqbert.surgery import copy_quantizer
 from qdqbert.text_table import format_bytes
 
 __all__ = ["FreezeReport", "freeze_engine"]
+
+# Where the codes of a weight are: in memory, or (descriptor, byte) in an open file.
+Codes = npt.NDArray[np.int8] | tuple[int, int]
 
 _SUFFIX = ".weight"
 
@@ -111,8 +114,7 @@ def _has_quantizer(bound: Bound, name: str) -> bool:
 
 def freeze_engine(
     engine: Engine,
-    names: Iterable[str] | None = None,
-    codes_of: Callable[[str], npt.NDArray[np.int8]] | None = None,
+    codes: Mapping[str, Codes] | None = None,
     lent: Mapping[str, npt.NDArray[np.float32]] | None = None,
 ) -> FreezeReport:
     """Put a C model that keeps weights as codes behind a model.
@@ -120,10 +122,9 @@ def freeze_engine(
     Parameters
     ----------
     engine : Engine
-    names : iterable of str, optional
-        The weights; all whose layers multiply codes if left out.
-    codes_of : callable (str) -> ndarray, int8, optional
-        Their codes; those of the present weights if left out.
+    codes : mapping of str to ndarray, int8, or (int, int), optional
+        Of the weights, in memory, or (descriptor, byte) in an open file; those that the present weights have, of
+        all layers that multiply codes, if left out.
     lent : mapping of str to ndarray, optional
         Parameters that are read where they lie, instead of those of the present model.
 
@@ -134,23 +135,25 @@ def freeze_engine(
     Raises
     ------
     StateError
-        If no layer multiplies codes, one of `names` does not, or another thread changes the model meanwhile.
+        If no layer multiplies codes, one of `codes` does not, or another thread changes the model meanwhile.
     ValueError
         If a weight has a NaN or an infinity, or a code is none of its quantizer's.
+    EOFError, OSError
+        If a file of codes ends before, or cannot be read.
     MemoryError
         If there is not enough memory for the codes beside the present model.
     """
     old = engine.handles.bound
     epoch = old.model.epoch()
-    if names is None:
+    if codes is None:
         chosen, reasons = freezable(old)
         if not chosen:
             why = next((f": {name}: {reason}" for name, reason in reasons.items()), "")
             raise StateError(f"freeze: no linear layer multiplies int8 codes{why}; see execution_sites()")
     else:
-        chosen = list(names)
+        chosen = list(codes)
     floats = {name: array for name, array in {**old.lent, **(lent or {})}.items() if name not in chosen}
-    new = _made(engine, old, chosen, codes_of or old.read_codes, floats)
+    new = _made(engine, old, chosen, codes, floats)
     with engine.handles.turning:
         if engine.handles.bound is not old or old.model.epoch() != epoch:
             raise StateError(
@@ -165,7 +168,7 @@ def _made(
     engine: Engine,
     old: Bound,
     chosen: list[str],
-    codes_of: Callable[[str], npt.NDArray[np.int8]],
+    codes: Mapping[str, Codes] | None,
     lent: dict[str, Array],
 ) -> Bound:
     new = Bound.to(engine.make_core(old.config, chosen, lent), old.config, lent)
@@ -179,8 +182,11 @@ def _made(
         weight = f"{name.removesuffix('._weight_quantizer')}{_SUFFIX}"
         if weight in new.codes and name.endswith("._weight_quantizer") and quantizer.amax() is None:
             quantizer.set_amax(_range_of(engine, old, weight, quantizer))
-    for name, (index, _) in new.codes.items():
-        new.model.write_codes(index, codes_of(name))
+    if codes is None:  # one after the other, so that only one is there beside floats and packed codes
+        for name, (index, _) in new.codes.items():
+            new.model.write_codes(index, old.read_codes(name))
+    else:
+        new.model.write_all_codes([(index, codes[name]) for name, (index, _) in new.codes.items()])
     new.model.seal()
     return new
 

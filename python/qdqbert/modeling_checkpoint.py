@@ -296,21 +296,25 @@ class CheckpointModule(Module):
             return array is not None
 
         report = self._load(checkpoint, where, ignore_mismatched_sizes, take)
-        # One after the other goes through the same memory.
-        buffer = np.empty(max((math.prod(each.shape) for each in codes.values()), default=0), np.int8)
         try:
             if thaw:
+                # One after the other goes through the same memory.
+                buffer = np.empty(max((math.prod(each.shape) for each in codes.values()), default=0), np.int8)
                 for name, tensor in codes.items():
+                    assert tensor.read_codes is not None
                     index = bound.parameters[name][0]
-                    values = bound.model.values_of_codes(index, _codes_of(tensor, buffer))
+                    values = bound.model.values_of_codes(index, tensor.read_codes(buffer))
                     bound.model.parameter_write(index)[...] = values
             elif codes:
-                freeze_engine(self._engine, codes, lambda name: _codes_of(codes[name], buffer), lent)
-        except (StateError, ValueError) as error:
+                freeze_engine(self._engine, {name: _place_of(tensor) for name, tensor in codes.items()}, lent)
+        except (StateError, ValueError, EOFError, OSError) as error:
             if isinstance(error, CheckpointError):
                 raise
+            text = str(error)
             layers = {name.removesuffix(".weight"): name for name in codes}
-            name = layers.get(re.split(r":|\.weight|\._", str(error), maxsplit=1)[0], "")
+            name = next((part for part in codes if part in text), "") or layers.get(
+                re.split(r":|\.weight|\._", text, maxsplit=1)[0], ""
+            )
             at = codes[name].source if name else where
             raise CheckpointError(f"{at}: {error}") from error
         return report
@@ -429,9 +433,9 @@ class CheckpointModule(Module):
         """Write what some models have beside: a generation configuration."""
 
 
-def _codes_of(tensor: Tensor, buffer: Any) -> Any:
-    assert tensor.read_codes is not None
-    return tensor.read_codes(buffer)
+def _place_of(tensor: Tensor) -> Any:
+    assert tensor.find_codes is not None
+    return tensor.find_codes()
 
 
 def load_tf_weights_in_qdqbert(

@@ -116,7 +116,7 @@ class CopyableModel(Module, Copyable):
                 module._set_state(quantizer)
         self._set_gradient_flags(state["requires_grad"])
         if codes:
-            freeze_engine(engine, codes, codes.__getitem__)
+            freeze_engine(engine, codes)
         return self
 
     # ---- what users have put into the tree -----------------------------------------------------------------

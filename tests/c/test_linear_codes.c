@@ -58,7 +58,9 @@ static qb_status
 write_codes(codes_case *c, const int8_t *codes, qb_error *error)
 {
     const qb_run run = run_of(c, &layer_path, error);
-    return qb_linear_write_codes(&c->layer, &run, codes);
+    const qb_codes_source source = {.codes = codes};
+    const qb_linear_codes item = {.layer = &c->layer, .path = &layer_path, .source = &source};
+    return qb_linear_write_codes(&run, &item, 1);
 }
 
 static qb_status

@@ -45,6 +45,13 @@ elements_of(const qb_parameter_info *info)
     return info->shape[0] * (info->rank == 2 ? info->shape[1] : 1);
 }
 
+static qb_status
+write_codes(qb_model *model, int64_t index, const int8_t *codes, qb_error *error)
+{
+    const qb_codes_source source = {.index = index, .codes = codes};
+    return qb_model_write_codes(model, &source, 1, NULL, error);
+}
+
 /* What release_lent is told to count. */
 static void
 count_release(void *context)
@@ -88,7 +95,7 @@ frozen_of(qb_model *source, qb_head head, int *released, int is_sealed)
         else if (to.storage == QB_STORAGE_CODES) {
             int8_t *codes = case_memory((size_t)elements_of(&from));
             CHECK(qb_model_read_codes(source, i, codes, NULL, NULL) == QB_OK);
-            CHECK(qb_model_write_codes(model, i, codes, NULL, NULL) == QB_OK);
+            CHECK(write_codes(model, i, codes, NULL) == QB_OK);
             free(codes);
         }
     }
@@ -238,7 +245,7 @@ test_nothing_is_written_to_a_frozen_model_or_trained(void)
         }
         if (info.storage == QB_STORAGE_CODES) {
             int8_t *codes = case_memory((size_t)elements_of(&info));
-            CHECK(qb_model_write_codes(model, i, codes, NULL, &error) == QB_ERR_STATE);
+            CHECK(write_codes(model, i, codes, &error) == QB_ERR_STATE);
             CHECK_CONTAINS(error.message, "sealed");
             free(codes);
         }
@@ -360,13 +367,53 @@ test_weights_without_codes_are_refused_by_name(void)
     CHECK(qb_model_read_codes(model, qb_model_parameter_count(model), codes, NULL, &error) == QB_ERR_INDEX);
     for (int64_t i = 0; i < qb_model_parameter_count(model); i++) {
         if (strstr(qb_model_parameter(model, i).name, "layer.0.attention.self.query.weight") != NULL) {
-            CHECK(qb_model_write_codes(model, i, codes, NULL, &error) == QB_ERR_STATE);
+            CHECK(write_codes(model, i, codes, &error) == QB_ERR_STATE);
             CHECK_CONTAINS(error.message, "query.weight: is kept as floats");
             CHECK(qb_model_values_of_codes(model, i, codes, values, NULL, &error) == QB_ERR_STATE);
             CHECK_CONTAINS(error.message, "query._weight_quantizer: has no amax");
         }
     }
     qb_model_release(model);
+    qb_device_close(device);
+}
+
+static void
+test_a_list_of_codes_is_checked_as_one(void)
+{
+    qb_device *device = case_device(NULL, 2);
+    qb_model *source = model_make(device, QB_HEAD_NONE);
+    qb_parameter_storage storages[CODED + 1];
+    qb_model_options options = model_options(QB_HEAD_NONE);
+    options.storages = storages;
+    options.storages_count = coded_weights(source, storages);
+    qb_model *model = NULL;
+    qb_error error;
+    const int8_t codes[INTERMEDIATE * HIDDEN] = {0};
+    qb_codes_source sources[CODED + 1] = {{.index = 0}};
+    int64_t count = 0;
+    CHECK(qb_model_create(device, &options, &model, &error) == QB_OK);
+    set_all_ranges(model);
+    for (int64_t i = 0; i < qb_model_parameter_count(model); i++) {
+        if (qb_model_parameter(model, i).storage == QB_STORAGE_CODES) {
+            sources[count++] = (qb_codes_source){.index = i, .codes = codes};
+        }
+    }
+    CHECK(count == CODED);
+    CHECK(qb_model_write_codes(model, NULL, 0, NULL, &error) == QB_OK);
+    sources[count] = sources[0];
+    CHECK(qb_model_write_codes(model, sources, count + 1, NULL, &error) == QB_ERR_VALUE);
+    CHECK_CONTAINS(error.message, "query.weight: its codes are given twice");
+    sources[count].index = -1;
+    CHECK(qb_model_write_codes(model, sources, count + 1, NULL, &error) == QB_ERR_INDEX);
+    CHECK(qb_model_write_codes(model, sources, -1, NULL, &error) == QB_ERR_VALUE);
+    CHECK(qb_model_write_codes(model, sources, INT64_MAX, NULL, &error) == QB_ERR_VALUE);
+    CHECK_CONTAINS(error.message, "count is");
+    CHECK(qb_model_seal(model, &error) == QB_ERR_STATE); /* none of them was written */
+    CHECK_CONTAINS(error.message, "query.weight: is kept as codes, which have not");
+    CHECK(qb_model_write_codes(model, sources, count, NULL, &error) == QB_OK);
+    CHECK(qb_model_seal(model, &error) == QB_OK);
+    qb_model_release(model);
+    qb_model_release(source);
     qb_device_close(device);
 }
 
@@ -435,6 +482,7 @@ main(void)
     RUN(test_a_change_before_the_seal_is_noticed);
     RUN(test_a_wrong_storage_is_named);
     RUN(test_weights_without_codes_are_refused_by_name);
+    RUN(test_a_list_of_codes_is_checked_as_one);
     RUN(test_codes_are_not_read_while_their_quantizer_may_change);
     RUN(test_the_epoch_counts_changes);
     return check_report();

@@ -252,7 +252,8 @@ attempt_codes(world *w, qb_error *error)
         }
     }
     for (int i = 0; status == QB_OK && i < 2; i++) {
-        status = qb_model_write_codes(model, index, codes, NULL, error);
+        const qb_codes_source source = {.index = index, .codes = codes};
+        status = qb_model_write_codes(model, &source, 1, NULL, error);
     }
     if (status == QB_OK) {
         CHECK(qb_model_seal(model, NULL) == QB_OK);

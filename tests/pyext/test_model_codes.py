@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,6 +119,76 @@ def test_a_code_outside_the_range_is_named(device: _core.Device) -> None:
     codes[3, 4] = -128
     with pytest.raises(ValueError, match=r"query\.weight: element \(3, 4\) is -128, expected codes of -127"):
         model.write_codes(place(model, QUERY), codes)
+
+
+KEY = QUERY.replace("query", "key")
+
+
+def test_codes_of_many_weights_come_from_arrays_and_files(device: _core.Device, tmp_path: Path) -> None:
+    model = make_model(device, codes=[QUERY, KEY])
+    query, key = np.random.default_rng(0).integers(-128, 128, (2, 12, 12), np.int8)
+    (tmp_path / "codes").write_bytes(b"begin" + key.tobytes())
+    with open(tmp_path / "codes", "rb") as file:
+        model.write_all_codes([(place(model, QUERY), query), (place(model, KEY), (file.fileno(), 5))])
+    assert np.array_equal(model.read_codes(place(model, QUERY)), query)
+    assert np.array_equal(model.read_codes(place(model, KEY)), key)
+    model.write_all_codes(())
+
+
+def test_a_file_that_ends_inside_codes_is_told(device: _core.Device, tmp_path: Path) -> None:
+    model = make_model(device, codes=[QUERY, KEY])
+    codes = np.zeros((12, 12), np.int8)
+    (tmp_path / "codes").write_bytes(bytes(143))
+    message = r"self\.key\.weight: the file ends inside its codes"
+    with open(tmp_path / "codes", "rb") as file, pytest.raises(EOFError, match=message):
+        model.write_all_codes([(place(model, QUERY), codes), (place(model, KEY), (file.fileno(), 0))])
+    for name in (QUERY, KEY):
+        with pytest.raises(StateError, match="not been written"):
+            model.read_codes(place(model, name))
+
+
+def test_a_file_that_cannot_be_read_is_told(device: _core.Device, tmp_path: Path) -> None:
+    model = make_model(device, codes=[QUERY])
+    message = r"self\.query\.weight"
+    with open(tmp_path / "codes", "wb") as file, pytest.raises(OSError, match=message) as caught:
+        model.write_all_codes([(place(model, QUERY), (file.fileno(), 0))])
+    assert caught.value.errno == errno.EBADF
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "part"),
+    [
+        (lambda index, codes: 3, TypeError, "int"),
+        (lambda index, codes: [3], TypeError, "sources: expected tuples, got int"),
+        (lambda index, codes: [(index,)], TypeError, "a source is an index and codes"),
+        (lambda index, codes: [(-1, codes)], IndexError, "-1"),
+        (lambda index, codes: [("x", codes)], TypeError, "str"),
+        (
+            lambda index, codes: [(index, codes[:5])],
+            ShapeError,
+            "expected codes of shape (12, 12), got (5, 12)",
+        ),
+        (lambda index, codes: [(index, codes.astype(float))], TypeError, "codes: expected int8"),
+        (lambda index, codes: [(index, (0,))], TypeError, "a source in a file is a descriptor and an offset"),
+        (lambda index, codes: [(index, (-1, 0))], ValueError, "expected no negative ones"),
+        (lambda index, codes: [(index, (0, -1))], ValueError, "expected no negative ones"),
+        (lambda index, codes: [(index, codes), (index, codes)], ValueError, "its codes are given twice"),
+        (lambda index, codes: [(index, codes), (0, (0, 0))], StateError, "is no weight of a linear layer"),
+    ],
+)
+def test_wrong_sources_are_refused(
+    device: _core.Device, make: Callable[[int, Any], Any], error: type[Exception], part: str
+) -> None:
+    model = make_model(device, codes=[QUERY])
+    codes = np.zeros((12, 12), np.int8)
+    before = sys.getrefcount(codes)
+    with pytest.raises(error) as caught:
+        model.write_all_codes(make(place(model, QUERY), codes))
+    assert part in str(caught.value)
+    del caught
+    assert sys.getrefcount(codes) == before
+    with pytest.raises(StateError, match="not been written"):
+        model.read_codes(place(model, QUERY))
 
 
 def test_indices_are_checked(device: _core.Device) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -305,3 +306,21 @@ def test_a_file_that_is_cut_is_refused(saved: Path, tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(data[:-100])
     with pytest.raises(CheckpointError, match="cut off"):
         load(folder)
+
+
+@pytest.mark.parametrize("thaw", [False, True])
+def test_a_file_that_is_cut_while_it_is_read_is_told(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thaw: bool
+) -> None:
+    folder = rewritten(saved, tmp_path, lambda tensors, config: None)
+    path = folder / "model.safetensors"
+    last = sorted(key for key in safetensors.numpy.load_file(path) if key.endswith(".weight_codes"))[-1]
+
+    def cut(*arguments: Any) -> None:
+        os.truncate(path, path.stat().st_size - 1)
+
+    monkeypatch.setattr("qdqbert.modeling_checkpoint.refuse_disproportion", cut)
+    with pytest.raises(CheckpointError) as caught:
+        load(folder, thaw=thaw)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert last in str(caught.value)

@@ -333,11 +333,20 @@ QB_API qb_status qb_model_scale_gradients(qb_model *model, float factor, const i
  * is created with qb_model_options.storages, its quantizers get settings and ranges and its other parameters numbers,
  * codes are written, and it is sealed.  It then computes the bits of the model that the codes came from. ---- */
 
-/* Pack the codes (out, in) of a weight that is kept as codes.  QB_ERR_STATE: it is not, the model is sealed or runs a
- * forward, the range is dynamic, or the quantizers do not multiply codes, with the reason; QB_ERR_VALUE: a code that
- * the weight quantizer does not give, with row and column, or a range that is not finite; QB_ERR_INDEX.  The weight is
- * then as before. */
-QB_API qb_status qb_model_write_codes(qb_model *model, int64_t index, const int8_t *codes,
+/* Where the codes (out, in) of one weight are: in memory, or wherever `read` gets them from. */
+typedef struct qb_codes_source {
+    int64_t index;       /* of the parameter */
+    const int8_t *codes; /* or NULL */
+    /* Copy rows first .. first + count - 1; called on several threads at once.  Non-zero: it cannot. */
+    int (*read)(void *context, int64_t first, int64_t count, int8_t *codes);
+    void *context;
+} qb_codes_source;
+
+/* Pack the codes of weights that are kept as codes, on all threads at once.  QB_ERR_STATE: one is not, the model is
+ * sealed or runs a forward, the range is dynamic, or the quantizers do not multiply codes, with the reason;
+ * QB_ERR_VALUE: a code that the weight quantizer does not give, with row and column, or a range that is not finite, or
+ * a weight that is named twice; QB_ERR_BACKEND: `read` could not; QB_ERR_INDEX.  All weights are then as before. */
+QB_API qb_status qb_model_write_codes(qb_model *model, const qb_codes_source *sources, int64_t count,
                                       const qb_interrupt *interrupt, qb_error *error);
 /* The codes of a weight, kept as codes or as floats.  Other threads may run forwards meanwhile; a change is refused, as
  * beside a forward.  QB_ERR_STATE: it has none yet, is not multiplied as codes, with the reason, or the model is being

@@ -46,6 +46,8 @@ class Tensor:
         The part with the first index from one number to before another.
     read_codes : callable (ndarray or None) -> ndarray, int8, optional
         Return it as it is, perhaps in the memory that is given; there if the numbers are int8.
+    find_codes : callable () -> ndarray, int8, or (int, int), optional
+        Return it where it lies: in memory, or (descriptor, byte) in an open file; there with `read_codes`.
     mapped : callable () -> ndarray or None, optional
         Return it in the memory of its file, if it can be; there if it is in a file.
     source : str
@@ -57,6 +59,7 @@ class Tensor:
     read_into: Callable[[npt.NDArray[np.float32]], None]
     rows: Callable[[int, int], Tensor]
     read_codes: Callable[[npt.NDArray[np.int8] | None], npt.NDArray[np.int8]] | None = None
+    find_codes: Callable[[], npt.NDArray[np.int8] | tuple[int, int]] | None = None
     mapped: Callable[[], npt.NDArray[np.float32] | None] | None = None
     source: str = "state_dict"
 
@@ -174,6 +177,7 @@ def _of_stored(stored: StoredTensor, count: int | None = None) -> Tensor:
         stored.read_into,
         lambda begin, end: _of_stored(stored.rows(begin, end), 0),
         stored.read_codes if stored.number_format == "I8" else None,
+        stored.place_of_codes if stored.number_format == "I8" else None,
         stored.mapped,
         str(stored.file.path),
     )
@@ -213,6 +217,7 @@ def _of_array(array: npt.NDArray[Any]) -> Tensor:
         lambda target: np.copyto(target, array, casting="unsafe"),
         lambda begin, end: _of_array(array[begin:end]),
         (lambda buffer: np.ascontiguousarray(array)) if array.dtype == np.int8 else None,
+        (lambda: np.ascontiguousarray(array)) if array.dtype == np.int8 else None,
     )
 
 

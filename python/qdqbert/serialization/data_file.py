@@ -54,6 +54,11 @@ class DataFile:
             )
         self.size: int = facts.st_size
 
+    @property
+    def descriptor(self) -> int:
+        """Of the open file, for whoever reads at places of it without Python."""
+        return self._descriptor
+
     def fail(self, text: str) -> CheckpointError:
         """Return the error to raise about this file.
 
@@ -105,11 +110,22 @@ class DataFile:
         CheckpointError
             If the file ends before or cannot be read; nothing of that size was allocated then.
         """
-        if offset < 0 or count < 0 or offset + count > self.size:
-            raise self.fail(f"cut off inside {what}: it ends at byte {offset + count} of {self.size}")
+        self.require(offset, count, what)
         data = bytearray(count)
         self.read_into(offset, memoryview(data), what)
         return bytes(data)
+
+    def require(self, offset: int, count: int, what: str) -> None:
+        """Refuse `count` bytes from `offset` on that are not all in the file; errors as `read`.
+
+        Parameters
+        ----------
+        offset, count : int
+        what : str
+            What lies there, for the message.
+        """
+        if offset < 0 or count < 0 or offset + count > self.size:
+            raise self.fail(f"cut off inside {what}: it ends at byte {offset + count} of {self.size}")
 
     def map(self, offset: int, count: int, what: str) -> memoryview:
         """Return `count` bytes from `offset` on as read-only memory that is the file's.

@@ -182,8 +182,7 @@ class StoredTensor:
         CheckpointError
             If it is of another number format, or the file ends early or cannot be read.
         """
-        if self.number_format != "I8" or not self.is_contiguous():
-            raise self.file.fail(f"{self.name}: is {self.number_format}, expected I8")
+        self._require_codes()
         count = math.prod(self.shape)
         is_used = buffer is not None and buffer.size >= count
         codes = (buffer[:count] if is_used and buffer is not None else np.empty(count, np.int8)).reshape(
@@ -192,6 +191,22 @@ class StoredTensor:
         if codes.size:
             self.file.read_into(self.begin, _bytes_of(codes.reshape(-1)), self.name)
         return codes
+
+    def place_of_codes(self) -> tuple[int, int]:
+        """Return (descriptor of the open file, byte) where a tensor of int8 lies row by row.
+
+        Raises
+        ------
+        CheckpointError
+            If it is of another number format, or the file ends before.
+        """
+        self._require_codes()
+        self.file.require(self.begin, math.prod(self.shape), self.name)
+        return self.file.descriptor, self.begin
+
+    def _require_codes(self) -> None:
+        if self.number_format != "I8" or not self.is_contiguous():
+            raise self.file.fail(f"{self.name}: is {self.number_format}, expected I8")
 
     def mapped(self) -> npt.NDArray[np.float32] | None:
         """Return a tensor of float32 in the memory of its file, read-only; None if it is stored otherwise.
