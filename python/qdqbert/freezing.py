@@ -12,6 +12,7 @@ A checkpoint of codes is loaded by the same steps, with the codes of the file.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -82,7 +83,7 @@ def report_of(bound: Bound) -> FreezeReport:
     names = [name for name, _ in bound.model.parameters()]
     kept, float_bytes, frozen_bytes, mapped_bytes = {}, 0, 0, 0
     for name, (storage, shape, own, packed, reason) in zip(names, bound.model.storages(), strict=True):
-        size = 4 * int(np.prod(shape))
+        size = 4 * math.prod(shape)
         float_bytes += size
         frozen_bytes += own + (packed if storage == "codes" else 0)
         mapped_bytes += size if storage == "lent" else 0
@@ -123,8 +124,8 @@ def freeze_engine(
     ----------
     engine : Engine
     codes : mapping of str to ndarray, int8, or (int, int), optional
-        Of the weights, in memory, or (descriptor, byte) in an open file; those that the present weights have, of
-        all layers that multiply codes, if left out.
+        Of the weights, in memory, or (descriptor, byte) in an open file; if left out, those that the present
+        weights have, of all layers that multiply codes.
     lent : mapping of str to ndarray, optional
         Parameters that are read where they lie, instead of those of the present model.
 

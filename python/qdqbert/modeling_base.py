@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
@@ -122,7 +121,7 @@ class QDQBertPreTrainedModel(TrainableModel, CopyableModel, CheckpointModule):
                 features = inputs[1] if inputs else None
                 if module.endswith(("add_local_input_quantizer", "add_residual_input_quantizer")):
                     features = self.config.hidden_size
-                slot = dataclasses.replace(slot, check=_range_check(weight, features))
+                slot.check = _range_check(weight, features)
             yield name, slot
 
     # ---- fresh weights -------------------------------------------------------------------------------------
@@ -173,6 +172,8 @@ class QDQBertPreTrainedModel(TrainableModel, CopyableModel, CheckpointModule):
         self._initialize(seed, set(own))
 
     def _initialize(self, seed: int, names: set[str]) -> None:
+        if not names:  # and walking the tree would take as long as building it
+            return
         fresh = [
             (index, name, slot)
             for index, (name, slot) in enumerate(self._named_slots())

@@ -188,9 +188,12 @@ class Engine:
         theirs : frozenset of str
             Attributes that a derived class had set before.
         """
+        alike: dict[tuple[str, ...], frozenset[str]] = {}  # modules of one class have the same attributes
         for path, module in root.named_modules():
-            names = {name for name in vars(module) if name.startswith("_") or name == "config"}
-            self.own[module] = path, frozenset(names - theirs if module is root else names)
+            names = tuple(vars(module))
+            if names not in alike:
+                alike[names] = frozenset(name for name in names if name.startswith("_") or name == "config")
+            self.own[module] = path, (alike[names] - theirs if module is root else alike[names])
 
     def make_core(
         self, config: QDQBertConfig, codes: Sequence[str] = (), lent: dict[str, Array] | None = None

@@ -224,9 +224,15 @@ class Leaf(Part):
         Its parameters.
     """
 
+    _handles: Handles
+    _path: str
+    _names: tuple[str, ...]
+
     def __init__(self, handles: Handles, path: str, *names: str) -> None:
         super().__init__()
-        self._handles, self._path, self._names = handles, path, names
+        vars(self).update(
+            _handles=handles, _path=path, _names=names
+        )  # past Module.__setattr__: none is a child
 
     def _slots(self) -> Mapping[str, Slot]:
         return {name: self._handles.parameter(f"{self._path}.{name}") for name in self._names}

@@ -31,9 +31,9 @@ _logger = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True, eq=False)  # made by the thousand; frozen ones take three times as long
 class Slot:
-    """One tensor of a module.
+    """One tensor of a module.  Nobody changes a slot but who made it.
 
     Attributes
     ----------
@@ -142,8 +142,10 @@ class Module:
     training: bool = False
     _fixed: frozenset[str] = frozenset()  # children that cannot be replaced
 
+    _modules: dict[str, Module]
+
     def __init__(self) -> None:
-        self._modules: dict[str, Module] = {}
+        vars(self)["_modules"] = {}  # past __setattr__, which needs it
 
     # ---- the tree ------------------------------------------------------------------------------------------
 
@@ -176,7 +178,8 @@ class Module:
     def _fix_children(self) -> None:
         """Let nobody replace or delete the children that are there, here and below: C computes them."""
         for module in self.modules():
-            module._fixed = frozenset(module._modules)
+            if module._modules:
+                vars(module)["_fixed"] = frozenset(module._modules)
 
     def _require_free(self, name: str, verb: str) -> None:
         if name in self._fixed:
@@ -203,7 +206,7 @@ class Module:
         elif modules and name in modules:
             raise TypeError(f"{name}: expected Module, got {type(value).__name__}: the name is a child's")
         else:
-            super().__setattr__(name, value)
+            object.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:
         if name in self.__dict__.get("_modules", {}):
@@ -246,9 +249,12 @@ class Module:
         prefix : str
             Put before every name.
         """
-        yield prefix, self
-        for name, module in self._modules.items():
-            yield from module.named_modules(f"{prefix}.{name}" if prefix else name)
+        waiting: list[tuple[str, Module]] = [(prefix, self)]
+        while waiting:
+            path, module = waiting.pop()
+            yield path, module
+            before = f"{path}." if path else ""
+            waiting.extend((before + name, child) for name, child in reversed(module._modules.items()))
 
     def modules(self) -> Iterator[Module]:
         """Yield this module and all below it, parents before children."""

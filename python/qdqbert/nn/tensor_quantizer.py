@@ -87,6 +87,9 @@ class TensorQuantizer(Copyable, QuantizerStages):  # a module's shallow copy wou
     _machinery = frozenset(
         ("_descriptor", "_device", "_fixed", "_modules", "_name", "_observing", "_scale", "_source")
     ) | {"_tensor_shape", "clip"}
+    _device: _core.Device
+    _scale: Array | float | None
+    _tensor_shape: Callable[[], tuple[int, ...] | None]  # of the one tensor that it is for, if there is one
 
     def __init__(
         self,
@@ -146,13 +149,15 @@ class TensorQuantizer(Copyable, QuantizerStages):  # a module's shallow copy wou
         device: _core.Device,
     ) -> None:
         Module.__init__(self)
-        self._device = device
-        self._source = source
-        self._descriptor = descriptor
-        self._name = name
-        self._scale: Array | float | None = 1.0 if descriptor.fake_quant else None
-        # Shape of the one tensor that it is for, if there is one.
-        self._tensor_shape: Callable[[], tuple[int, ...] | None] = lambda: None
+        # Past Module.__setattr__: a model has hundreds of quantizers, and none of these is a child.
+        vars(self).update(
+            _device=device,
+            _source=source,
+            _descriptor=descriptor,
+            _name=name,
+            _scale=1.0 if descriptor.fake_quant else None,
+            _tensor_shape=_no_shape,
+        )
         bits, axis, unsigned = descriptor.num_bits, descriptor.axis, descriptor.unsigned
         self._calibrator = (
             calib.HistogramCalibrator(bits, axis, unsigned, device=device)
@@ -562,6 +567,10 @@ def _frozen_difference(present: Array | None) -> Callable[[Array], str]:
         )
 
     return difference
+
+
+def _no_shape() -> None:
+    return None
 
 
 def descriptor_options(descriptor: QuantDescriptor) -> dict[str, Any]:

@@ -58,6 +58,7 @@ _PARTS = (
     (r"(^|\.)lora_[AB](\.|$)", "a LoRA adapter, not a whole model; merge it into its base model first"),
 )
 _PREFIX = re.compile("^(" + "|".join(_PREFIXES) + r")\.")
+_NUMBER = re.compile(r"\.\d+(?=\.)")  # of a layer
 _ANY_PART = re.compile("|".join(f"(?:{pattern})" for pattern, _ in _PARTS))
 
 
@@ -73,13 +74,18 @@ def describe_foreign_model(names: Iterable[str]) -> str | None:
     str or None
         Such as ``"an ALBERT model (albert.embeddings.word_embeddings.weight)"``.
     """
+    seen: set[str] = set()
     for name in names:
+        kind = _NUMBER.sub(".0", name)  # what is looked for has any number, so one layer speaks for all
+        if kind in seen:
+            continue
+        seen.add(kind)
         found = _PREFIX.match(name)
         if found:
             model = _PREFIXES[found[1]]
             article = "an" if model[0] in "AEIX" or model == "MPNet" else "a"
             return f"{article} {model} model ({name[:120]})"
         if _ANY_PART.search(name):
-            kind = next(kind for pattern, kind in _PARTS if re.search(pattern, name))
-            return f"{kind} ({name[:120]})"
+            model = next(model for pattern, model in _PARTS if re.search(pattern, name))
+            return f"{model} ({name[:120]})"
     return None

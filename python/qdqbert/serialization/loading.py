@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ _DERIVED = ("embeddings.position_ids", "embeddings.token_type_ids")
 # Modules, quantizers and names of one layer, and what a model may need beyond its checkpoint's numbers.
 _BYTES_OF_LAYER_OBJECTS = 100_000
 _BYTES_BEYOND_CHECKPOINT = 64 << 20
+# Numbers of a range whose shape is checked before there is memory for them.
+_LARGE_RANGE = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -205,7 +208,7 @@ def _fill(name: str, slot: Slot, tensor: Tensor) -> None:
         tensor.read_into(slot.open())
         return
     try:
-        if slot.check is not None:
+        if slot.check is not None and math.prod(tensor.shape) > _LARGE_RANGE:
             # The shape, before there is memory of it: a file may claim any.
             slot.check(np.broadcast_to(np.float32(0), tensor.shape))
         value = np.empty(tensor.shape, np.float32)

@@ -132,9 +132,9 @@ class SafetensorsFile:
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not isinstance(dtype, str) or dtype not in FORMAT_BYTES:
             raise fail(f"{name}: unknown dtype {str(dtype)[:40]!r}")
-        if not isinstance(shape, list) or len(shape) > 32 or not all(_is_size(n) for n in shape):
+        if not isinstance(shape, list) or len(shape) > 32 or not all(map(_is_size, shape)):
             raise fail(f"{name}: shape is {str(shape)[:80]}, expected a list of sizes")
-        if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_size(n) for n in offsets):
+        if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_size, offsets)):
             raise fail(f"{name}: data_offsets is {str(offsets)[:80]}, expected two positions")
         expected = math.prod(shape) * FORMAT_BYTES[dtype]
         if offsets[1] - offsets[0] != expected:

@@ -57,7 +57,11 @@ def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     ----------
     shape : tuple of int
     """
-    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+    strides, stride = [], 1
+    for size in reversed(shape):
+        strides.append(stride)
+        stride *= size
+    return tuple(reversed(strides))
 
 
 def placement_error(shape: tuple[int, ...], strides: tuple[int, ...], offset: int, count: int) -> str | None:
