@@ -147,6 +147,22 @@ qb_heap_allocate_pooled(qb_heap *heap, qb_page_pool *pool, size_t size)
 }
 
 void
+qb_heap_fill(const qb_heap *heap, void *pointer, size_t offset, size_t size)
+{
+    const size_t large = qb_page_region_alignment();
+    heap_header header;
+    if (size < FRESH_BYTES || large == 0 || heap->allocator.allocate != library_allocate) {
+        return;
+    }
+    memcpy(&header, (char *)pointer - QB_ALIGNMENT, sizeof header);
+    char *start = (char *)pointer + offset;
+    const size_t ahead = (size_t)((uintptr_t)start % large);
+    const size_t behind = (large - (uintptr_t)(start + size) % large) % large;
+    const size_t after = header.total - QB_ALIGNMENT - offset - size; /* of the block */
+    qb_page_region_wish(start - (ahead < offset ? ahead : offset), start + size + (behind < after ? behind : after));
+}
+
+void
 qb_page_pool_clear(qb_page_pool *pool)
 {
     qb_page_region *region = pool->region;

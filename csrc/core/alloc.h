@@ -37,6 +37,9 @@ void *qb_heap_allocate_zero(qb_heap *heap, size_t size);
  * qb_heap_allocate_zero for a pool of NULL, on a heap with an allocator of its own, where the system has no such pages,
  * and while another thread takes from the pool: nobody waits, so that a fork at any moment leaves nobody waiting. */
 void *qb_heap_allocate_pooled(qb_heap *heap, qb_page_pool *pool, size_t size);
+/* `size` bytes of a block, from offset on, are about to be filled: where that is much, on large pages, and with it what
+ * shares these with the neighbours.  For blocks of which large parts may never be touched. */
+void qb_heap_fill(const qb_heap *heap, void *pointer, size_t offset, size_t size);
 /* The pool is empty again; its blocks stay until they are released. */
 void qb_page_pool_clear(qb_page_pool *pool);
 void qb_heap_release(qb_heap *heap, void *pointer);

@@ -7,6 +7,7 @@
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
@@ -84,6 +85,23 @@ qb_page_region_release(qb_page_region *region)
     }
 }
 
+size_t
+qb_page_region_alignment(void)
+{
+    return LARGE_PAGE;
+}
+
+void
+qb_page_region_wish(char *start, char *end)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const size_t ahead = (size_t)((page - (uintptr_t)start % page) % page);
+    const size_t behind = (size_t)((uintptr_t)end % page);
+    if ((size_t)(end - start) > ahead + behind) {
+        (void)madvise(start + ahead, (size_t)(end - start) - ahead - behind, MADV_HUGEPAGE);
+    }
+}
+
 #else
 
 qb_page_region *
@@ -105,6 +123,19 @@ void
 qb_page_region_release(qb_page_region *region)
 {
     (void)region;
+}
+
+size_t
+qb_page_region_alignment(void)
+{
+    return 0;
+}
+
+void
+qb_page_region_wish(char *start, char *end)
+{
+    (void)start;
+    (void)end;
 }
 
 #endif

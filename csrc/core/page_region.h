@@ -22,4 +22,9 @@ void *qb_page_region_cut(qb_page_region *region, size_t size);
 /* A holder lets go; the last one unmaps the region.  From any thread. */
 void qb_page_region_release(qb_page_region *region);
 
+/* Where large pages begin; 0 where there are none to ask for. */
+size_t qb_page_region_alignment(void);
+/* Ask for large pages where [start, end) will be filled; a part of a page counts as none.  A wish, as all of this. */
+void qb_page_region_wish(char *start, char *end);
+
 #endif

@@ -481,6 +481,10 @@ qb_model_parameter_write(qb_model *model, int64_t index, float **data, qb_error 
     QB_TRY(qb_guard_begin_write(&model->guard, error));
     model->parameters[index]->revision++;
     *data = model->parameters[index]->data;
+    int64_t elements = 0;
+    (void)qb_shape_elements(model->parameters[index]->rank, model->parameters[index]->shape, &elements);
+    qb_heap_fill(&model->device->heap, model->block, (size_t)((char *)*data - (char *)model->block),
+                 (size_t)elements * sizeof **data);
     qb_guard_end_write(&model->guard);
     return QB_OK;
 }

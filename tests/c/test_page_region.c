@@ -22,14 +22,16 @@
 
 static int advice_is_refused;
 static int advices;
+static char *advised_start; /* of the last advice */
+static char *advised_end;
 
 /* In place of the C library's: large pages are asked for here and nowhere else. */
 int
 madvise(void *address, size_t length, int advice)
 {
-    (void)address;
-    (void)length;
     advices += advice == MADV_HUGEPAGE;
+    advised_start = address;
+    advised_end = advised_start + length;
     errno = EINVAL;
     return advice_is_refused ? -1 : 0;
 }
@@ -218,6 +220,38 @@ test_what_cannot_be_is_null(void)
     qb_page_pool_clear(&pool);
 }
 
+/* Of a block of which parts are filled, large pages that these reach into, as far as they are the block's. */
+static void
+test_large_pages_are_asked_for_where_a_block_is_filled(void)
+{
+#if defined(__linux__)
+    enum { BYTES = 64 << 20, FILLED = 3 << 20 };
+    static const size_t offsets[] = {0, 100, 5 << 20, (5 << 20) + 64, BYTES - FILLED};
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    qb_heap heap;
+    qb_heap_init(&heap, NULL);
+    char *block = qb_heap_allocate_zero(&heap, BYTES);
+    CHECK(block != NULL);
+    for (size_t i = 0; i < sizeof offsets / sizeof *offsets; i++) {
+        char *start = block + offsets[i];
+        advised_start = advised_end = NULL;
+        qb_heap_fill(&heap, block, offsets[i], FILLED);
+        CHECK(advised_start >= block && advised_start < start + page);
+        CHECK(advised_end <= block + BYTES && advised_end + page > start + FILLED);
+        CHECK((uintptr_t)advised_start % LARGE == 0 || advised_start - block < (ptrdiff_t)page);
+        CHECK((uintptr_t)advised_end % LARGE == 0 || block + BYTES - advised_end < (ptrdiff_t)page + QB_ALIGNMENT);
+    }
+    const int before = advices;
+    qb_heap_fill(&heap, block, 64, 1000); /* not worth a page */
+    CHECK(advices == before);
+    advice_is_refused = 1;
+    qb_heap_fill(&heap, block, 0, FILLED);
+    advice_is_refused = 0;
+    CHECK(is_zero((unsigned char *)block, FILLED));
+    qb_heap_release(&heap, block);
+#endif
+}
+
 static void *
 counting_allocate(void *context, size_t size, size_t alignment)
 {
@@ -246,6 +280,13 @@ test_an_allocator_of_the_callers_gets_every_byte(void)
     CHECK(live == 1 && pool.region == NULL && is_zero(block, BLOCK));
     qb_heap_release(&heap, block);
     CHECK(live == 0);
+#if defined(__linux__)
+    const int before = advices;
+    block = qb_heap_allocate_zero(&heap, 4 << 20);
+    qb_heap_fill(&heap, block, 0, 4 << 20);
+    CHECK(advices == before); /* nobody knows what it is */
+    qb_heap_release(&heap, block);
+#endif
 }
 
 typedef struct crowd {
@@ -298,6 +339,7 @@ main(void)
     RUN(test_a_busy_pool_keeps_nobody_waiting);
     RUN(test_large_pages_that_are_refused_change_nothing);
     RUN(test_what_cannot_be_is_null);
+    RUN(test_large_pages_are_asked_for_where_a_block_is_filled);
     RUN(test_an_allocator_of_the_callers_gets_every_byte);
     RUN(test_threads_take_from_one_pool);
     return check_report();
