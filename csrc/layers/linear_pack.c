@@ -2,8 +2,9 @@
  *
  * The packed weight of a linear layer: made from the parameter in the one form that a run's path needs.
  *
- * Old panels are given back before new ones are taken, so the peak is one packed weight beside the parameters; if the
- * second step then fails there is no packed weight, and the next prepare makes it.
+ * Old panels are written over by new ones of the same form, as after every step of training, and given back before
+ * others are taken, so the peak is one packed weight beside the parameters; if making them fails there is no packed
+ * weight, and the next prepare makes it.
  */
 #include <inttypes.h>
 #include <stdatomic.h>
@@ -22,6 +23,17 @@ clear(qb_linear_pack *pack, qb_heap *heap)
     atomic_thread_fence(memory_order_seq_cst);
     qb_heap_release(heap, old.data);
     qb_heap_release(heap, old.step);
+}
+
+/* The same, but that the memory stays for a pack of the same form, which takes as much. */
+static void
+renew(qb_linear_pack *pack, qb_weight_form form, qb_heap *heap)
+{
+    if (pack->form != form) {
+        clear(pack, heap);
+    }
+    pack->form = QB_WEIGHT_NONE;
+    atomic_thread_fence(memory_order_seq_cst);
 }
 
 void
@@ -125,11 +137,13 @@ pack(const qb_run *run, pack_job *job)
     const int64_t n = job->layer->out_features;
     const qb_product_sizes sizes = qb_product_sizes_of(run->kernels, job->operands, n, job->layer->in_features);
     job->panel = sizes.panel;
-    job->packed = qb_heap_allocate_pooled(run->heap, run->packs, sizes.packed);
+    if (job->pack->data == NULL) {
+        job->pack->data = qb_heap_allocate_pooled(run->heap, run->packs, sizes.packed);
+    }
+    job->packed = job->pack->data;
     if (job->packed == NULL) {
         return qb_fail(run->error, run->path, QB_ERR_NOMEM, "no memory for %zu bytes of packed weights", sizes.packed);
     }
-    job->pack->data = job->packed;
     atomic_init(&job->bad_row, -1);
     const int64_t panels = (n + job->panel - 1) / job->panel;
     QB_TRY(qb_run_parallel(run, panels, 1, pack_panels, job));
@@ -156,7 +170,7 @@ pack_codes(const qb_linear *self, qb_linear_pack *made, const qb_run *run)
     const int64_t n = self->out_features;
     const int64_t k = self->in_features;
     /* scale becomes step in place; the product of two dimensions was checked when the parameter block was sized. */
-    float *scale = qb_heap_allocate(run->heap, (size_t)n * sizeof(float));
+    float *scale = made->step != NULL ? made->step : qb_heap_allocate(run->heap, (size_t)n * sizeof(float));
     int8_t *codes = qb_heap_allocate(run->heap, (size_t)(n * k));
     pack_job job = {.kernels = run->kernels,
                     .layer = self,
@@ -204,6 +218,27 @@ pack_values(const qb_linear *self, qb_linear_pack *made, qb_operands operands, c
     return status;
 }
 
+static qb_status
+make(const qb_linear *self, qb_linear_pack *made, qb_weight_form form, const qb_run *run)
+{
+    const qb_operands floats = qb_product_float_operands(run);
+    if (is_quantized(form)) {
+        QB_TRY(qb_quantizer_check_range(self->weight_quantizer, run));
+    }
+    if (form == QB_WEIGHT_QS8) {
+        return pack_codes(self, made, run);
+    }
+    if (is_quantized(form)) {
+        return pack_values(self, made, floats, run);
+    }
+    pack_job job = {.kernels = run->kernels,
+                    .layer = self,
+                    .pack = made,
+                    .operands = floats,
+                    .values = qb_parameter_source(&self->weight)->data};
+    return pack(run, &job);
+}
+
 /* A weight that is kept as codes was packed when they were written; nobody can do it again. */
 static qb_status
 require_written_codes(const qb_linear *self, const qb_run *run)
@@ -233,7 +268,6 @@ qb_linear_prepare(qb_linear *self, const qb_run *run)
         return require_written_codes(self, run);
     }
     const qb_weight_form form = wanted_form(self, run->uses_bf16);
-    const qb_operands floats = qb_product_float_operands(run);
     qb_linear_pack *made = is_bf16(form) ? &self->bf16_pack : &self->pack;
     qb_linear_pack *other = is_bf16(form) ? &self->pack : &self->bf16_pack;
     clear_if_outdated(self, other, wanted_form(self, !run->uses_bf16), run->heap);
@@ -242,25 +276,8 @@ qb_linear_prepare(qb_linear *self, const qb_run *run)
     }
     const qb_path path = {run->path, is_quantized(form) ? "_weight_quantizer" : "weight"};
     const qb_run inner = qb_run_enter(run, &path);
-    clear(made, run->heap);
-    if (is_quantized(form)) {
-        QB_TRY(qb_quantizer_check_range(self->weight_quantizer, &inner));
-    }
-    qb_status status = QB_OK;
-    if (form == QB_WEIGHT_QS8) {
-        status = pack_codes(self, made, &inner);
-    }
-    else if (is_quantized(form)) {
-        status = pack_values(self, made, floats, &inner);
-    }
-    else {
-        pack_job job = {.kernels = run->kernels,
-                        .layer = self,
-                        .pack = made,
-                        .operands = floats,
-                        .values = qb_parameter_source(&self->weight)->data};
-        status = pack(&inner, &job);
-    }
+    renew(made, form, run->heap);
+    const qb_status status = make(self, made, form, &inner);
     if (status != QB_OK) {
         clear(made, run->heap);
         return status;
