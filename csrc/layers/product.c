@@ -77,6 +77,9 @@ set_tiling(qb_product *product, const qb_run *run, int32_t group)
     const int64_t most_rows = divide_up(product->rows, TILE_ROWS_MIN);
     int64_t rows = divide_up(product->rows, TILE_ROWS_MAX);
     int64_t columns = at_most(divide_up(wanted, rows), most_columns);
+    if (columns > threads) { /* three tiles keep two threads busy for as long as four do */
+        columns = columns / threads * threads;
+    }
     if (columns * rows < wanted) {
         rows = at_most(divide_up(wanted, columns), most_rows);
     }

@@ -3,7 +3,8 @@
  * Timing one shape of product, for whoever wants to know what share of the machine it reaches (qb_device_peak).
  *
  * It is the product of a linear layer, cut over the threads in the same way, with a bias and, of codes, a step for each
- * column.  Weights take turns: one alone would stay in a cache, which those of a model do not.
+ * column and codes as its result, as between the sites of a model.  Weights take turns: one alone would stay in a
+ * cache, which those of a model do not.  They lie on large pages, as a model's.
  */
 #if !defined(_POSIX_C_SOURCE)
 #define _POSIX_C_SOURCE 200809L
@@ -14,6 +15,7 @@
 #include <time.h>
 
 #include "core/device.h"
+#include "core/shape.h"
 #include "layers/product.h"
 
 #define MOST_ROWS 65536
@@ -25,7 +27,7 @@ typedef struct trial {
     qb_scratch scratch;
     void *b;      /* (n, k) unpacked */
     void *a;      /* (rows, k) */
-    char *packed; /* (weights, packed_bytes) */
+    char *packed; /* (weights, packed_bytes), apart from the rest */
     float *step;  /* (n) */
     float *bias;  /* (n) */
     size_t packed_bytes;
@@ -59,7 +61,6 @@ plan(trial *t, const qb_product_trial *wanted, const qb_run *run, qb_arena *aren
     t->packed_bytes = (sizes.packed + 63) / 64 * 64;
     t->a = qb_arena_take(arena, wanted->rows * wanted->k, element);
     t->b = qb_arena_take(arena, wanted->n * wanted->k, element);
-    t->packed = qb_arena_take(arena, wanted->weights, t->packed_bytes);
     t->step = qb_arena_take(arena, wanted->n, sizeof *t->step);
     t->bias = qb_arena_take(arena, wanted->n, sizeof *t->bias);
     t->product = (qb_product){.a = t->a,
@@ -72,7 +73,11 @@ plan(trial *t, const qb_product_trial *wanted, const qb_run *run, qb_arena *aren
                                            .bias = t->bias,
                                            .divisor = 1.0f,
                                            .activation = QB_ACTIVATION_NONE},
-                              .y = qb_arena_take(arena, wanted->rows * wanted->n, sizeof(float))};
+                              .y = qb_arena_take(arena, wanted->rows * wanted->n, element)};
+    if (wanted->is_integer) {
+        t->product.codes = (int8_t *)t->product.y;
+        t->product.range = (qb_quant_range){.scale = 1.0f / 16.0f, .lower = -127.0f, .upper = 127.0f};
+    }
     qb_scratch_plan(&t->scratch, arena, qb_queue_threads(run->queue), sizes.scratch);
 }
 
@@ -145,8 +150,14 @@ qb_device_time_product(qb_device *device, const qb_product_trial *given, const q
     qb_arena arena = qb_arena_measuring();
     plan(&t, &wanted, &run, &arena);
     const size_t bytes = arena.used;
-    void *memory = qb_arena_ok(&arena) ? qb_heap_allocate(run.heap, bytes) : NULL;
-    if (memory == NULL) {
+    qb_page_pool packs = {.region = NULL};
+    size_t packed_bytes = 0;
+    const int is_possible =
+        qb_arena_ok(&arena) && qb_size_multiply((size_t)wanted.weights, t.packed_bytes, &packed_bytes);
+    void *memory = is_possible ? qb_heap_allocate(run.heap, bytes) : NULL;
+    t.packed = memory == NULL ? NULL : qb_heap_allocate_pooled(run.heap, &packs, packed_bytes);
+    if (t.packed == NULL) {
+        qb_heap_release(run.heap, memory);
         return qb_fail(error, NULL, QB_ERR_NOMEM,
                        "no memory for products of (%" PRId64 ", %" PRId64 ") and %" PRId64 " weights of (%" PRId64
                        ", %" PRId64 ")",
@@ -162,6 +173,8 @@ qb_device_time_product(qb_device *device, const qb_product_trial *given, const q
     else { /* the thread count was raised in between */
         status = qb_fail(error, NULL, QB_ERR_STATE, "the number of threads changed during the call");
     }
+    qb_heap_release(run.heap, t.packed);
+    qb_page_pool_clear(&packs);
     qb_heap_release(run.heap, memory);
     return status;
 }

@@ -112,7 +112,8 @@ QB_API qb_cpu_limits qb_cpu_limits_read(void);
  * `rounds` times over.  Returns the operations done, 2 for each multiply-add. */
 QB_API int64_t qb_device_peak(const qb_device *device, int32_t is_integer, int64_t rounds);
 
-/* A product to be timed: y (rows, n) = a (rows, k) b', with b packed before, on all threads of the device. */
+/* A product to be timed: y (rows, n) = a (rows, k) b', with b packed before, on all threads of the device; of codes,
+ * y is codes too. */
 typedef struct qb_product_trial {
     uint32_t struct_size;
     int32_t is_integer; /* operands are int8 codes, otherwise floats */
