@@ -31,7 +31,7 @@ HEADS: list[tuple[str, dict[str, Any]]] = [
     ("QDQBertModel", {}),
     ("QDQBertModel", {"is_decoder": True, "add_cross_attention": True}),
 ]
-FEW = ("max", "percentile-95", "mse")
+FEW = ("max", "percentile-95", "percentile-80")  # quickly found
 
 
 def batches(name: str = "", first: int = 0, count: int = 3) -> list[dict[str, np.ndarray]]:
@@ -63,8 +63,11 @@ def input_sites(model: Any) -> list[str]:
 # ---- what it finds -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "fields"), HEADS)
-@pytest.mark.parametrize("sites", [0, 5])
+@pytest.mark.parametrize(
+    ("name", "fields", "sites"),
+    [*((name, fields, 5) for name, fields in HEADS), ("QDQBertForQuestionAnswering", {}, 0)],
+)
+@pytest.mark.uninstrumented  # the search is Python: hundreds of equal forwards
 def test_every_head_gets_what_the_report_says(name: str, fields: Any, sites: int) -> None:
     model, calibration = collected(name, **fields)
     ranking = batches(name, 50)
@@ -87,8 +90,8 @@ def test_every_head_gets_what_the_report_says(name: str, fields: Any, sites: int
             assert state.amax is not None, site
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("sites", [0, 28])
+@pytest.mark.parametrize(("seed", "sites"), [(0, 28), (1, 28), (2, 0)])
+@pytest.mark.uninstrumented
 def test_the_mix_is_never_worse_than_a_method_alone(seed: int, sites: int) -> None:
     model, calibration = collected(seed=seed)
     ranking = batches(first=50)
@@ -209,20 +212,19 @@ def test_maxima_serve_the_method_that_needs_no_more() -> None:
     assert states(model) == before
 
 
-@pytest.mark.parametrize("threads", [2, 3])
-def test_threads_do_not_matter(threads: int) -> None:
+def test_threads_do_not_matter() -> None:
     def run(count: int) -> tuple[dict[str, Any], dict[str, QuantizerState]]:
         model = tiny_model.question_answering(hidden_size=48, intermediate_size=131, seed=4)
         calibration = Calibration(model).collect(batches())
         before = qdqbert.get_num_threads()
         qdqbert.set_num_threads(count)
         try:
-            found = calibration.search(batches(first=50), sites=4)
+            found = calibration.search(batches(first=50), methods=["max", "mse"], sites=4)
         finally:
             qdqbert.set_num_threads(before)
         return found.as_dict(), states(model)
 
-    assert run(1) == run(threads)
+    assert run(1) == run(3)
 
 
 # ---- the report ----------------------------------------------------------------------------------------
@@ -247,7 +249,8 @@ def test_candidates_can_be_loaded_again() -> None:
 
 def test_a_pickled_report_loads_into_the_model_that_came_with_it() -> None:
     model, calibration = collected()
-    found = calibration.search(batches(first=50), methods=FEW, sites=2)
+    found = calibration.search(batches(first=50), methods=["max", "mse"], sites=2)
+    assert found.best != "max"
     best = states(model)
     copied = pickle.loads(pickle.dumps(found))
     assert copied.as_dict() == found.as_dict()
@@ -379,8 +382,7 @@ def failing_at(call: int, error: type[BaseException], monkeypatch: pytest.Monkey
 
 # In float; in the first of 14 kinds; among kinds; everything on; sites off; in the rounds.
 @pytest.mark.parametrize("call", [2, 4, 25, 48, 60, 100, 145])
-@pytest.mark.parametrize("error", [Failure, KeyboardInterrupt])
-@pytest.mark.parametrize("method", [None, "mse"])
+@pytest.mark.parametrize(("error", "method"), [(Failure, None), (KeyboardInterrupt, "max")])
 def test_a_failure_leaves_the_model_as_it_was(
     call: int, error: type[BaseException], method: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,6 +131,7 @@ def test_result_as_json_names_command_version_and_status(qdqbert, monkeypatch):
     assert outcome.data["answer"] == "é"
 
 
+@pytest.mark.uninstrumented  # starts processes
 def test_module_and_closed_pipe():
     program = "import sys; from qdqbert.cli import main; sys.exit(main(['doctor', '--json']))"
     process = subprocess.Popen(

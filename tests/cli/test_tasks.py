@@ -11,6 +11,8 @@ import pytest
 
 from constructed_models import mood_reader, successor_model, unigram_model, word_reader, write_tokenizer
 
+pytestmark = pytest.mark.uninstrumented  # a verb is Python; what it runs, tests/tasks runs
+
 LABELS = {0: "LABEL_0", 1: "LABEL_1"}
 TAGS = {0: "O", 1: "B-person", 2: "I-person"}
 SENTENCES = (

@@ -28,6 +28,8 @@ from qdqbert.rules import named_quantizers
 from qdqbert.training import TrainingArguments
 from qdqbert.training.refused_arguments import REFUSED
 
+pytestmark = pytest.mark.uninstrumented  # a verb is Python; what it runs, tests/training runs
+
 LAYER = "bert.encoder.layer.0."
 
 

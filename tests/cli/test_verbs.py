@@ -487,6 +487,7 @@ def test_doctor_reports_kernels_that_differ(qdqbert, monkeypatch):
     assert "kernels differ" in outcome.out
 
 
+@pytest.mark.uninstrumented  # hundreds of equal forwards
 def test_demo_runs_every_method_and_shows_answers(qdqbert):
     data = qdqbert("demo", "--limit", "80", "--samples", "16", "--json").data
 
@@ -513,6 +514,7 @@ def test_demo_runs_every_method_and_shows_answers(qdqbert):
     assert set(data["examples"][0]) == {"text", "expected", "float", "int8"}
 
 
+@pytest.mark.uninstrumented  # hundreds of equal forwards
 def test_demo_table_is_for_people(qdqbert):
     outcome = qdqbert("demo", "--limit", "40", "--samples", "8", "--methods", "max")
 
@@ -523,6 +525,7 @@ def test_demo_table_is_for_people(qdqbert):
     assert outcome.err == ""
 
 
+@pytest.mark.uninstrumented  # hundreds of equal forwards
 def test_demo_trains_as_many_epochs_as_it_is_told(qdqbert):
     words = ("demo", "--limit", "40", "--samples", "8", "--methods", "max", "--qat-epochs")
 

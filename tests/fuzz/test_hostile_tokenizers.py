@@ -22,8 +22,8 @@ from qdqbert.errors import CheckpointError, Error, UnsupportedError
 from qdqbert.tokenization import BertTokenizerFast
 
 FOLDERS = int(os.environ.get("QDQBERT_FUZZ", "300"))
-BOUNDED = "asan" not in os.environ.get("LD_PRELOAD", "")
 SECONDS = 2.0
+pytestmark = pytest.mark.uninstrumented  # Python, and a library that is not ours
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "what", "is", "it", "##s", "the", "\u00e9", "##ing"]
 TEXT = "What is it's thing [MASK] \u00e9\u4e2d"
@@ -167,7 +167,7 @@ def test_damaged_folders_are_refused_or_work(tmp_path: Path, capfd: pytest.Captu
             defects.append(
                 (number, done, f"{type(error).__name__}: {error!s:.90} at {place.filename}:{place.lineno}")
             )
-        if BOUNDED and time.process_time() - begin > SECONDS:
+        if time.process_time() - begin > SECONDS:
             defects.append((number, done, f"took {time.process_time() - begin:.1f} s"))
     capfd.readouterr()  # the library reports its panics
     assert not defects, f"{len(defects)} of {FOLDERS}: {defects[:10]}"

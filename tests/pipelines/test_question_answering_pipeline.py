@@ -191,6 +191,7 @@ def test_a_context_without_tokens_has_no_answer(make):
 
 
 @pytest.mark.shared
+@pytest.mark.uninstrumented  # hundreds of windows through one model
 def test_answers_to_real_questions_are_those_of_the_squad_task(shared):
     # Both rank spans of one window alike: the product of probabilities grows with the sum of logits.  All of
     # these contexts are one window of 384 tokens.

@@ -51,8 +51,9 @@ ARGUMENTS = {
 
 
 @pytest.mark.parametrize("case", sorted(ARGUMENTS))
-@pytest.mark.parametrize("return_tensors", [True, None])
-@pytest.mark.parametrize("batch_size", [None, 1, 2, 3])
+@pytest.mark.parametrize(
+    ("batch_size", "return_tensors"), [(None, None), (None, True), (1, None), (2, True), (3, None)]
+)
 def test_prompts_of_a_batch_are_continued_as_each_alone(write, case, batch_size, return_tensors, monkeypatch):
     # Ends that some sequences reach after few tokens and others never do.
     write.model.generation_config.eos_token_id = list(range(3, 4000, 5))

@@ -178,17 +178,16 @@ def test_logits_of_another_shape_are_refused(write, words):
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize(
-    ("name", "right", "predicted", "gold"),
-    [("emerging.dev.conll", 407, 644, 836), ("emerging.test.annotated", 353, 619, 1079)],
-)
-def test_wnut_scores_of_the_trained_checkpoint_are_pytorchs(shared, name, right, predicted, gold):
+@pytest.mark.uninstrumented  # a thousand sentences through one model
+def test_wnut_scores_of_the_trained_checkpoint_are_pytorchs(shared):
     import qdqbert
     from qdqbert.tokenization import load_tokenizer
 
     folder = shared("checkpoints", "minilm-wnut17")
     trained = qdqbert.QDQBertForTokenClassification.from_pretrained(folder)
-    task = NER.read(shared("data", "ner", "wnut17", name), load_tokenizer(folder), trained.config)
+    task = NER.read(
+        shared("data", "ner", "wnut17", "emerging.dev.conll"), load_tokenizer(folder), trained.config
+    )
 
     with qdqbert.quantizers(trained, {"*": "off"}):
         result = task.evaluate(trained)
@@ -196,4 +195,4 @@ def test_wnut_scores_of_the_trained_checkpoint_are_pytorchs(shared, name, right,
     # The README of the checkpoints. A word within float noise of a tie may fall either way; it can change
     # each count by one.
     found = [result.metrics[f"{kind} entities"] for kind in ("right", "predicted", "gold")]
-    assert found == pytest.approx([right, predicted, gold], abs=1)
+    assert found == pytest.approx([407, 644, 836], abs=1)

@@ -144,6 +144,7 @@ def test_calibration_with_more_samples_than_questions_takes_all_once(tokenizer, 
 
 
 @pytest.mark.shared
+@pytest.mark.uninstrumented  # hundreds of windows through one model
 def test_float_score_of_the_first_questions_of_xquad(shared):
     # 60 questions keep the run short; `qdqbert eval` measures the whole set. What they score was recorded
     # with a float32 model in NumPy and transformers' post-processing, which give the published 50.2521 /

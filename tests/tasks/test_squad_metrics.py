@@ -89,6 +89,7 @@ def test_question_without_gold_answer_is_refused_by_v1():
 
 
 @pytest.mark.shared
+@pytest.mark.uninstrumented  # Python alone
 @pytest.mark.parametrize(
     ("name", "em", "f"),
     [("bert-ensemble-v1.1", 86.21, 92.20), ("logistic-regression-v1.1", 40.14, 50.98)],

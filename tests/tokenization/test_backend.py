@@ -14,6 +14,8 @@ from qdqbert import CheckpointError
 from qdqbert.cli.demo import bundled_folder
 from qdqbert.tokenization import load_tokenizer, special_token_id
 
+pytestmark = pytest.mark.uninstrumented  # Python, and a library that is not ours
+
 TEXTS = ["Who wrote the Études?", "½ stars…  東京\tok", "", "[SEP] it's naïve\u200b"]
 
 

@@ -8,6 +8,8 @@ import logging
 import pytest
 from tokenizers import AddedToken
 
+pytestmark = pytest.mark.uninstrumented  # Python, and a library that is not ours
+
 
 def test_roles_and_their_ids(tokenizer):
     assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("[PAD]", 0)

@@ -18,6 +18,8 @@ import pytest
 from qdqbert import UnsupportedError
 from qdqbert.tokenization import BertTokenizerFast
 
+pytestmark = pytest.mark.uninstrumented  # Python, and a library that is not ours
+
 CLS, SEP, MASK = 2, 3, 4
 
 

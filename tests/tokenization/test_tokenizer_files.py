@@ -12,6 +12,8 @@ from qdqbert import CheckpointError, UnsupportedError
 from qdqbert.cli.demo import bundled_folder
 from qdqbert.tokenization import BertTokenizer, BertTokenizerFast
 
+pytestmark = pytest.mark.uninstrumented  # Python, and a library that is not ours
+
 TEXTS = ["Who wrote the Études?", "½ stars…  東京\tok", "", "[SEP] it's naïve\u200b", "newword <ent>"]
 
 

@@ -249,6 +249,7 @@ def outcome_of(work: Callable[[], Any]) -> OSError | None:
     return None
 
 
+@pytest.mark.uninstrumented  # trains anew for each call that fails
 def test_a_full_disk_leaves_the_checkpoints_before_it_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,6 +297,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.uninstrumented  # starts a process for each
 @pytest.mark.parametrize("limit", [0, 1000, 20_000])
 def test_a_file_that_may_not_grow_leaves_the_checkpoint_before_it_whole(tmp_path: Path, limit: int) -> None:
     tests = Path(__file__).parent

@@ -13,6 +13,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+# What a kill leaves is files; what runs is the training of test_resume.py.
+pytestmark = pytest.mark.uninstrumented
+
 KILLS = int(os.environ.get("QDQBERT_RESUME_KILLS", "8"))
 _PROGRAM = """
 import os, random, signal, sys, time
