@@ -95,33 +95,36 @@ store_code(int8_t *codes, vec_f32 v, const qb_quant_range *range, int64_t column
     store_s8(codes, vec_min(vec_set(range->upper), vec_max(vec_set(range->lower), scaled)), columns);
 }
 
-/* Sums (rows, TILE_COLUMNS) without an activation: what goes to `at` of the output. */
+/* Sums (rows, TILE_COLUMNS) without an activation: what goes to `at` of the output.  columns is that of the panel, a
+ * constant where it is whole. */
 VEC_INLINE void
 finish_floats(const int32_t *sums, int64_t rows, const panel_epilogue *panel, const code_output *out, int64_t at,
-              enum divides divides)
+              enum divides divides, int64_t columns)
 {
+    const int64_t stride = out->stride;
     float *y = out->floats + at;
-    for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t i = 0; i < rows; ++i, sums += TILE_COLUMNS, y += stride) {
         for (int64_t j = 0; j < TILE_COLUMNS; j += LANES) {
-            store_floats(y + i * out->stride + j, finish_vector(sums + i * TILE_COLUMNS, panel, j, divides),
-                         panel->columns - j);
+            store_floats(y + j, finish_vector(sums, panel, j, divides), columns - j);
         }
     }
 }
 
 VEC_INLINE void
 finish_codes(const int32_t *sums, int64_t rows, const panel_epilogue *panel, const code_output *out, int64_t at,
-             enum divides divides, int looks)
+             enum divides divides, int64_t columns, int looks)
 {
+    const int64_t stride = out->stride;
+    const qb_quant_range range = *out->range;
     int8_t *codes = out->codes + at;
     vec_s32 largest = vec_s32_zero();
-    for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t i = 0; i < rows; ++i, sums += TILE_COLUMNS, codes += stride) {
         for (int64_t j = 0; j < TILE_COLUMNS; j += LANES) {
-            const vec_f32 value = finish_vector(sums + i * TILE_COLUMNS, panel, j, divides);
+            const vec_f32 value = finish_vector(sums, panel, j, divides);
             if (looks) {
                 largest = vec_s32_max(largest, vec_magnitude_bits(value));
             }
-            store_code(codes + i * out->stride + j, value, out->range, panel->columns - j);
+            store_code(codes + j, value, &range, columns - j);
         }
     }
     if (looks && vec_s32_reduce_max(largest) >= MAGNITUDE_INFINITY) {
@@ -134,24 +137,22 @@ finish_without_activation(const int32_t *sums, int64_t rows, const panel_epilogu
                           int64_t at, int looks)
 {
     const enum divides divides = divides_of(panel);
-    if (out->floats != NULL) {
-        switch (divides) {
-        case DIVIDES_NOT:
-            finish_floats(sums, rows, panel, out, at, DIVIDES_NOT);
-            break;
-        case DIVIDES_BY_FACTOR:
-            finish_floats(sums, rows, panel, out, at, DIVIDES_BY_FACTOR);
-            break;
-        case DIVIDES:
-            finish_floats(sums, rows, panel, out, at, DIVIDES);
-            break;
-        }
+    const int64_t columns = panel->columns;
+    const int is_whole = columns == TILE_COLUMNS;
+    if (out->floats != NULL && is_whole && divides == DIVIDES_NOT) {
+        finish_floats(sums, rows, panel, out, at, DIVIDES_NOT, TILE_COLUMNS);
     }
-    else if (divides == DIVIDES_NOT && !looks) {
-        finish_codes(sums, rows, panel, out, at, DIVIDES_NOT, 0);
+    else if (out->floats != NULL && is_whole && divides == DIVIDES_BY_FACTOR) {
+        finish_floats(sums, rows, panel, out, at, DIVIDES_BY_FACTOR, TILE_COLUMNS);
+    }
+    else if (out->floats != NULL) {
+        finish_floats(sums, rows, panel, out, at, divides, columns);
+    }
+    else if (is_whole && divides == DIVIDES_NOT && !looks) {
+        finish_codes(sums, rows, panel, out, at, DIVIDES_NOT, TILE_COLUMNS, 0);
     }
     else {
-        finish_codes(sums, rows, panel, out, at, divides, 1);
+        finish_codes(sums, rows, panel, out, at, divides, columns, looks);
     }
 }
 
