@@ -376,6 +376,23 @@ try_own(qb_queue *queue)
     return 1;
 }
 
+/* Another thread may fork the process at any moment, and its child goes on with what it finds: tables that are there
+ * and hold `threads` at least. */
+static void
+replace_tables(qb_queue *queue, worker *workers, share *shares, int32_t threads)
+{
+    worker *old_workers = queue->workers;
+    share *old_shares = queue->shares;
+    queue->threads = threads < queue->threads ? threads : queue->threads;
+    atomic_thread_fence(memory_order_seq_cst);
+    queue->workers = workers;
+    queue->shares = shares;
+    atomic_thread_fence(memory_order_seq_cst);
+    queue->threads = threads;
+    qb_heap_release(queue->heap, old_shares);
+    qb_heap_release(queue->heap, old_workers);
+}
+
 qb_status
 qb_queue_set_threads(qb_queue *queue, int32_t threads, qb_error *error)
 {
@@ -393,11 +410,7 @@ qb_queue_set_threads(qb_queue *queue, int32_t threads, qb_error *error)
         (void)nanosleep(&pause, NULL);
     }
     stop_workers(queue);
-    qb_heap_release(queue->heap, queue->shares);
-    qb_heap_release(queue->heap, queue->workers);
-    queue->workers = workers;
-    queue->shares = shares;
-    queue->threads = resolved;
+    replace_tables(queue, workers, shares, resolved);
     atomic_store(&queue->owner, 0);
     return QB_OK;
 }

@@ -202,6 +202,64 @@ a_child_has_the_pool_that_a_thread_of_its_parent_was_using(void)
 #endif
 }
 
+/* Memory whose release is seen by a child that is forked at that moment. */
+typedef struct forking_memory {
+    qb_queue *queue; /* NULL: nobody forks */
+    int failures, forks;
+} forking_memory;
+
+static void *
+allocate_plainly(void *context, size_t size, size_t alignment)
+{
+    (void)context;
+    return aligned_alloc(alignment, size);
+}
+
+static void
+release_and_fork(void *context, void *pointer, size_t size, size_t alignment)
+{
+    forking_memory *memory = context;
+    (void)alignment;
+    memset(pointer, 0xff, size); /* as good as gone */
+    if (memory->queue != NULL) {
+        (void)fflush(NULL);
+        const pid_t child = fork();
+        if (child == 0) {
+            const int before = check_failures;
+            (void)alarm(20); /* as above */
+            check_covers(memory->queue, 5);
+            _exit(check_failures == before ? 0 : 1);
+        }
+        int status = -1;
+        memory->forks++;
+        memory->failures += waitpid(child, &status, 0) != child || !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+    }
+    free(pointer);
+}
+
+/* Whichever of the old tables is given back, a child that is forked then, as by another thread, has new ones. */
+static void
+a_child_has_the_pool_whose_threads_its_parent_was_changing(void)
+{
+#if !defined(__SANITIZE_THREAD__) /* as above */
+    const int32_t threads[] = {5, 2};
+    forking_memory memory = {.queue = NULL};
+    const qb_allocator allocator = {allocate_plainly, release_and_fork, &memory};
+    qb_heap heap;
+    qb_heap_init(&heap, &allocator);
+    qb_queue *queue = NULL;
+    CHECK(qb_queue_create(&heap, 3, &queue, NULL) == QB_OK);
+    check_covers(queue, 5);
+    memory.queue = queue;
+    for (size_t i = 0; i < sizeof threads / sizeof *threads; i++) {
+        CHECK(qb_queue_set_threads(queue, threads[i], NULL) == QB_OK);
+    }
+    memory.queue = NULL;
+    CHECK(memory.forks == 4 && memory.failures == 0);
+    qb_queue_destroy(queue);
+#endif
+}
+
 typedef struct caller {
     qb_queue *queue;
     _Atomic int64_t sum;
@@ -293,6 +351,7 @@ main(void)
     RUN(threads_can_change_between_regions);
     RUN(a_child_after_fork_starts_its_own_workers);
     RUN(a_child_has_the_pool_that_a_thread_of_its_parent_was_using);
+    RUN(a_child_has_the_pool_whose_threads_its_parent_was_changing);
     RUN(two_callers_share_a_pool_without_waiting_for_each_other);
     RUN(an_interrupt_stops_a_region_early);
     RUN(available_threads_is_at_least_one);
