@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/device.h"
+#include "layers/scratch.h"
 
 /* ---- rows of logits ---------------------------------------------------------------------------------------------- */
 
@@ -26,7 +27,7 @@ typedef struct rows_job {
     row_loss *rows; /* (rows), of the losses */
     float factor;   /* of the gradients, divided by the rows that count */
     float *dlogits; /* (rows, classes), of the gradients; may be logits */
-    float *scratch; /* (workers, classes), of qb_kl_divergence_grad */
+    qb_scratch row; /* (classes), of qb_kl_divergence_grad */
     int64_t counted;
 } rows_job;
 
@@ -256,10 +257,11 @@ qb_kl_divergence(qb_device *device, const float *logits, const float *teacher, i
 static void
 divergence_grad_rows(void *argument, int64_t begin, int64_t end, int32_t worker)
 {
-    const rows_job *job = argument;
+    rows_job *job = argument;
     const size_t n = (size_t)job->classes;
     const float cold = (float)(1.0 / job->temperature);
-    float *q = job->scratch + (int64_t)worker * job->classes;
+    const int32_t slot = qb_scratch_claim(&job->row, worker);
+    float *q = (float *)qb_scratch_arena(&job->row, slot).base;
     for (int64_t i = begin; i < end; i++) {
         float *d = job->dlogits + i * job->classes;
         if (job->rows[i].label < 0 && job->counted > 0) {
@@ -274,6 +276,25 @@ divergence_grad_rows(void *argument, int64_t begin, int64_t end, int32_t worker)
             d[c] = (d[c] - q[c]) * job->factor;
         }
     }
+    qb_scratch_release(&job->row, slot);
+}
+
+/* The memory of all scratch, to be released by the caller; NULL: there is none. */
+static void *
+make_scratch(qb_device *device, rows_job *job)
+{
+    const int32_t threads = qb_queue_threads(device->queue);
+    const size_t row_bytes = (size_t)job->classes * sizeof(float);
+    qb_arena arena = qb_arena_measuring();
+    qb_scratch_plan(&job->row, &arena, threads, row_bytes);
+    const size_t bytes = arena.used;
+    void *memory = qb_arena_ok(&arena) ? qb_heap_allocate(&device->heap, bytes) : NULL;
+    if (memory != NULL) {
+        arena = qb_arena_bind(memory, bytes);
+        qb_scratch_plan(&job->row, &arena, threads, row_bytes);
+        qb_scratch_reset(&job->row);
+    }
+    return memory;
 }
 
 qb_status
@@ -282,7 +303,6 @@ qb_kl_divergence_grad(qb_device *device, const float *logits, const float *teach
                       qb_error *error)
 {
     const qb_run run = qb_device_run(device, NULL, error);
-    const size_t workers = (size_t)qb_queue_threads(device->queue);
     rows_job job = {.kernels = run.kernels,
                     .logits = logits,
                     .teacher = teacher,
@@ -292,14 +312,14 @@ qb_kl_divergence_grad(qb_device *device, const float *logits, const float *teach
     QB_TRY(check_logits(rows, classes, error));
     QB_TRY(check_temperature(temperature, error));
     QB_TRY(take_labels(device, labels, rows, classes, ignore_index, 1, &job.rows, &job.counted, error));
-    job.scratch = qb_heap_allocate(&device->heap, workers * (size_t)classes * sizeof *job.scratch);
-    if (job.scratch == NULL) {
+    void *scratch = make_scratch(device, &job);
+    if (scratch == NULL) {
         qb_heap_release(&device->heap, job.rows);
         return qb_fail(error, NULL, QB_ERR_NOMEM, "no memory for rows of %" PRId64 " classes", classes);
     }
     job.factor = job.counted == 0 ? NAN : (float)((double)factor / temperature / (double)job.counted);
     (void)qb_run_parallel(&run, rows, rows_of_a_chunk(classes), divergence_grad_rows, &job);
-    qb_heap_release(&device->heap, job.scratch);
+    qb_heap_release(&device->heap, scratch);
     qb_heap_release(&device->heap, job.rows);
     return QB_OK;
 }

@@ -2,9 +2,12 @@
 #include "layers/loss.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 #include "check.h"
 #include "layer_case.h"
+
+enum { RAISED_ROW = 16384, RAISED_ROWS = 64 }; /* a row is a chunk of its own */
 
 static void
 test_cross_entropy_of_equal_logits_is_log_of_the_classes(void)
@@ -284,6 +287,58 @@ test_the_gradient_of_binary_cross_entropy_is_its_derivative_and_does_not_overflo
     CHECK(d[0] == -0.5f && d[1] == 0.0f);
 }
 
+/* Memory of the C library, until `device` is set: then the next block that is taken finds it with more threads. */
+typedef struct raising_memory {
+    qb_device *device;
+    int32_t threads;
+} raising_memory;
+
+static void *
+allocate_and_raise(void *context, size_t size, size_t alignment)
+{
+    raising_memory *memory = context;
+    qb_device *device = memory->device;
+    if (device != NULL && size >= RAISED_ROW * sizeof(float)) {
+        memory->device = NULL;
+        (void)qb_device_set_num_threads(device, memory->threads, NULL);
+    }
+    return aligned_alloc(alignment, size);
+}
+
+static void
+release_memory(void *context, void *pointer, size_t size, size_t alignment)
+{
+    (void)context;
+    (void)size;
+    (void)alignment;
+    free(pointer);
+}
+
+/* Two threads' rows of one workspace would mix, or lie behind it. */
+static void
+test_the_gradient_of_divergence_survives_threads_that_are_added_meanwhile(void)
+{
+    static float x[RAISED_ROWS * RAISED_ROW];
+    static float y[RAISED_ROWS * RAISED_ROW];
+    static float expected[RAISED_ROWS * RAISED_ROW];
+    static float d[RAISED_ROWS * RAISED_ROW];
+    raising_memory memory = {.threads = 8};
+    const qb_allocator allocator = {allocate_and_raise, release_memory, &memory};
+    const qb_device_options options = {.struct_size = sizeof options, .num_threads = 1, .allocator = &allocator};
+    qb_device *device = NULL;
+    CHECK(qb_device_open(&options, &device, NULL) == QB_OK);
+    for (int i = 0; i < RAISED_ROWS * RAISED_ROW; i++) {
+        x[i] = (float)(i % 97) * 0.01f;
+        y[i] = (float)(i % 89) * 0.02f;
+    }
+    CHECK(qb_kl_divergence_grad(device, x, y, RAISED_ROWS, RAISED_ROW, NULL, -100, 2.0, 1.0f, expected, NULL) == QB_OK);
+    memory.device = device;
+    CHECK(qb_kl_divergence_grad(device, x, y, RAISED_ROWS, RAISED_ROW, NULL, -100, 2.0, 1.0f, d, NULL) == QB_OK);
+    CHECK(qb_device_num_threads(device) == 8);
+    CHECK(memcmp(d, expected, sizeof d) == 0);
+    qb_device_close(device);
+}
+
 int
 main(void)
 {
@@ -296,6 +351,7 @@ main(void)
     RUN(test_the_gradient_of_cross_entropy_refuses_what_the_loss_refuses);
     RUN(test_smoothed_labels_are_a_part_of_every_class);
     RUN(test_the_gradient_of_divergence_is_its_derivative);
+    RUN(test_the_gradient_of_divergence_survives_threads_that_are_added_meanwhile);
     RUN(test_bits_depend_neither_on_threads_nor_on_the_variant);
     RUN(test_the_gradient_of_mean_squared_error_is_its_derivative);
     RUN(test_the_gradient_of_binary_cross_entropy_is_its_derivative_and_does_not_overflow);
