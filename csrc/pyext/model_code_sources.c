@@ -14,6 +14,7 @@
 #include "model_object.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <unistd.h>
 
@@ -64,12 +65,18 @@ read_place(PyObject *place, const qb_parameter_info *info, code_file *file)
                           &file->offset)) {
         return -1;
     }
-    if (file->descriptor < 0 || file->offset < 0 || info->rank != 2) {
+    if (file->descriptor < 0 || file->offset < 0) {
         PyErr_Format(PyExc_ValueError, "%s: descriptor and offset are %d and %lld, expected no negative ones",
                      info->name, file->descriptor, file->offset);
         return -1;
     }
-    file->columns = info->shape[1];
+    /* Every parameter has an axis; those that are no weights are refused by the model. */
+    file->columns = info->shape[info->rank - 1];
+    if (file->offset > LLONG_MAX - info->shape[0] * file->columns) {
+        PyErr_Format(PyExc_ValueError, "%s: the offset is %lld, after which no file has room for codes", info->name,
+                     file->offset);
+        return -1;
+    }
     atomic_init(&file->is_short, 0);
     atomic_init(&file->failure, 0);
     return 0;
@@ -173,7 +180,7 @@ const char qb_py_model_write_all_codes_doc[] =
     "    If a weight is not kept as codes, its quantizers do not multiply codes, or the model is sealed or runs a\n"
     "    forward.\n"
     "ValueError\n"
-    "    If a code is none of the weight quantizer's, a weight is named twice, or an offset is negative.\n"
+    "    If a code is none of the weight quantizer's, a weight is named twice, or an offset is negative or too large.\n"
     "EOFError, OSError\n"
     "    If a file ends before, or cannot be read; the weight is named.  All weights are as before then.";
 

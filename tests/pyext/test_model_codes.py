@@ -172,8 +172,14 @@ def test_a_file_that_cannot_be_read_is_told(device: _core.Device, tmp_path: Path
         (lambda index, codes: [(index, (0,))], TypeError, "a source in a file is a descriptor and an offset"),
         (lambda index, codes: [(index, (-1, 0))], ValueError, "expected no negative ones"),
         (lambda index, codes: [(index, (0, -1))], ValueError, "expected no negative ones"),
+        (lambda index, codes: [(index, (0, 2**63 - 144))], ValueError, "no file has room"),
         (lambda index, codes: [(index, codes), (index, codes)], ValueError, "its codes are given twice"),
         (lambda index, codes: [(index, codes), (0, (0, 0))], StateError, "is no weight of a linear layer"),
+        (
+            lambda index, codes: [(index + 1, (0, 0))],
+            StateError,
+            "query.bias: is no weight of a linear layer",
+        ),
     ],
 )
 def test_wrong_sources_are_refused(
