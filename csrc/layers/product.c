@@ -39,8 +39,8 @@ qb_product_scratch_bytes(const qb_kernels *kernels, int64_t n, int64_t k)
     return most;
 }
 
-/* How a product is cut.  Code kernels pack the rows of a once per tile, and those without integer instructions widen
- * the panels of the weight once per block of rows, so tiles are wide and tall; there are a few per thread, and a
+/* How a product is cut.  Code kernels pack or sum the rows of a once per tile, and those without integer instructions
+ * widen the panels of the weight once per block of rows, so tiles are wide and tall; there are a few per thread, and a
  * multiple of the threads, so that all end together; a thread streams its own columns of the weight; and a poll for
  * interrupts comes every few milliseconds. */
 #define TILES_PER_THREAD 4

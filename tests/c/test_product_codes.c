@@ -133,6 +133,20 @@ test_chunks_of_depth_and_blocks_of_rows_are_added_up(void)
     compare_random(&deepest);
 }
 
+/* Some variants read rows where they lie, if they lie well: in chunks of depth too, and whatever is between them. */
+static void
+test_rows_may_lie_anywhere(void)
+{
+    static const int64_t depths[] = {64, 1540, 2048, 3072, 4100};
+    for (size_t t = 0; t < COUNT(depths); ++t) {
+        const int64_t gaps[] = {0, 1, 4, 20, (2048 - depths[t] % 2048) % 2048};
+        for (size_t g = 0; g < COUNT(gaps); ++g) {
+            const product_case p = {.m = 17, .n = 35, .k = depths[t], .a_gap = gaps[g]};
+            compare_random(&p);
+        }
+    }
+}
+
 static void
 test_many_rows_are_several_blocks(void)
 {
@@ -239,6 +253,7 @@ main(void)
     RUN(load_tables);
     RUN(test_codes_are_those_of_the_floats_around_the_tiles);
     RUN(test_chunks_of_depth_and_blocks_of_rows_are_added_up);
+    RUN(test_rows_may_lie_anywhere);
     RUN(test_many_rows_are_several_blocks);
     RUN(test_the_epilogue_comes_before_the_quantizer);
     RUN(test_a_dead_range_gives_zeros);

@@ -28,12 +28,12 @@
  *                    chunk lies at its depth.
  *
  * Order (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008): blocks of rows, panels,
- * chunks of depth, tiles.  All chunks of a block of rows are packed and stay in the level-2 cache while all panels pass
- * by; a chunk of a panel stays in the level-1 cache while the tiles of the block pass by, whose sums of chunks wait in
- * scratch.  Meanwhile the tiles fetch the next panel, each its share: with few rows that is what the time goes into.
- * Sums are finished as soon as their tile is, or, before an activation, GROUP_TILES tiles at a time, so that it gets
- * more than a handful of elements and gets them from the level-1 cache.  Nothing but results is written to c, so it may
- * hold floats or codes.
+ * chunks of depth, tiles.  All chunks of a block of rows, packed or not, stay in the level-2 cache while all panels
+ * pass by; a chunk of a panel stays in the level-1 cache while the tiles of the block pass by, whose sums of chunks
+ * wait in scratch.  Meanwhile the tiles fetch the next panel, each its share: with few rows that is what the time goes
+ * into. Sums are finished as soon as their tile is, or, before an activation, GROUP_TILES tiles at a time, so that it
+ * gets more than a handful of elements and gets them from the level-1 cache.  Nothing but results is written to c, so
+ * it may hold floats or codes.
  */
 #ifndef QB_KERNELS_CPU_SIMD_PRODUCT_CODES_H
 #define QB_KERNELS_CPU_SIMD_PRODUCT_CODES_H
@@ -281,7 +281,7 @@ QB_FN(unpack_qs8)(const void *packed, int64_t n0, int64_t n1, int64_t n, int64_t
 
 /* ---- a block of rows ------------------------------------------------------------------------------------------- */
 
-/* Rows row0 .. of a product, in tiles of nearly equal height, packed. */
+/* Rows row0 .. of a product, in tiles of nearly equal height, as the tile reads them. */
 typedef struct code_block {
     int64_t k;
     int64_t height, higher;              /* of all tiles of the product, and how many of them are a row higher */
