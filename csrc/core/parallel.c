@@ -46,11 +46,11 @@ struct qb_queue {
     /* The process, by number, in which somebody owns everything below, up to the next group: a region or set_threads;
      * or 0.  A number of another process was copied by a fork, and its owner is not here. */
     _Atomic pid_t owner;
-    int32_t threads; /* callers included */
-    int32_t started; /* workers running in this process */
-    worker *workers; /* (threads - 1) */
-    share *shares;   /* (threads) */
-    pid_t process;   /* where the workers were started */
+    _Atomic int32_t threads; /* callers included; asked for by anyone */
+    int32_t started;         /* workers running in this process */
+    worker *workers;         /* (threads - 1) */
+    share *shares;           /* (threads) */
+    pid_t process;           /* where the workers were started */
     int64_t last_poll_ns;
 
     qb_range_function function; /* the region; constant while open */

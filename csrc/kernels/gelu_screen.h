@@ -16,8 +16,9 @@
 #define QB_GELU_SCREEN_LIMIT 5.0f
 /* Bound of the approximation's error, absolute; 1.71e-5 is the largest there is (tests/c/test_gelu_screen.c). */
 #define QB_GELU_SCREEN_ERROR 1.8e-5f
-/* Bound of what rounding adds, in codes, where it matters, below 130: 2^-22 for gelu, within 6 ulp, 2^-24 each for the
- * product with scale, twice, and the last subtraction here: 130 (2^-22 + 3 2^-24) = 5.4e-5. */
+/* Bound of what rounding adds, in codes, where it matters, below 130.  A code of more than 1 comes from a positive x,
+ * where gelu is within 4 ulp, 2^-21; the product with scale is rounded twice and the last subtraction here once, 2^-24
+ * each: 130 (2^-21 + 3 2^-24) = 8.5e-5.  Codes of negative x are below 0.17 scale, and smaller in proportion. */
 #define QB_GELU_SCREEN_ROUNDING 1e-4f
 /* The largest distance from an integer at which codes are settled, if it is not below this: a larger scale leaves too
  * many to the definition. */

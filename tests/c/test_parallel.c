@@ -303,6 +303,36 @@ two_callers_share_a_pool_without_waiting_for_each_other(void)
     qb_queue_destroy(queue);
 }
 
+static void *
+ask_many_times(void *argument)
+{
+    caller *c = argument;
+    int32_t threads = 2;
+    while (threads != 4) { /* the last change */
+        threads = qb_queue_threads(c->queue);
+        c->sum += threads < 1 || threads > 4;
+    }
+    return NULL;
+}
+
+static void
+threads_can_be_asked_for_while_they_change(void)
+{
+    qb_heap heap;
+    qb_heap_init(&heap, NULL);
+    caller c = {.queue = NULL};
+    CHECK(qb_queue_create(&heap, 2, &c.queue, NULL) == QB_OK);
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, ask_many_times, &c) == 0);
+    for (int32_t i = 0; i < 60; i++) {
+        CHECK(qb_queue_set_threads(c.queue, 1 + i % 3, NULL) == QB_OK);
+    }
+    CHECK(qb_queue_set_threads(c.queue, 4, NULL) == QB_OK);
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK(atomic_load(&c.sum) == 0);
+    qb_queue_destroy(c.queue);
+}
+
 static int
 count_polls(void *context)
 {
@@ -353,6 +383,7 @@ main(void)
     RUN(a_child_has_the_pool_that_a_thread_of_its_parent_was_using);
     RUN(a_child_has_the_pool_whose_threads_its_parent_was_changing);
     RUN(two_callers_share_a_pool_without_waiting_for_each_other);
+    RUN(threads_can_be_asked_for_while_they_change);
     RUN(an_interrupt_stops_a_region_early);
     RUN(available_threads_is_at_least_one);
     return check_report();

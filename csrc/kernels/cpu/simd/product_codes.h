@@ -31,7 +31,7 @@
  * chunks of depth, tiles.  All chunks of a block of rows, packed or not, stay in the level-2 cache while all panels
  * pass by; a chunk of a panel stays in the level-1 cache while the tiles of the block pass by, whose sums of chunks
  * wait in scratch.  Meanwhile the tiles fetch the next panel, each its share: with few rows that is what the time goes
- * into. Sums are finished as soon as their tile is, or, before an activation, GROUP_TILES tiles at a time, so that it
+ * into.  Sums are finished as soon as their tile is, or, before an activation, GROUP_TILES tiles at a time, so that it
  * gets more than a handful of elements and gets them from the level-1 cache.  Nothing but results is written to c, so
  * it may hold floats or codes.
  */
