@@ -4,6 +4,8 @@
  */
 #include "product_panels.h"
 
+void QB_FN(transpose_f32)(const float *x, size_t rows, size_t columns, size_t x_stride, float *y, size_t y_stride);
+
 /* Bytes; rows this far apart share the few sets of a level-1 cache. */
 enum { SET_PERIOD = 2048 };
 
@@ -31,6 +33,11 @@ QB_FN(pack_f32)(const float *b, int64_t column_stride, int64_t depth_stride, int
             for (int64_t t = 0; t < k; ++t) {
                 copy_columns(panel + t * TILE_COLUMNS, b + column + t * depth_stride, columns);
             }
+            continue;
+        }
+        if (depth_stride == 1) {
+            QB_FN(transpose_f32)
+            (b + column * column_stride, (size_t)columns, (size_t)k, (size_t)column_stride, panel, TILE_COLUMNS);
             continue;
         }
         for (int64_t first = 0; first < k; first += PACK_DEPTH) {
