@@ -5,6 +5,7 @@
  */
 #include <immintrin.h>
 
+#include "kernels/cpu/avx2/reduce.h"
 #include "kernels/cpu/simd/product_codes.h"
 
 static __m256i
@@ -20,14 +21,6 @@ static __m256i
 row_terms(__m256i codes)
 {
     return _mm256_madd_epi16(codes, _mm256_srli_epi64(codes, 32));
-}
-
-static int32_t
-sum_of(__m256i v)
-{
-    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
 }
 
 /* Blocks of four rows, all of whose depths there are: rows of steps become steps of rows, a register each.  Sums of
@@ -107,7 +100,7 @@ pack_codes(const int8_t *a, int64_t lda, int64_t rows, int64_t depth, void *pack
         }
     }
     for (int64_t r = 0; r < rows; ++r) {
-        terms[r] = -sum_of(sums[r]);
+        terms[r] = -reduce_add_s32(sums[r]);
     }
 }
 

@@ -9,6 +9,7 @@
 
 #include <immintrin.h>
 
+#include "kernels/cpu/avx2/reduce.h"
 #include "kernels/cpu/simd/product_codes.h"
 
 enum {
@@ -19,14 +20,6 @@ enum {
 };
 
 /* ---- rows of a ------------------------------------------------------------------------------------------------- */
-
-static int32_t
-sum_of(__m256i v)
-{
-    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
-}
 
 /* Sums of pairs of codes, in 16 bits, of up to PAIRS_FIT vectors: each adds at most 2^8. */
 static __m256i
@@ -62,7 +55,7 @@ sum_codes(const char *rows, int64_t row_distance, int64_t count, int64_t k, int3
             const int64_t part = vectors - v < PAIRS_FIT ? vectors - v : PAIRS_FIT;
             sums = _mm256_add_epi32(sums, sum_pairs(row + v * VECTOR_CODES, part));
         }
-        int32_t sum = sum_of(sums);
+        int32_t sum = reduce_add_s32(sums);
         for (int64_t t = vectors * VECTOR_CODES; t < k; ++t) {
             sum += (int8_t)row[t];
         }

@@ -40,13 +40,9 @@ QB_FN(pack_f32)(const float *b, int64_t column_stride, int64_t depth_stride, int
             (b + column * column_stride, (size_t)columns, (size_t)k, (size_t)column_stride, panel, TILE_COLUMNS);
             continue;
         }
-        for (int64_t first = 0; first < k; first += PACK_DEPTH) {
-            const int64_t last = first + PACK_DEPTH < k ? first + PACK_DEPTH : k;
+        for (int64_t t = 0; t < k; ++t) {
             for (int64_t j = 0; j < columns; ++j) {
-                const float *source = b + (column + j) * column_stride;
-                for (int64_t t = first; t < last; ++t) {
-                    panel[t * TILE_COLUMNS + j] = source[t * depth_stride];
-                }
+                panel[t * TILE_COLUMNS + j] = b[(column + j) * column_stride + t * depth_stride];
             }
         }
     }
